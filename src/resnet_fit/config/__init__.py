@@ -1,0 +1,107 @@
+"""One YAML file is one experiment: read, checked, overridden, and written out again.
+
+Nothing in this package imports Paddle, so that a mistake in a config is answered at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from resnet_fit.config import operations
+from resnet_fit.config.checks import check
+from resnet_fit.config.document import Document, dump, override, read_document
+from resnet_fit.config.problems import Problem, problems_of, raise_problems
+from resnet_fit.config.schema import Config
+from resnet_fit.data import augment, transforms
+from resnet_fit.errors import UserError, suggest
+
+__all__ = ["Config", "dump_config", "load_config", "parse_config"]
+
+
+def load_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read an experiment.
+
+    Args:
+        file: a YAML file.
+        overrides: assignments such as ``"training.epochs=5"``.
+
+    Raises:
+        UserError: with one line for each mistake, naming file, line and key.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise UserError(f"{file}: there is no such config file.{_near(file)}")
+    return _config(read_document(file), overrides)
+
+
+def parse_config(value: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """An experiment from a nested dictionary, checked as a file would be."""
+    return _config(Document(deepcopy(value)), overrides)
+
+
+def dump_config(config: Config) -> str:
+    """A config as YAML with every default written out; `load_config` reads it back equal."""
+    return dump(config.model_dump())
+
+
+def registry(config: Config) -> dict[str, Any]:
+    """The operations a config may list: per file for image folders, else per batch in memory."""
+    return dict(transforms.OPERATIONS if config.data.name == "folder" else augment.OPERATIONS)
+
+
+def _config(document: Document, overrides: Sequence[str]) -> Config:
+    override(document, overrides)
+    config = _validate(document)
+    problems = list(check(config))
+    resolved = {}
+    for stage in ("train", "eval"):
+        resolved[stage], wrong = _resolve_operations(config, stage)
+        problems.extend(wrong)
+    raise_problems(problems, document)
+    augmentation = config.augmentation.model_copy(update=resolved)
+    return config.model_copy(update={"augmentation": augmentation})
+
+
+def _validate(document: Document) -> Config:
+    try:
+        return Config.model_validate(document.value)
+    except ValidationError as error:
+        problems = problems_of(error, Config)
+    wants_text = [p.path for p in problems if p.wants_text]
+    if any([document.take_as_text(path) for path in wants_text]):
+        return _validate(document)
+    raise_problems(problems, document)
+    raise AssertionError("a failed validation names its problems")
+
+
+def _resolve_operations(config: Config, stage: str) -> tuple[list[Any], list[Problem]]:
+    """One list with every option written out, and what is wrong with it."""
+    path = ("augmentation", stage)
+    entries = getattr(config.augmentation, stage)
+    known = registry(config)
+    parsed, problems = operations.parse(entries, known, path)
+    if problems:
+        return parsed, problems
+    if not any("normalize" in entry for entry in parsed):
+        problems.append(Problem(path, "expected normalize, which makes numbers of grey levels"))
+    try:
+        built = operations.build(parsed, known)
+        if config.data.name == "folder":
+            transforms.stages(built)
+        else:
+            augment.check_order(built)
+    except UserError as error:
+        problems.append(Problem(path, str(error).removeprefix("augmentation: ")))
+    return parsed, problems
+
+
+def _near(file: Path) -> str:
+    folder = file.parent if file.parent.is_dir() else Path("configs")
+    names = [p.name for p in folder.glob("*.y*ml")] if folder.is_dir() else []
+    hint = suggest(file.name, names)
+    return hint or (f" {folder}/ has: {', '.join(sorted(names))}" if names else "")

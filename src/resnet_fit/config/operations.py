@@ -1,0 +1,85 @@
+"""Augmentation lists: a name or ``name: {options}`` in YAML, an operation in the run.
+
+The options an operation takes are its dataclass fields: there is no second list to keep in step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, get_type_hints
+
+from pydantic import ValidationError, create_model
+
+from resnet_fit.config.document import Path
+from resnet_fit.config.problems import Problem, problems_of, unknown
+from resnet_fit.config.schema import Section
+from resnet_fit.errors import UserError
+
+Entry = dict[str, dict[str, Any]]
+
+
+def parse(
+    entries: Sequence[Any], registry: Mapping[str, Callable[..., Any]], path: Path
+) -> tuple[list[Entry], list[Problem]]:
+    """Entries with every option written out, and what is wrong with the others."""
+    parsed: list[Entry] = []
+    problems: list[Problem] = []
+    for i, entry in enumerate(entries):
+        try:
+            parsed.append(_parse_entry(entry, registry, (*path, i)))
+        except _Problems as found:
+            problems.extend(found.args)
+    return parsed, problems
+
+
+def build(entries: Sequence[Entry], registry: Mapping[str, Callable[..., Any]]) -> list[Any]:
+    """The operations that parsed entries name."""
+    return [
+        registry[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
+        for entry in entries
+        for name, options in entry.items()
+    ]
+
+
+class _Problems(Exception):  # noqa: N818 - carries findings, is never seen outside
+    pass
+
+
+def _parse_entry(entry: Any, registry: Mapping[str, Callable[..., Any]], path: Path) -> Entry:
+    if isinstance(entry, str):
+        entry = {entry: {}}
+    if not (isinstance(entry, dict) and len(entry) == 1):
+        raise _Problems(Problem(path, f"expected 'name' or 'name: {{...}}', received {entry!r}"))
+    ((name, given),) = entry.items()
+    if name not in registry:
+        raise _Problems(Problem(path, unknown(name, "operation", sorted(registry))))
+    given = {} if given is None else given
+    if not isinstance(given, dict):
+        raise _Problems(Problem((*path, name), f"expected options in braces, received {given!r}"))
+    operation = registry[name]
+    schema = _schema(operation)
+    try:
+        options = schema.model_validate(
+            {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        )
+    except ValidationError as error:
+        raise _Problems(
+            *(Problem((*path, name, *p.path), p.message) for p in problems_of(error, schema))
+        ) from None
+    values = dict(options)
+    try:
+        operation(**values)
+    except UserError as error:
+        raise _Problems(Problem((*path, name), str(error))) from None
+    return {name: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}
+
+
+def _schema(operation: Any) -> type[Section]:
+    hints = get_type_hints(operation)
+    fields: dict[str, Any] = {
+        f.name: (hints[f.name], ... if f.default is dataclasses.MISSING else f.default)
+        for f in dataclasses.fields(operation)
+        if f.init
+    }
+    return create_model(operation.__name__, __base__=Section, **fields)

@@ -1,0 +1,182 @@
+"""The schema: every section of a config, with its keys, types, bounds and defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _depth(value: Any) -> int | list[int]:
+    """One message for both forms of a depth, where a union would give one for each."""
+    numbers = value if isinstance(value, list) and value else [value]
+    if all(type(n) is int and n > 0 for n in numbers):
+        return value
+    raise ValueError(
+        "expected a depth (such as 18) or a list of stage sizes (such as [2, 2, 2, 2])"
+    )
+
+
+class Section(BaseModel):
+    """A part of a config: unknown keys are refused, and types are not converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ResNet(Section):
+    """Arguments of `resnet_fit.resnet`. Classes and input channels come from the data."""
+
+    name: Literal["resnet"] = "resnet"
+    depth: Annotated[Union[int, list[int]], PlainValidator(_depth)]
+    stem: Literal["imagenet", "cifar", "cifar3"] = "imagenet"
+    shortcut: Literal["projection", "zero-pad", "none"] = "projection"
+    stride_on: Literal["3x3", "1x1"] = "3x3"
+    block: Literal["basic", "bottleneck"] | None = None
+    width: PositiveInt | None = None
+    zero_init_residual: bool = False
+    weights: str | None = None
+
+
+class Data(Section):
+    """What to train and test on.
+
+    ``validation`` holds out that share of the training set. Epochs are then judged on it, and the
+    test set is used once, after the last epoch.
+    """
+
+    name: Literal["cifar10", "cifar100", "digits", "folder"]
+    path: str | None = None
+    validation: Below1 = 0.0
+    split_seed: Annotated[int, Field(ge=0)] = 0
+    batch_size: PositiveInt = 128
+    eval_batch_size: PositiveInt = 250
+    drop_last: bool = False
+    workers: Annotated[int, Field(ge=0)] | None = None
+
+
+class Augmentation(Section):
+    """Ordered operations. Each entry is a name, or a name with options."""
+
+    train: list[Any] = ["normalize"]
+    eval: list[Any] = ["normalize"]
+
+
+class _Optimizer(Section):
+    """``reference_batch_size`` is the batch size the learning rate was found for.
+
+    Where it is given, the rate used is ``learning_rate * batch / reference_batch_size``.
+    """
+
+    learning_rate: Positive
+    reference_batch_size: PositiveInt | None = None
+    weight_decay: NonNegative = 0.0
+    decay_norms_and_biases: bool = False
+
+
+class SGD(_Optimizer):
+    name: Literal["sgd"]
+
+
+class Momentum(_Optimizer):
+    name: Literal["momentum"]
+    momentum: Below1 = 0.9
+    nesterov: bool = False
+
+
+class Adam(_Optimizer):
+    """``adam`` adds the weight decay to the gradient, ``adamw`` applies it to the weights."""
+
+    name: Literal["adam", "adamw"]
+    beta1: Below1 = 0.9
+    beta2: Below1 = 0.999
+    epsilon: Positive = 1e-8
+
+
+class _Schedule(Section):
+    """Linear warm-up from ``warmup_start`` (a share of the full rate) leads into every schedule."""
+
+    warmup_epochs: NonNegative = 0.0
+    warmup_start: Share = 0.0
+
+
+class Constant(_Schedule):
+    name: Literal["constant"] = "constant"
+
+
+class Step(_Schedule):
+    name: Literal["step"]
+    every_epochs: Positive
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+class MultiStep(_Schedule):
+    name: Literal["multi_step"]
+    at_epochs: Annotated[list[Positive], Field(min_length=1)]
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+class Cosine(_Schedule):
+    name: Literal["cosine"]
+    end: Share = 0.0
+
+
+class OneCycle(_Schedule):
+    """From ``start`` up to the full rate at ``peak`` (a share of the training), down to ``end``."""
+
+    name: Literal["one_cycle"]
+    peak: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    start: Share = 0.04
+    end: Share = 0.0
+    shape: Literal["linear", "cosine"] = "cosine"
+
+
+class Amp(Section):
+    """Automatic mixed precision: Paddle's levels, and the type of the fast operations."""
+
+    level: Literal["off", "O1", "O2"] = "off"
+    dtype: Literal["float16", "bfloat16"] = "float16"
+
+
+class Training(Section):
+    """``accumulate`` batches make one optimizer step; ``clip_norm`` bounds the global norm."""
+
+    epochs: PositiveInt
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
+    label_smoothing: Below1 = 0.0
+    clip_norm: Positive | None = None
+    accumulate: PositiveInt = 1
+    amp: Amp = Amp()
+
+
+class Checkpoint(Section):
+    """``best`` is the epoch with the best ``monitor``, a metric of the evaluation."""
+
+    monitor: str = "top1"
+    mode: Literal["max", "min"] = "max"
+
+
+class Logging(Section):
+    visualdl: bool = True
+    every_steps: PositiveInt = 20
+
+
+class Config(Section):
+    """A whole experiment."""
+
+    model: ResNet
+    data: Data
+    augmentation: Augmentation = Augmentation()
+    optimizer: Annotated[Union[SGD, Momentum, Adam], Field(discriminator="name")]
+    schedule: Annotated[
+        Union[Constant, Step, MultiStep, Cosine, OneCycle], Field(discriminator="name")
+    ] = Constant()
+    training: Training
+    checkpoint: Checkpoint = Checkpoint()
+    logging: Logging = Logging()

@@ -1,0 +1,47 @@
+"""The networks: residual and plain, their weights, their size.
+
+The names are loaded when first used, so that ``resnet_fit.networks.depth`` answers without Paddle.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resnet_fit.networks.blocks import Layers
+    from resnet_fit.networks.complexity import count_macs, count_parameters
+    from resnet_fit.networks.residual import ResNet, check_image_size, plain, resnet
+    from resnet_fit.networks.safetensors import read_safetensors, write_safetensors
+    from resnet_fit.networks.weights import LoadReport, load_weights, read_weights
+
+# No module bears the name of a function: the package can only show one of them under it.
+_HOMES = {
+    "blocks": ("Layers",),
+    "complexity": ("count_macs", "count_parameters"),
+    "residual": ("ResNet", "check_image_size", "plain", "resnet"),
+    "safetensors": ("read_safetensors", "write_safetensors"),
+    "weights": ("LoadReport", "load_weights", "read_weights"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Layers",
+    "LoadReport",
+    "ResNet",
+    "check_image_size",
+    "count_macs",
+    "count_parameters",
+    "load_weights",
+    "plain",
+    "read_safetensors",
+    "read_weights",
+    "resnet",
+    "write_safetensors",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'resnet_fit.networks' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"resnet_fit.networks.{_HOME_OF[name]}"), name)

@@ -1,0 +1,196 @@
+"""Residual networks and their plain twins (He et al. 2015, "Deep residual learning")."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import paddle
+from paddle import Tensor, nn
+
+from resnet_fit.errors import UserError, suggest
+from resnet_fit.networks.blocks import BasicBlock, BottleneckBlock, Layers, make_shortcut
+from resnet_fit.networks.depth import is_count, listed, resolve_depth
+from resnet_fit.networks.weights import load_weights
+
+Stem = Literal["imagenet", "cifar", "cifar3"]
+Shortcut = Literal["projection", "zero-pad", "none"]
+StrideOn = Literal["3x3", "1x1"]
+Block = Literal["basic", "bottleneck"]
+
+BLOCKS: dict[str, type[BasicBlock] | type[BottleneckBlock]] = {
+    "basic": BasicBlock,
+    "bottleneck": BottleneckBlock,
+}
+WIDTHS = {"imagenet": 64, "cifar": 64, "cifar3": 16}
+
+
+class ResNet(nn.Layer):
+    """Stages of residual blocks between a stem and one linear layer; see :func:`resnet`.
+
+    Maps images ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``. Sublayers are named
+    ``conv1 bn1 layer1 layer2 ... fc`` as in torchvision and paddle.vision. Weights of ``fc`` start
+    uniform within 1 / sqrt(features), as torch's linear layers do.
+    """
+
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[BottleneckBlock],
+        stage_sizes: Sequence[int],
+        num_classes: int,
+        stem: str,
+        shortcut: str,
+        stride_on: str,
+        zero_init_residual: bool,
+        width: int,
+        in_channels: int,
+        layers: Layers,
+    ) -> None:
+        super().__init__()
+        self.stem = stem
+        self.num_stages = len(stage_sizes)
+        self._image_size_checked = False
+        options: dict[str, Any] = {"last_norm_weight": 0.0 if zero_init_residual else 1.0}
+        if block is BottleneckBlock:
+            options["stride_on"] = stride_on
+
+        kernel_size, stride = (7, 2) if stem == "imagenet" else (3, 1)
+        self.conv1 = layers.conv(in_channels, width, kernel_size, stride)
+        self.bn1 = layers.norm(width)
+        self.relu = layers.activation()
+        self.maxpool = nn.MaxPool2D(3, 2, padding=1) if stem == "imagenet" else nn.Identity()
+
+        channels = width
+        for stage, size in enumerate(stage_sizes):
+            stage_width = width * 2**stage
+            out_channels = stage_width * block.expansion
+            blocks = []
+            for index in range(size):
+                stride = 2 if stage > 0 and index == 0 else 1
+                way_around = make_shortcut(shortcut, channels, out_channels, stride, layers)
+                blocks.append(block(channels, stage_width, stride, way_around, layers, **options))
+                channels = out_channels
+            self.add_sublayer(f"layer{stage + 1}", nn.Sequential(*blocks))
+
+        bound = 1 / math.sqrt(channels)
+        self.fc = nn.Linear(
+            channels,
+            num_classes,
+            weight_attr=paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound)),
+            bias_attr=paddle.ParamAttr(initializer=nn.initializer.Uniform(-bound, bound)),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self._image_size_checked and paddle.in_dynamic_mode():
+            self._image_size_checked = True
+            check_image_size(self.stem, min(images.shape[2:]))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        for stage in range(1, self.num_stages + 1):
+            x = getattr(self, f"layer{stage}")(x)
+        return self.fc(x.mean(axis=[2, 3]))
+
+
+def resnet(
+    depth: int | Sequence[int],
+    num_classes: int = 1000,
+    stem: Stem = "imagenet",
+    shortcut: Shortcut = "projection",
+    stride_on: StrideOn = "3x3",
+    zero_init_residual: bool = False,
+    width: int | None = None,
+    in_channels: int = 3,
+    weights: str | os.PathLike[str] | None = None,
+    block: Block | None = None,
+    layers: Layers | None = None,
+) -> ResNet:
+    """Build a residual network that maps images ``[N, in_channels, H, W]`` to logits
+    ``[N, num_classes]``.
+
+    Args:
+        depth: 18, 34 (basic blocks), 50, 101, 152 (bottleneck blocks); with ``stem="cifar3"`` any
+            6n+2 (basic: 20, 32, 44, 56, 110) or 9n+2 (bottleneck: 29, 47, 164), where basic blocks
+            win if both fit; or the number of blocks of each stage, as ``[2, 2, 2, 2]`` for 18.
+        stem: ``imagenet``: 7x7 convolution of stride 2 and a max pool, for images of 224 px;
+            ``cifar``: 3x3 of stride 1, for 32 px; ``cifar3``: the same before the three narrow
+            stages of He et al. 2015, section 4.2.
+        shortcut: where a block changes its shape, ``projection`` (the paper's option B, section
+            3.3) or ``zero-pad`` (option A, which the paper uses with ``cifar3``); ``none``
+            removes every shortcut: the plain network.
+        stride_on: a bottleneck's convolution that has the stride: ``3x3`` (torchvision,
+            paddle.vision) or ``1x1`` (the paper).
+        zero_init_residual: start each block's last norm at zero, so that each block starts as its
+            shortcut (Goyal et al. 2017, section 5.1).
+        width: channels of the first stage, doubled by each later one; 64, or 16 for ``cifar3``.
+        weights: a file for :func:`load_weights`. If it has another number of classes, ``fc`` alone
+            keeps its random start, and a warning says so. Not in a static graph, where
+            ``load_weights`` comes after ``paddle.Model.prepare``.
+        block: ``basic`` or ``bottleneck``, where the depth leaves the choice.
+        layers: the kinds of layer to build from; batch norm and ReLU by default.
+
+    Raises:
+        UserError: an argument is none of the above, or the weights do not fit.
+    """
+    _check_choice("stem", stem, WIDTHS)
+    _check_choice("shortcut", shortcut, ("projection", "zero-pad", "none"))
+    _check_choice("stride_on", stride_on, ("3x3", "1x1"))
+    if block is not None:
+        _check_choice("block", block, BLOCKS)
+    width = WIDTHS[stem] if width is None else width
+    for name, value in (
+        ("num_classes", num_classes),
+        ("width", width),
+        ("in_channels", in_channels),
+    ):
+        if not is_count(value):
+            raise UserError(f"{name}={value!r}: expected a whole number of at least 1.")
+    block_name, stage_sizes = resolve_depth(depth, stem, block)
+    if stride_on == "1x1" and block_name == "basic":
+        raise UserError(
+            f"stride_on='1x1' needs bottleneck blocks; those of depth={depth!r} are basic."
+        )
+    if zero_init_residual and shortcut == "none":
+        raise UserError(
+            "zero_init_residual=True needs shortcuts: with shortcut='none' every output would be 0."
+        )
+    network = ResNet(
+        BLOCKS[block_name],
+        stage_sizes,
+        num_classes,
+        stem,
+        shortcut,
+        stride_on,
+        zero_init_residual,
+        width,
+        in_channels,
+        layers or Layers(),
+    )
+    if weights is not None:
+        load_weights(network, weights)
+    return network
+
+
+def plain(depth: int | Sequence[int], num_classes: int = 1000, **options: Any) -> ResNet:
+    """The same network without its shortcuts, as in the degradation study of He et al. 2015.
+
+    Takes the ``options`` of :func:`resnet` except ``shortcut``.
+    """
+    return resnet(depth, num_classes, shortcut="none", **options)
+
+
+def check_image_size(stem: str, pixels: int) -> None:
+    """Warn if a stem that divides images by 4 meets images of 64 ``pixels`` or less a side."""
+    if stem == "imagenet" and pixels <= 64:
+        warnings.warn(
+            f"stem='imagenet' shrinks images of {pixels} px to {-(-pixels // 4)} px before the "
+            "first block, which costs much accuracy: choose stem='cifar' for small images.",
+            stacklevel=2,
+        )
+
+
+def _check_choice(name: str, value: object, valid: Iterable[str]) -> None:
+    valid = list(valid)
+    if value not in valid:
+        raise UserError(f"{name}={value!r}: choose {listed(valid)}.{suggest(value, valid)}")

@@ -1,0 +1,99 @@
+"""The safetensors format: a JSON header, then the bytes of every tensor, nothing to execute.
+
+Layout: 8 bytes (little-endian) length of the header; the header, name -> dtype, shape and the
+offsets of its bytes; the bytes. Read and written here with numpy alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from resnet_fit import files
+from resnet_fit.errors import UserError
+
+DTYPES = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U64": "<u8",
+    "U32": "<u4",
+    "U16": "<u2",
+    "U8": "|u1",
+    "BOOL": "|b1",
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Return the tensors by name (read-only arrays, bfloat16 widened to float32) and the metadata.
+
+    Raises:
+        UserError: a tensor is of a type that numpy does not have.
+        Exception: of any kind, where the file is cut short or contradicts itself.
+    """
+    content = Path(path).read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    if len(content) < start:
+        raise ValueError("the header is cut short")
+    header = json.loads(content[8:start])
+    metadata = header.pop("__metadata__", {})
+    data = memoryview(content)[start:]
+    return {name: _decode(data, name, **entry) for name, entry in header.items()}, metadata
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write ``tensors`` by name; ``path`` is complete or not there at all.
+
+    Paddle hands out bfloat16 tensors as numpy's uint16: widen them before.
+    """
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    chunks, end = [], 0
+    # Wide types first, so that each tensor starts at a multiple of its element's size.
+    for name in sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name)):
+        array = tensors[name]
+        dtype = array.dtype.newbyteorder("<")
+        if dtype.str not in NAMES:
+            raise ValueError(f"safetensors has no type for '{name}' of {array.dtype}")
+        chunks.append(array.astype(dtype, copy=False).tobytes())
+        begin, end = end, end + len(chunks[-1])
+        header[name] = {
+            "dtype": NAMES[dtype.str],
+            "shape": list(array.shape),
+            "data_offsets": [begin, end],
+        }
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    content = b"".join([len(text).to_bytes(8, "little"), text, *chunks])
+    files.write(Path(path), lambda part: part.write_bytes(content))
+
+
+def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
+    """float32 values of bfloat16 ``bits`` (uint16): numpy has no such type of its own."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _decode(
+    data: memoryview, name: str, dtype: str, shape: list[int], data_offsets: list[int]
+) -> np.ndarray:
+    if dtype != "BF16" and dtype not in DTYPES:
+        raise UserError(f"holds '{name}' of type {dtype}, which numpy does not have.")
+    begin, end = data_offsets
+    element = np.dtype("<u2" if dtype == "BF16" else DTYPES[dtype])
+    if not 0 <= begin <= end <= len(data) or end - begin != math.prod(shape) * element.itemsize:
+        raise ValueError(f"the bytes of '{name}' are not there")
+    array = np.frombuffer(data[begin:end], element).reshape(shape)
+    return widen_bfloat16(array) if dtype == "BF16" else array

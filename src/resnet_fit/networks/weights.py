@@ -1,0 +1,185 @@
+"""Weights from files: ours, paddle.vision's and torchvision's, checked against the network."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from resnet_fit.errors import UserError, suggest
+from resnet_fit.networks.pickled import read_pickle, read_torch_zip
+from resnet_fit.networks.safetensors import read_safetensors
+
+HEAD = "fc"
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What :func:`load_weights` did: the file, the number of tensors taken from it, and the
+    number of classes in the file where it differs from the network's (then ``fc`` was left as it
+    was), else None."""
+
+    file: str
+    tensors: int
+    other_classes: int | None
+
+
+def load_weights(network: nn.Layer, file: str | os.PathLike[str]) -> LoadReport:
+    """Copy the weights in ``file`` into ``network``.
+
+    The file is told by its content, not its name: a ``.safetensors`` file, a state dict that
+    Paddle saved (``.pdparams``) or one that torch saved (``.pth``). Nothing in it is executed.
+    torch's names and layouts are converted. If only the number of classes differs, ``fc`` stays
+    as it is (in a new network: at its random start) and a warning says so.
+
+    Raises:
+        UserError: no such file, not a file of these, damaged, tensors that do not fit, or a static
+            graph that is not prepared yet.
+    """
+    _check_started(network)
+    tensors = read_weights(file)
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    other_classes = _other_classes(tensors, expected)
+    if other_classes is not None:
+        for name in (f"{HEAD}.weight", f"{HEAD}.bias"):
+            del tensors[name], expected[name]
+    _check_fit(file, tensors, expected)
+    _set_state(network, tensors)
+    if other_classes is not None:
+        warnings.warn(
+            f"{os.fspath(file)} was made for {other_classes} classes: its {HEAD} is not loaded.",
+            stacklevel=2,
+        )
+    return LoadReport(os.fspath(file), len(tensors), other_classes)
+
+
+def read_weights(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read a weights file; see :func:`load_weights`. Names and layouts are Paddle's.
+
+    Raises:
+        UserError: no such file, not a file of these, or damaged.
+    """
+    path = Path(file)
+    if not path.exists():
+        hint = suggest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
+        raise UserError(f"{path} does not exist.{hint}")
+    if not path.is_file():
+        raise UserError(f"{path} is a folder, not a weights file.")
+    try:
+        return from_torch(_read(path))
+    except UserError as error:
+        raise UserError(f"{path} {error}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    # A damaged pickle or archive can make its reader raise anything.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path} is damaged or cut short ({type(error).__name__}: {reason})."
+        ) from error
+
+
+def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Rename and transpose what torch's ``running_mean`` gives away as a torch state dict.
+
+    Paddle keeps the weight of a linear layer as ``[features, outputs]``, torch the other way
+    round, and Paddle does not count batches. Other state dicts are returned as they are.
+    """
+    if not any(name.endswith(".running_mean") for name in tensors):
+        return dict(tensors)
+    return {
+        name.replace(".running_mean", "._mean").replace(".running_var", "._variance"): (
+            tensor.T if tensor.ndim == 2 else tensor
+        )
+        for name, tensor in tensors.items()
+        if not name.endswith(".num_batches_tracked")
+    }
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as stream:
+        start = stream.read(9)
+    if not start:
+        raise UserError("is empty.")
+    if start.startswith(b"PK\x03\x04"):
+        return read_torch_zip(path)
+    if start.startswith(b"\x80"):
+        return read_pickle(path)
+    if start.endswith(b"{"):
+        return read_safetensors(path)[0]
+    raise UserError("is no weights file: expected .safetensors, .pdparams or .pth.")
+
+
+def _other_classes(
+    tensors: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]
+) -> int | None:
+    """The classes in the file, if they differ from the network's and ``fc`` is sound otherwise."""
+    weight, bias = tensors.get(f"{HEAD}.weight"), tensors.get(f"{HEAD}.bias")
+    wanted = expected.get(f"{HEAD}.weight")
+    if weight is None or bias is None or wanted is None or weight.ndim != 2:
+        return None
+    features, classes = weight.shape
+    sound = features == wanted[0] and bias.shape == (classes,)
+    return classes if sound and classes != wanted[1] else None
+
+
+def _check_fit(
+    file: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    expected: Mapping[str, tuple[int, ...]],
+) -> None:
+    both = [name for name in expected if name in tensors]
+    problems = {
+        "missing": [name for name in expected if name not in tensors],
+        "unexpected": [name for name in tensors if name not in expected],
+        "of another shape": [
+            f"{name} {_shape(tensors[name].shape)} for {_shape(expected[name])}"
+            for name in both
+            if tensors[name].shape != expected[name]
+        ],
+        "not of floating point": [
+            f"{name} {tensors[name].dtype}" for name in both if tensors[name].dtype.kind != "f"
+        ],
+    }
+    found = [f"{len(names)} {what} ({_few(names)})" for what, names in problems.items() if names]
+    if found:
+        raise UserError(f"{os.fspath(file)} does not fit this network: {'; '.join(found)}.")
+
+
+def _check_started(network: nn.Layer) -> None:
+    """A static graph writes its initial values when it is prepared: over what is loaded before."""
+    if paddle.in_dynamic_mode():
+        return
+    scope = paddle.static.global_scope()
+    variables = [scope.find_var(value.name) for value in network.state_dict().values()]
+    if not all(variable and variable.get_tensor()._is_initialized() for variable in variables):
+        raise UserError(
+            "In a static graph weights are loaded after paddle.Model.prepare (or the startup "
+            "program): build the network without weights, prepare it, then call load_weights."
+        )
+
+
+def _set_state(network: nn.Layer, tensors: Mapping[str, np.ndarray]) -> None:
+    parameters = network.state_dict()
+    state = {
+        name: tensor.astype(str(parameters[name].dtype).rpartition(".")[2].lower())
+        for name, tensor in tensors.items()
+    }
+    with warnings.catch_warnings():
+        # Paddle warns of every tensor that is left out; here that is fc, told in one line.
+        warnings.filterwarnings("ignore", message="Skip loading")
+        network.set_state_dict(state)
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "x".join(str(n) for n in shape)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

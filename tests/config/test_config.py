@@ -1,0 +1,139 @@
+"""Configs: what is read, overridden and written is what was meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from resnet_fit.config import dump_config, load_config, parse_config
+from resnet_fit.config.document import dump, read_document
+from resnet_fit.errors import UserError
+
+CONFIGS = [
+    "article_resnet18_cifar",
+    "resnet18_cifar",
+    "resnet18_digits",
+    "resnet18_folder",
+    "resnet20_cifar",
+    "resnet50_imagenet",
+]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_shipped_config_survives_dump_and_load(name, repository, write_yaml):
+    config = load_config(repository / "configs" / f"{name}.yaml")
+    again = load_config(write_yaml(dump_config(config)))
+    assert again == config
+    assert dump_config(again) == dump_config(config)
+
+
+def test_every_config_file_is_in_the_list_above(repository):
+    assert sorted(p.stem for p in (repository / "configs").glob("*.yaml")) == sorted(CONFIGS)
+
+
+def test_scalars_follow_yaml_1_2(write_yaml):
+    text = "a: 1e-3\nb: off\nc: yes\nd: 012\ne: true\nf: ~\ng: 1_000\nh: 1.\ni: 2026-01-01\n"
+    assert read_document(write_yaml(text)).value == {
+        "a": 0.001,
+        "b": "off",
+        "c": "yes",
+        "d": 12,
+        "e": True,
+        "f": None,
+        "g": "1_000",
+        "h": 1.0,
+        "i": "2026-01-01",
+    }
+
+
+@pytest.mark.parametrize(
+    "text", ["off", "1e-3", "1e5", "012", "null", "~", "", "true", "1.", "a: b"]
+)
+def test_text_that_looks_like_something_else_survives_a_dump(text, write_yaml):
+    assert read_document(write_yaml(dump({"key": text}))).value == {"key": text}
+
+
+def test_options_of_operations_are_written_out(tiny):
+    config = parse_config(tiny)
+    assert config.augmentation.train == [
+        {"random_crop": {"padding": 1, "mode": "zero", "size": None}},
+        {"normalize": {"mean": None, "std": None}},
+    ]
+    assert config.augmentation.eval == [{"normalize": {"mean": None, "std": None}}]
+
+
+def test_overrides_reach_nested_keys_lists_and_absent_sections(tiny):
+    config = parse_config(
+        tiny,
+        [
+            "training.epochs=7",
+            "training.amp.level=off",
+            "augmentation.train.0.random_crop.padding=2",
+            "checkpoint.monitor=top5",
+            "optimizer.learning_rate=1e-2",
+            "model.depth=[1, 2]",
+        ],
+    )
+    assert config.training.epochs == 7
+    assert config.augmentation.train[0]["random_crop"]["padding"] == 2
+    assert config.checkpoint.monitor == "top5"
+    assert config.optimizer.learning_rate == 0.01
+    assert config.model.depth == [1, 2]
+
+
+def test_text_is_taken_as_text_where_the_schema_says_so(tiny):
+    tiny["data"]["name"] = "folder"
+    tiny["augmentation"] = {
+        "train": [{"random_resized_crop": {"size": 8}}, "normalize"],
+        "eval": [{"resize": {"size": 8}}, {"center_crop": {"size": 8}}, "normalize"],
+    }
+    assert parse_config(tiny, ["data.path=2024"]).data.path == "2024"
+
+
+def test_another_kind_of_optimizer_starts_its_section_afresh(tiny):
+    tiny["optimizer"] |= {"nesterov": True, "weight_decay": 0.1}
+    config = parse_config(tiny, ["optimizer.learning_rate=0.003", "optimizer.name=adamw"])
+    assert config.optimizer.model_dump() == {
+        "learning_rate": 0.003,
+        "reference_batch_size": None,
+        "weight_decay": 0.0,
+        "decay_norms_and_biases": False,
+        "name": "adamw",
+        "beta1": 0.9,
+        "beta2": 0.999,
+        "epsilon": 1e-8,
+    }
+    with pytest.raises(UserError, match=r"optimizer.learning_rate: required"):
+        parse_config(tiny, ["optimizer.name=adamw"])
+
+
+def test_base_is_read_first_and_changed(tiny, write_yaml):
+    write_yaml(tiny, "base.yaml")
+    child = write_yaml("base: base.yaml\ntraining: {seed: 5}\noptimizer: {nesterov: true}\n")
+    config = load_config(child)
+    assert (config.training.epochs, config.training.seed) == (2, 5)
+    assert config.optimizer.model_dump()["nesterov"] is True
+
+
+def test_a_mistake_in_a_base_is_shown_where_it_stands(tiny, write_yaml, tmp_path):
+    tiny["training"]["epochs"] = -1
+    write_yaml(tiny, "base.yaml")
+    child = write_yaml("base: base.yaml\n")
+    with pytest.raises(UserError, match=rf"^{tmp_path}/base.yaml:\d+: training.epochs: "):
+        load_config(child)
+
+
+def test_bases_in_a_circle_are_refused(write_yaml):
+    write_yaml("base: b.yaml\n", "a.yaml")
+    b = write_yaml("base: a.yaml\n", "b.yaml")
+    with pytest.raises(UserError, match="leads back"):
+        load_config(b)
+
+
+def test_every_mistake_gets_its_own_line(tiny, write_yaml):
+    tiny["training"] |= {"epochs": "ten", "sed": 3}
+    tiny["model"]["stem"] = "cifer"
+    with pytest.raises(UserError) as caught:
+        load_config(write_yaml(tiny))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert all("experiment.yaml:" in line for line in lines)

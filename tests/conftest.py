@@ -1,0 +1,51 @@
+"""What several tests start from."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Before anything imports Paddle: tests measure nothing, but need not wait for one thread either.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# A real experiment of seconds: a net of one block per stage on 8x8 digits.
+TINY: dict[str, Any] = {
+    "model": {"depth": [1, 1], "stem": "cifar", "width": 8},
+    "data": {"name": "digits", "batch_size": 64},
+    "augmentation": {"train": [{"random_crop": {"padding": 1}}, "normalize"]},
+    "optimizer": {"name": "momentum", "learning_rate": 0.1},
+    "schedule": {"name": "one_cycle"},
+    "training": {"epochs": 2},
+}
+
+
+@pytest.fixture
+def tiny() -> dict[str, Any]:
+    return copy.deepcopy(TINY)
+
+
+@pytest.fixture
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture
+def write_yaml(tmp_path: Path) -> Callable[..., Path]:
+    """Write text or a dictionary as ``<tmp>/<name>`` and return the file."""
+
+    def write(content: str | dict[str, Any], name: str = "experiment.yaml") -> Path:
+        from resnet_fit.config.document import dump
+
+        file = tmp_path / name
+        file.write_text(content if isinstance(content, str) else dump(content), encoding="utf-8")
+        return file
+
+    return write
