@@ -1,0 +1,271 @@
+"""Loaders: they give ``paddle.Model`` its batches, ``[images, labels]`` as numpy arrays.
+
+Every random draw depends on (seed, epoch, batch) alone, so a run that starts in the middle of an
+epoch sees what one that never stopped sees. The next batches are prepared while the consumer works
+on this one; leaving the loop early, by whatever way, ends the threads and processes that did it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
+
+import numpy as np
+
+from resnet_fit.data.augment import Operation, compose
+from resnet_fit.data.seeding import generator
+from resnet_fit.data.sources import ArrayDataset, FileDataset, subset
+from resnet_fit.data.transforms import BadImage, Geometric, Resize, load, stages
+from resnet_fit.data.workers import Made, Recipe, Task, Workers
+from resnet_fit.errors import UserError
+
+Batch = list[np.ndarray]
+
+# Batches made ahead of the consumer by the thread.
+AHEAD = 2
+# Workers when their number is not given: one for each usable core, no more than this.
+MOST_WORKERS = 8
+# Files looked at for a data set's mean and deviation, and the shorter side they are shrunk to.
+STATISTICS_FILES = 1000
+STATISTICS_SIZE = 64
+
+
+class Loader:
+    """What loaders share: order, position, prefetching and its clock.
+
+    `epoch` counts the iterations that ran to their end; an iteration left early is not counted, and
+    the next one starts its epoch anew. `wait_seconds` sums the time the consumer waited for
+    batches.
+    """
+
+    def __init__(
+        self, count: int, batch_size: int, shuffle: bool, seed: int, drop_last: bool
+    ) -> None:
+        if batch_size < 1:
+            raise UserError(f"batch_size: received {batch_size}, expected 1 or more")
+        if seed < 0:
+            raise UserError(f"seed: received {seed}, expected 0 or more")
+        self._batches = count // batch_size if drop_last else -(-count // batch_size)
+        if self._batches == 0:
+            raise UserError(
+                f"no batch to load: {count} images, batch size {batch_size}"
+                + (", and the incomplete last batch is dropped" if count else "")
+            )
+        self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
+        self.wait_seconds = 0.0
+        self._start = self._position = (0, 0)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the running iteration, or of the next one when none runs; from 0."""
+        return self._position[0]
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(epoch, batches handed out in it): what `set_position` takes to go on from here."""
+        return self._position
+
+    def set_position(self, epoch: int, batch: int = 0) -> None:
+        """Let the next iteration start at ``batch`` of ``epoch``; ``len`` stays a whole epoch's.
+
+        The position after an epoch's last batch is the start of the next epoch.
+        """
+        if epoch < 0 or not 0 <= batch <= len(self):
+            raise UserError(
+                f"position: received ({epoch}, {batch}), expected an epoch from 0 and a batch "
+                f"of 0..{len(self)}"
+            )
+        self._start = self._position = (epoch + 1, 0) if batch == len(self) else (epoch, batch)
+
+    def __len__(self) -> int:
+        return self._batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, first = self._position = self._start
+        self._start = (epoch, 0)
+        thread = ThreadPoolExecutor(1, thread_name_prefix="resnet-fit-loader")
+        pending: deque[Future[Batch | None]] = deque()
+        delivered = False
+        try:
+            with self._source(epoch, first) as make:
+                for batch in range(first, min(first + AHEAD, len(self))):
+                    pending.append(thread.submit(make, batch))
+                for batch in range(first, len(self)):
+                    started = time.perf_counter()
+                    arrays = pending.popleft().result()
+                    self.wait_seconds += time.perf_counter() - started
+                    if batch + AHEAD < len(self):
+                        pending.append(thread.submit(make, batch + AHEAD))
+                    self._position = (epoch, batch + 1)
+                    if arrays is not None:
+                        delivered = True
+                        yield arrays
+            if first == 0 and not delivered:
+                raise UserError(f"none of the {self.count} images could be read")
+            self._start = self._position = (epoch + 1, 0)
+        finally:
+            thread.shutdown(cancel_futures=True)
+
+    def _source(
+        self, epoch: int, first: int
+    ) -> AbstractContextManager[Callable[[int], Batch | None]]:
+        """Open what makes batches, asked for in order from ``first``; None is an empty one."""
+        raise NotImplementedError
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return (
+            generator(self.seed, epoch).permutation(self.count)
+            if self.shuffle
+            else np.arange(self.count)
+        )
+
+    def _rows(self, order: np.ndarray, batch: int) -> np.ndarray:
+        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+
+class ArrayLoader(Loader):
+    """Batches of a data set in memory: augmented images ``[B, C, H, W]``, labels int64 ``[B]``.
+
+    Without operations images are uint8; `Normalize` makes them float32. Arrays are fresh at each
+    batch, so a consumer may keep them. Raises UserError when there is no batch to load.
+    """
+
+    def __init__(
+        self,
+        dataset: ArrayDataset,
+        batch_size: int,
+        augment: Sequence[Operation] = (),
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__(len(dataset), batch_size, shuffle, seed, drop_last)
+        self.dataset = dataset
+        self._augment = compose(augment)
+
+    def _source(self, epoch: int, first: int) -> AbstractContextManager[Callable[[int], Batch]]:
+        order = self._order(epoch)
+
+        def make(batch: int) -> Batch:
+            rows = self._rows(order, batch)
+            images = self._augment(self.dataset.images[rows], generator(self.seed, epoch, batch))
+            return [images, self.dataset.labels[rows]]
+
+        return nullcontext(make)
+
+
+class FileLoader(Loader):
+    """Batches of image files, decoded and transformed by worker processes.
+
+    ``transforms`` has the geometric operations first; what is left of them must be images of one
+    size. ``workers`` is by default one for each usable core, at most 8; with 0 the prefetching
+    thread does the work. An unreadable file is a UserError that names it, or with
+    ``on_bad_image="skip"`` it is left out of its batch and noted in `skipped`.
+    """
+
+    def __init__(
+        self,
+        dataset: FileDataset,
+        batch_size: int,
+        transforms: Sequence[Geometric | Operation],
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        workers: int | None = None,
+        drop_last: bool = False,
+        on_bad_image: Literal["error", "skip"] = "error",
+    ) -> None:
+        super().__init__(len(dataset), batch_size, shuffle, seed, drop_last)
+        if workers is None:
+            workers = min(_usable_cores(), MOST_WORKERS)
+        if workers < 0:
+            raise UserError(f"workers: received {workers}, expected 0 or more")
+        if on_bad_image not in ("error", "skip"):
+            raise UserError(f"on_bad_image: received {on_bad_image!r}, expected error or skip")
+        self.dataset = dataset
+        self.workers = workers
+        self.skipped: dict[str, str] = {}
+        """Path and reason of every file that was left out so far."""
+        # Pixels leave the workers as uint8, a quarter of the bytes they have once normalised.
+        geometry, inside, after = stages(transforms)
+        self._recipe = Recipe(geometry, inside, seed, on_bad_image)
+        self._after = compose(after)
+
+    @contextmanager
+    def _source(self, epoch: int, first: int) -> Iterator[Callable[[int], Batch | None]]:
+        order = self._order(epoch)
+
+        def task(batch: int) -> Task:
+            return Task(
+                tuple(self.dataset.paths[i] for i in self._rows(order, batch)), epoch, batch
+            )
+
+        def finish(batch: int, made: Made) -> Batch | None:
+            rows = self._rows(order, batch)
+            self.skipped.update((self.dataset.paths[rows[row]], reason) for row, reason in made.bad)
+            if not len(made.rows):
+                return None
+            # No row has the number batch_size: a stream that nothing else draws from.
+            images = self._after(made.images, generator(self.seed, epoch, batch, self.batch_size))
+            return [images, self.dataset.labels[rows[made.rows]]]
+
+        if self.workers == 0:
+            yield lambda batch: finish(batch, self._recipe.make(task(batch)))
+            return
+        with Workers(min(self.workers, len(self) - first), self._recipe) as pool:
+            ahead = iter(range(first, len(self)))
+
+            def make(batch: int) -> Batch | None:
+                while pool.room and (following := next(ahead, None)) is not None:
+                    pool.send(task(following))
+                return finish(batch, pool.take())
+
+            yield make
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):  # only Linux tells
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def statistics(
+    dataset: ArrayDataset | FileDataset, on_bad_image: Literal["error", "skip"] = "error"
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return each channel's mean and standard deviation over all pixels, in units of 0..1.
+
+    Of image files at most 1,000 are read, each class its share, and shrunk to a shorter side of 64
+    pixels; an unreadable one raises BadImage or is left out.
+    """
+    if isinstance(dataset, FileDataset):
+        pieces = _thumbnails(subset(dataset, STATISTICS_FILES), on_bad_image)
+    else:
+        pieces = (dataset.images[i : i + 1000].swapaxes(0, 1) for i in range(0, len(dataset), 1000))
+    levels = np.arange(256)
+    counts = sum(
+        np.array([np.bincount(channel.reshape(-1), minlength=256) for channel in piece])
+        for piece in pieces
+    )
+    if not np.any(counts):
+        raise UserError("no readable image to take a mean and standard deviation of")
+    share = counts / np.sum(counts, axis=1, keepdims=True)
+    mean = share @ levels
+    std = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(1))
+    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+
+
+def _thumbnails(dataset: FileDataset, on_bad_image: str) -> Iterator[np.ndarray]:
+    for path in dataset.paths:
+        try:
+            image = load(path, [Resize(STATISTICS_SIZE)], np.random.default_rng(0))
+        except BadImage:
+            if on_bad_image == "error":
+                raise
+            continue
+        yield np.asarray(image).transpose(2, 0, 1)

@@ -1,0 +1,288 @@
+"""Image files: decoding, and the geometry that brings photos of all sizes to one.
+
+From there on they are a batch like any other, so that flips, colour jitter, cutout and normalising
+are those of `augment`. A list of transforms has the geometric ones first.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from resnet_fit.data import augment
+from resnet_fit.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Size = tuple[int, int]
+Box = tuple[float, float, float, float]
+Interpolation = Literal["nearest", "bilinear", "bicubic"]
+
+# Pillow's own limit against decompression bombs; an image decoded at it takes half a gigabyte.
+PIXEL_LIMIT = 178_956_970
+# Of a transparent image, what is behind it: icons and drawings are made for white paper.
+BACKGROUND = (255, 255, 255)
+EXIF_ORIENTATION = 0x0112
+
+
+class BadImage(UserError):
+    """A file that is not a readable image; the message begins with its path."""
+
+
+class Geometric:
+    """An operation on one image; subclasses are frozen dataclasses of its settings."""
+
+    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+        """Return the changed image; all chance comes from ``rng``."""
+        raise NotImplementedError
+
+
+class Resample(Geometric):
+    """A geometric operation that is one resampling, known from the image's size alone.
+
+    As the first of a list it lets a JPEG be decoded at a fraction of its size.
+    """
+
+    interpolation: Interpolation
+
+    def plan(self, size: Size, rng: np.random.Generator) -> tuple[Box, Size]:
+        """Return what to resample of an image of ``size``, (width, height), and to which size."""
+        raise NotImplementedError
+
+    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+        box, size = self.plan(image.size, rng)
+        return self.resample(image, box, size)
+
+    def resample(self, image: Image, box: Box, size: Size) -> Image:
+        """Return what is in ``box``, at ``size``."""
+        from PIL.Image import Resampling
+
+        return image.resize(size, Resampling[self.interpolation.upper()], box)
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop(Resample):
+    """Cut a random part and resample it to ``size`` pixels square (Szegedy et al. 2015, section 6).
+
+    The part has a share of the image's area uniform in ``scale`` and an aspect ratio (width :
+    height) log-uniform in ``ratio``; after ten that do not fit, the largest centred one that does.
+    """
+
+    size: int = 224
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        _require_size(self.size)
+        _require_interpolation(self.interpolation)
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise UserError(
+                f"scale: received {self.scale}, expected two rising shares of the area, 0 to 1"
+            )
+        if not 0 < self.ratio[0] <= self.ratio[1] < math.inf:
+            raise UserError(f"ratio: received {self.ratio}, expected two rising ratios above 0")
+
+    def plan(self, size: Size, rng: np.random.Generator) -> tuple[Box, Size]:
+        width, height = size
+        out = (self.size, self.size)
+        for _ in range(10):
+            area = width * height * rng.uniform(*self.scale)
+            ratio = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                left, upper = int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1))
+                return (left, upper, left + w, upper + h), out
+        ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
+        w, h = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
+        left, upper = (width - w) // 2, (height - h) // 2
+        return (left, upper, left + w, upper + h), out
+
+
+@dataclass(frozen=True)
+class Resize(Resample):
+    """Resample so that the shorter side has ``size`` pixels; the aspect ratio stays."""
+
+    size: int = 256
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        _require_size(self.size)
+        _require_interpolation(self.interpolation)
+
+    def plan(self, size: Size, rng: np.random.Generator) -> tuple[Box, Size]:
+        width, height = size
+        shorter = min(width, height)
+        return (0, 0, width, height), (self.size * width // shorter, self.size * height // shorter)
+
+
+@dataclass(frozen=True)
+class CenterCrop(Geometric):
+    """Keep the ``size`` pixels square in the middle. Raises UserError for a smaller image."""
+
+    size: int = 224
+
+    def __post_init__(self) -> None:
+        _require_size(self.size)
+
+    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+        width, height = image.size
+        if min(width, height) < self.size:
+            raise UserError(
+                f"center_crop: {self.size} px do not fit into {width}x{height}; put resize before"
+            )
+        left, upper = round((width - self.size) / 2), round((height - self.size) / 2)
+        return image.crop((left, upper, left + self.size, upper + self.size))
+
+
+OPERATIONS: dict[str, type[Geometric] | type[augment.Operation]] = {
+    "random_resized_crop": RandomResizedCrop,
+    "resize": Resize,
+    "center_crop": CenterCrop,
+    **{name: cls for name, cls in augment.OPERATIONS.items() if name != "resize"},
+}
+
+
+def stages(
+    operations: Sequence[Geometric | augment.Operation],
+) -> tuple[tuple[Geometric, ...], tuple[augment.Operation, ...], tuple[augment.Operation, ...]]:
+    """Split a list into geometry, operations on grey levels, `Normalize` and what follows it.
+
+    Raises UserError for an order that cannot be meant.
+    """
+    geometry = [op for op in operations if isinstance(op, Geometric)]
+    batch = [op for op in operations if isinstance(op, augment.Operation)]
+    if list(operations) != [*geometry, *batch]:
+        first = next(i for i, op in enumerate(operations) if isinstance(op, augment.Operation))
+        late = next(op for op in operations[first:] if isinstance(op, Geometric))
+        late_name, first_name = (_name(op) for op in (late, operations[first]))
+        raise UserError(f"augmentation: {late_name} comes after {first_name}; put it before")
+    augment.check_order(batch)
+    cut = next((i for i, op in enumerate(batch) if isinstance(op, augment.Normalize)), len(batch))
+    return tuple(geometry), tuple(batch[:cut]), tuple(batch[cut:])
+
+
+def _name(operation: Geometric | augment.Operation) -> str:
+    return next(
+        (name for name, cls in OPERATIONS.items() if type(operation) is cls),
+        type(operation).__name__,
+    )
+
+
+def _require_size(size: int) -> None:
+    if size < 1:
+        raise UserError(f"size: received {size}, expected 1 or more pixels")
+
+
+def _require_interpolation(name: str) -> None:
+    if name not in augment.KERNELS:
+        raise UserError(f"interpolation: received {name!r}, expected {', '.join(augment.KERNELS)}")
+
+
+# --- from file to pixels --------------------------------------------------------------
+
+
+def decode(path: str | os.PathLike[str]) -> Image:
+    """Decode a file to an upright RGB image.
+
+    Greyscale, palette and CMYK are converted, 16-bit grey is scaled to 8, transparency is laid on
+    white, EXIF orientation is applied, of an animation the first frame is taken. Raises BadImage,
+    naming the file, if it cannot be read to its end, or has more pixels than `PIXEL_LIMIT`.
+    """
+    with _opened(path) as image:
+        return _upright_rgb(image)
+
+
+def load(
+    path: str | os.PathLike[str], operations: Sequence[Geometric], rng: np.random.Generator
+) -> Image:
+    """Decode a file and apply ``operations``; a JPEG that they shrink is decoded at a fraction.
+
+    The fraction (1/2, 1/4 or 1/8, in the decoder's cosine transform) never leaves fewer pixels than
+    are asked for. Raises as `decode`.
+    """
+    first = operations[0] if operations else None
+    if not isinstance(first, Resample):
+        return _apply(operations, decode(path), rng)
+    with _opened(path) as file:
+        turned = file.getexif().get(EXIF_ORIENTATION, 1) >= 5
+        full = file.size[::-1] if turned else file.size
+        (left, upper, right, lower), size = first.plan(full, rng)
+        shrink = int(min((right - left) / size[0], (lower - upper) / size[1]))
+        if shrink >= 2:
+            file.draft(file.mode, (file.size[0] // shrink, file.size[1] // shrink))
+        image = _upright_rgb(file)
+    x, y = image.size[0] / full[0], image.size[1] / full[1]
+    image = first.resample(image, (left * x, upper * y, right * x, lower * y), size)
+    return _apply(operations[1:], image, rng)
+
+
+def _apply(operations: Sequence[Geometric], image: Image, rng: np.random.Generator) -> Image:
+    for operation in operations:
+        image = operation(image, rng)
+    return image
+
+
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
+    """Open an image; whatever goes wrong with the file becomes a BadImage that names it."""
+    from PIL import Image as pillow
+    from PIL import UnidentifiedImageError
+
+    try:
+        with pillow.open(path) as image:
+            width, height = image.size
+            if width * height > PIXEL_LIMIT:
+                raise BadImage(f"{width}x{height} pixels, the limit is {PIXEL_LIMIT:,} in all")
+            yield image
+    except MemoryError:
+        raise
+    # Damaged files make Pillow's decoders raise OSError, SyntaxError, ValueError and more.
+    except Exception as error:
+        if isinstance(error, UnidentifiedImageError):
+            reason = "not an image" if os.path.getsize(path) else "empty file"
+        elif isinstance(error, OSError) and error.strerror:
+            reason = error.strerror.lower()
+        else:
+            reason = str(error) or type(error).__name__
+        raise BadImage(f"{os.fspath(path)}: {reason}") from error
+
+
+def _upright_rgb(image: Image) -> Image:
+    from PIL import ImageOps
+
+    turned = image.getexif().get(EXIF_ORIENTATION, 1) != 1
+    image = _rgb(image)
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def _rgb(image: Image) -> Image:
+    from PIL import Image as pillow
+
+    if image.mode == "RGB" and "transparency" not in image.info:
+        image.load()
+        return image
+    if image.mode.startswith("I"):
+        return _from_wide(np.asarray(image)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, their white is not known")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        paper = pillow.new("RGBA", image.size, (*BACKGROUND, 255))
+        return pillow.alpha_composite(paper, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_wide(levels: np.ndarray) -> Image:
+    from PIL import Image as pillow
+
+    if levels.min() < 0 or levels.max() > 65535:
+        raise ValueError(f"32-bit grey of {levels.min()}..{levels.max()}, its white is not known")
+    return pillow.fromarray(((levels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))

@@ -1,0 +1,359 @@
+"""Data sets: found where they are said to be, checked, divided fairly."""
+
+import collections
+import functools
+import http.server
+import io
+import os
+import pickle
+import tarfile
+import threading
+from dataclasses import replace
+from hashlib import md5
+
+import numpy as np
+import pytest
+
+from resnet_fit.data import sources
+from resnet_fit.data.sources import ArrayDataset, split, subset
+from resnet_fit.errors import UserError
+
+
+def batch(count, classes=10, **changes):
+    """The content of one file, of keys in bytes as Python 2 left them."""
+    labels = (np.arange(count) % classes).tolist()
+    data = np.random.default_rng(count).integers(0, 256, (count, 3072), np.uint8)
+    content = {"data": data, "labels": labels, "fine_labels": labels, **changes}
+    return {key.encode(): value for key, value in content.items()}
+
+
+def cifar10_files(**replaced):
+    names = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog", b"horse"]
+    files = {f"data_batch_{i}": batch(100) for i in range(1, 6)}
+    files |= {
+        "test_batch": batch(100),
+        "batches.meta": {b"label_names": [*names, b"ship", b"truck"]},
+    }
+    return files | replaced
+
+
+def write_folder(folder, files):
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
+
+
+@functools.cache
+def archive_bytes():
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
+        for name, content in cifar10_files().items():
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            raw = pickle.dumps(content, protocol=2)
+            member.size = len(raw)
+            archive.addfile(member, io.BytesIO(raw))
+    return buffer.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def no_data_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.delenv(sources.ENVIRONMENT, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    offline = {"urls": ("http://127.0.0.1:9/nothing",), "counts": (500, 100)}
+    monkeypatch.setattr(sources, "CIFAR10", replace(sources.CIFAR10, **offline))
+    monkeypatch.setattr(sources, "CIFAR100", replace(sources.CIFAR100, **offline))
+
+
+def put_archive(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cifar-10-python.tar.gz").write_bytes(archive_bytes())
+    return folder / "cifar-10-python.tar.gz"
+
+
+# --- CIFAR ----------------------------------------------------------------------------
+
+
+def test_archive_and_extracted_folder_give_the_same_sets(tmp_path):
+    from_archive = sources.cifar10(put_archive(tmp_path))
+    write_folder(tmp_path / "x" / "cifar-10-batches-py", cifar10_files())
+    from_folder = sources.cifar10(tmp_path / "x")
+    for ours, theirs, count in zip(from_archive, from_folder, (500, 100), strict=True):
+        assert ours.images.shape == (count, 3, 32, 32)
+        assert ours.images.dtype == np.uint8
+        assert ours.labels.dtype == np.int64
+        assert ours.classes[0] == "airplane"
+        np.testing.assert_array_equal(ours.images, theirs.images)
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+    np.testing.assert_array_equal(
+        from_archive[0].images[201].reshape(-1), cifar10_files()["data_batch_3"][b"data"][1]
+    )
+
+
+def test_environment_comes_before_the_cache_and_a_path_before_both(tmp_path, monkeypatch):
+    put_archive(sources.cache_folder())
+    assert len(sources.cifar10()[0]) == 500
+    (tmp_path / "env").mkdir()
+    (tmp_path / "env" / "cifar-10-python.tar.gz").write_bytes(b"damaged")
+    monkeypatch.setenv(sources.ENVIRONMENT, str(tmp_path / "env"))
+    with pytest.raises(UserError, match=r"/env/cifar-10-python\.tar\.gz: damaged"):
+        sources.cifar10()
+    assert len(sources.cifar10(sources.cache_folder())[1]) == 100
+
+
+def test_cifar100_has_its_fine_labels(tmp_path):
+    names = [f"class{i}".encode() for i in range(100)]
+    files = {
+        "train": batch(500, 100),
+        "test": batch(100, 100),
+        "meta": {b"fine_label_names": names},
+    }
+    write_folder(tmp_path / "cifar-100-python", files)
+    train, test = sources.cifar100(tmp_path)
+    assert train.classes[99] == "class99"
+    assert set(train.labels) == set(test.labels) == set(range(100))
+
+
+def test_files_written_by_python_2_are_read(tmp_path):
+    # Python 2 wrote str as STRING opcodes: the bytes of an array are in one, as are the keys.
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
+        b"(I1\n(I2\ntcnumpy\ndtype\n(S'u1'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI0\ntb"
+        b"I00\nS'\\x07\\xff'\ntb"
+    )
+    (tmp_path / "file").write_bytes(b"(dS'data'\n" + array + b"sS'labels'\n(lI3\nas.")
+    with open(tmp_path / "file", "rb") as file:
+        content = sources._unpickle(file)
+    assert content["data"].tolist() == [7, 255]
+    assert content["labels"] == [3]
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("/tmp/resnet-fit-was-here",)
+
+
+class Decoded:
+    def __reduce__(self):
+        import codecs
+
+        return codecs.encode, ("eval", "rot13")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("data_batch_2", Evil(), "asks for posix.mkdir, which is not allowed"),
+        ("data_batch_2", {b"data": Decoded()}, "encoding 'rot13' is not allowed"),
+        ("data_batch_2", [1, 2], "holds a list"),
+        ("data_batch_2", batch(90), "expected 500 images"),
+        ("test_batch", batch(100, data=1), "zero-dimensional"),
+        ("test_batch", batch(100, labels=[10] * 100), "labels 10..10, expected 0..9"),
+        ("test_batch", batch(100, labels=[1]), "(1,) labels, expected 100 images"),
+        ("batches.meta", {b"label_names": [b"cat"]}, "1 class names, expected 10"),
+        ("test_batch", {}, "data"),
+    ],
+)
+def test_content_that_is_not_cifar_is_refused(tmp_path, file, content, reason):
+    write_folder(tmp_path / "cifar-10-batches-py", cifar10_files(**{file: content}))
+    with pytest.raises(UserError) as caught:
+        sources.cifar10(tmp_path)
+    assert str(tmp_path / "cifar-10-batches-py") in str(caught.value)
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not os.path.exists("/tmp/resnet-fit-was-here")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[: len(raw) // 2],
+        lambda raw: raw[:-20],
+        lambda raw: raw[:5000] + bytes(100) + raw[5100:],
+        lambda raw: b"",
+        lambda raw: b"<html>404</html>",
+    ],
+    ids=["half", "tail", "overwritten", "empty", "web page"],
+)
+def test_damaged_archive_is_named_with_the_remedy(tmp_path, damage):
+    path = put_archive(tmp_path)
+    path.write_bytes(damage(archive_bytes()))
+    with pytest.raises(UserError, match=r"damaged.*delete it and run again") as caught:
+        sources.cifar10(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_path_names_the_nearest(tmp_path):
+    put_archive(tmp_path)
+    with pytest.raises(UserError, match=r"Did you mean 'cifar-10-python\.tar\.gz'"):
+        sources.cifar10(tmp_path / "cifar10-python.tar.gz")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds neither"):
+        sources.cifar10(tmp_path / "empty")
+
+
+# --- download -------------------------------------------------------------------------
+
+
+def test_offline_says_where_the_file_goes_and_what_runs_without(tmp_path, monkeypatch):
+    cache = tmp_path / "home/.cache/paddle/dataset/cifar"
+    with pytest.raises(UserError) as caught:
+        sources.cifar10()
+    assert f"put cifar-10-python.tar.gz at {cache}/cifar-10-python.tar.gz" in str(caught.value)
+    assert "configs/resnet18_digits.yaml" in str(caught.value)
+    assert list(cache.iterdir()) == []
+    monkeypatch.setenv(sources.ENVIRONMENT, str(tmp_path / "mine"))
+    with pytest.raises(UserError, match=f"at {tmp_path}/mine/cifar-10-python.tar.gz"):
+        sources.cifar10()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server of tmp_path/www; yields its address."""
+    (tmp_path / "www").mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "www")
+    handler.func.log_message = lambda *_: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+def served(monkeypatch, *urls, checksum):
+    monkeypatch.setattr(sources, "CIFAR10", replace(sources.CIFAR10, urls=urls, md5=checksum))
+
+
+def test_download_goes_on_to_the_second_mirror_and_is_kept(tmp_path, monkeypatch, server, capsys):
+    put_archive(tmp_path / "www")
+    url = f"{server}/cifar-10-python.tar.gz"
+    served(monkeypatch, f"{server}/absent", url, checksum=md5(archive_bytes()).hexdigest())
+    assert len(sources.cifar10()[0]) == 500
+    assert [p.name for p in sources.cache_folder().iterdir()] == ["cifar-10-python.tar.gz"]
+    assert capsys.readouterr() == ("", "")
+    (tmp_path / "www" / "cifar-10-python.tar.gz").unlink()
+    assert len(sources.cifar10()[0]) == 500
+
+
+def test_download_with_a_wrong_checksum_leaves_nothing(tmp_path, monkeypatch, server):
+    put_archive(tmp_path / "www")
+    served(monkeypatch, f"{server}/cifar-10-python.tar.gz", checksum="0" * 32)
+    with pytest.raises(UserError, match=f"md5 [0-9a-f]+, expected {'0' * 32}"):
+        sources.cifar10()
+    assert list(sources.cache_folder().iterdir()) == []
+
+
+# --- digits ---------------------------------------------------------------------------
+
+
+def test_digits_are_all_of_scikit_learns():
+    from sklearn.datasets import load_digits
+
+    train, test = sources.digits()
+    assert (len(train), len(test)) == (1437, 360)
+    assert train.images.shape[1:] == (1, 8, 8)
+    assert train.images.max() == 255
+    assert np.bincount(test.labels).min() >= 35
+    raw = load_digits()
+
+    def digest(images, labels):
+        return collections.Counter(
+            i.tobytes() + bytes([d]) for i, d in zip(images, labels, strict=True)
+        )
+
+    ours = digest(
+        np.concatenate([train.images, test.images]), np.concatenate([train.labels, test.labels])
+    )
+    assert ours == digest(np.rint(raw.images / 16 * 255).astype(np.uint8), raw.target)
+    np.testing.assert_array_equal(sources.digits()[1].images, test.images)
+
+
+# --- parts ----------------------------------------------------------------------------
+
+
+def numbered(counts):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    labels = np.random.default_rng(5).permutation(labels)
+    images = np.arange(len(labels)).astype(np.uint8).reshape(-1, 1, 1, 1)
+    return ArrayDataset(images, labels, tuple("abcdefgh"[: len(counts)]))
+
+
+def numbers(dataset):
+    return dataset.images.reshape(-1).tolist()
+
+
+def test_split_parts_all_samples_class_by_class():
+    train, held_out = split(numbered([100, 50, 30, 2]), 0.1, seed=1)
+    assert np.bincount(held_out.labels).tolist() == [10, 5, 3, 1]
+    assert sorted(numbers(train) + numbers(held_out)) == list(range(182))
+    assert numbers(train) == sorted(numbers(train))
+
+
+def test_split_depends_on_the_seed_alone():
+    data = numbered([60, 60])
+    assert numbers(split(data, 0.5, seed=1)[0]) == numbers(split(data, 0.5, seed=1)[0])
+    assert numbers(split(data, 0.5, seed=1)[0]) != numbers(split(data, 0.5, seed=2)[0])
+
+
+def test_split_leaves_every_class_on_both_sides():
+    train, held_out = split(numbered([2, 2, 2, 100]), 0.01)
+    assert np.bincount(train.labels).tolist() == [1, 1, 1, 99]
+    assert np.bincount(held_out.labels).tolist() == [1, 1, 1, 1]
+    assert np.bincount(split(numbered([2, 2]), 0.99)[0].labels).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, float("nan")])
+def test_split_refuses_fractions_that_are_none(fraction):
+    with pytest.raises(UserError, match="between 0 and 1"):
+        split(numbered([5, 5]), fraction)
+
+
+def test_split_refuses_what_cannot_be_split():
+    with pytest.raises(UserError, match="too few"):
+        split(numbered([1, 1]), 0.1)
+    with pytest.raises(UserError, match="1 images cannot be split"):
+        split(numbered([1]), 0.5)
+
+
+def test_subset_is_stratified_and_exact():
+    part = subset(numbered([100, 50, 25]), 21)
+    assert np.bincount(part.labels).tolist() == [12, 6, 3]
+    assert numbers(part) == numbers(subset(numbered([100, 50, 25]), 21))
+    assert len(subset(numbered([3, 4]), 100)) == 7
+    with pytest.raises(UserError, match="received 0"):
+        subset(numbered([3, 4]), 0)
+
+
+# --- the real thing -------------------------------------------------------------------
+
+
+def test_real_cifar10(monkeypatch, real_data):
+    monkeypatch.setenv(sources.ENVIRONMENT, real_data)
+    monkeypatch.setattr(sources, "CIFAR10", replace(sources.CIFAR10, counts=(50_000, 10_000)))
+    train, test = sources.cifar10()
+    assert np.bincount(train.labels).tolist() == [5000] * 10
+    assert np.bincount(test.labels).tolist() == [1000] * 10
+    assert train.classes == (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    )
+    # Known of the set: the mean colour, in 0..1.
+    means = train.images.mean((0, 2, 3)) / 255
+    np.testing.assert_allclose(means, [0.4914, 0.4822, 0.4465], atol=1e-3)
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    path = os.environ.get(sources.ENVIRONMENT, "")
+    if not os.path.exists(os.path.join(path, "cifar-10-python.tar.gz")):
+        pytest.skip("RESNET_FIT_DATA does not hold cifar-10-python.tar.gz")
+    return path
