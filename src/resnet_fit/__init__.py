@@ -1,0 +1,43 @@
+"""Train ResNets on PaddlePaddle's high-level API, from one YAML file or from your own code.
+
+The names below are loaded when first used: importing ``resnet_fit`` does not import Paddle.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from resnet_fit.callbacks import Checkpoint, History, ProgressBar, VisualDL
+    from resnet_fit.config import Config, dump_config, load_config, parse_config
+    from resnet_fit.errors import RunFailed, UserError
+    from resnet_fit.networks import load_weights, plain, resnet
+    from resnet_fit.training.losses import CrossEntropy
+    from resnet_fit.training.metrics import MeanLoss, TopK, classification_metrics
+    from resnet_fit.training.run import fit
+
+_HOMES = {
+    "callbacks": ("Checkpoint", "History", "ProgressBar", "VisualDL"),
+    "config": ("Config", "dump_config", "load_config", "parse_config"),
+    "errors": ("RunFailed", "UserError"),
+    "networks": ("load_weights", "plain", "resnet"),
+    "training.losses": ("CrossEntropy",),
+    "training.metrics": ("MeanLoss", "TopK", "classification_metrics"),
+    "training.run": ("fit",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'resnet_fit' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"resnet_fit.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,9 @@
+"""Callbacks for `paddle.Model.fit`, each usable alone."""
+
+from resnet_fit.callbacks.checkpoint import Checkpoint
+from resnet_fit.callbacks.clock import Clock
+from resnet_fit.callbacks.history import History
+from resnet_fit.callbacks.progress import ProgressBar
+from resnet_fit.callbacks.visualdl import VisualDL
+
+__all__ = ["Checkpoint", "Clock", "History", "ProgressBar", "VisualDL"]

@@ -1,0 +1,89 @@
+"""The metrics of every epoch, in a file and in memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import paddle
+
+from resnet_fit.callbacks import logs as read
+from resnet_fit.callbacks.clock import Clock
+from resnet_fit.files import write_text
+
+Row = dict[str, Any]
+
+
+class History(paddle.callbacks.Callback):
+    """One row per epoch: ``epoch``, ``step``, ``learning_rate`` (of its last step), ``train`` and
+    ``eval`` with their metrics, ``images_per_second``, ``train_seconds``, ``eval_seconds`` and
+    ``seconds`` since the run began.
+
+    Args:
+        file: where the rows go as JSON lines; None keeps them in ``rows`` only.
+        rows: those of an earlier sitting.
+        clock: where a resumed run stands; a new one by default.
+    """
+
+    def __init__(
+        self,
+        file: str | Path | None = None,
+        rows: list[Row] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__()
+        self.file = Path(file) if file else None
+        self.rows: list[Row] = list(rows or [])
+        self.clock = clock or Clock()
+        self._rate = 0.0
+        self._eval_begun = 0.0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.clock.begin()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.clock.begin_epoch()
+
+    def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        self._rate = read.learning_rate(self)
+
+    def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        self.clock.count(logs["batch_size"] if logs else 0)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        clock = self.clock
+        row = {
+            "epoch": clock.epoch,
+            "step": clock.step,
+            "learning_rate": self._rate,
+            "train": read.metrics(self, logs),
+            "images_per_second": round(clock.images_per_second, 1),
+            "train_seconds": round(clock.epoch_seconds, 2),
+            "seconds": round(clock.seconds, 2),
+        }
+        self.rows.append(row)
+        self._write()
+
+    def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._eval_begun = time.perf_counter()
+
+    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
+        if not self.rows:
+            return
+        self.rows[-1]["eval"] = read.metrics(self, logs)
+        self.rows[-1]["eval_seconds"] = round(time.perf_counter() - self._eval_begun, 2)
+        self.rows[-1]["seconds"] = round(self.clock.seconds, 2)
+        self._write()
+
+    def _write(self) -> None:
+        if self.file is not None:
+            write_text(self.file, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+
+def best_row(rows: list[Row], monitor: str, mode: str) -> Row | None:
+    """The row whose evaluation is best in ``monitor``; the first of equals."""
+    judged = [row for row in rows if monitor in row.get("eval", {})]
+    sign = 1 if mode == "max" else -1
+    return max(judged, key=lambda row: sign * row["eval"][monitor], default=None)

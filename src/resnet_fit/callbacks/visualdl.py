@@ -1,0 +1,137 @@
+"""Curves for VisualDL's web page."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import paddle
+import visualdl
+
+from resnet_fit.callbacks import logs as read
+from resnet_fit.callbacks.clock import Clock
+
+# The server shows only the newest record file of a folder, so a run must write to one name: a
+# second sitting appends to it, where VisualDL's own dated names would hide the first.
+RECORDS = "vdlrecords.run.log"
+
+
+class VisualDL(paddle.callbacks.Callback):
+    """Writes training and evaluation to one axis, the number of training steps.
+
+    - ``step/...`` every ``every_steps`` steps: metrics over the samples since the last point,
+      ``learning_rate`` and ``images_per_second``;
+    - ``epoch/...`` after each epoch: ``train_<metric>`` and ``eval_<metric>`` over all samples,
+      ``images_per_second``, ``train_seconds`` and ``eval_seconds``.
+
+    Args:
+        folder: where the records go; its parent is what the server is opened on.
+        every_steps: distance of the ``step`` points.
+        config: text shown under "text", and as hyper-parameters.
+        hyperparameters: names and values to compare runs by.
+        clock: where a resumed run stands; a new one by default.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        every_steps: int = 20,
+        config: str | None = None,
+        hyperparameters: dict[str, Any] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__()
+        self.folder = Path(folder)
+        self.every_steps = every_steps
+        self.config = config
+        self.hyperparameters = hyperparameters
+        self.clock = clock or Clock()
+        self._writer: visualdl.LogWriter | None = None
+        self._window = _Window()
+        self._rate = 0.0
+        self._eval_begun = 0.0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints where it appends
+            self._writer = visualdl.LogWriter(logdir=str(self.folder), file_name=RECORDS)
+        self.clock.begin()
+        if self.clock.step:
+            return
+        if self.config:
+            self._writer.add_text("config", f"```yaml\n{self.config}\n```", 0)
+        if self.hyperparameters:
+            names = [f"epoch/eval_{name}" for name in self.params["metrics"]]
+            self._writer.add_hparams(_plain(self.hyperparameters), names)
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.clock.begin_epoch()
+        self._window = _Window()
+
+    def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        self._rate = read.learning_rate(self)
+
+    def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        clock = self.clock
+        clock.count(logs["batch_size"] if logs else 0)
+        if clock.epoch_step % self.every_steps and step + 1 != self.params["steps"]:
+            return
+        means = self._window.advance(read.metrics(self, logs), clock)
+        self._add("step", {**means, "learning_rate": self._rate})
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        trained = {f"train_{k}": v for k, v in read.metrics(self, logs).items()}
+        speed = {
+            "train_seconds": self.clock.epoch_seconds,
+            "images_per_second": self.clock.images_per_second,
+        }
+        self._add("epoch", trained | speed)
+
+    def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._eval_begun = time.perf_counter()
+
+    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
+        evaluated = {f"eval_{k}": v for k, v in read.metrics(self, logs).items()}
+        seconds = {"eval_seconds": time.perf_counter() - self._eval_begun}
+        self._add("epoch", evaluated | seconds)
+        if self._writer is not None:
+            self._writer._get_file_writer().flush()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _add(self, group: str, values: dict[str, float]) -> None:
+        if self._writer is not None:
+            for name, value in values.items():
+                self._writer.add_scalar(f"{group}/{name}", float(value), self.clock.step)
+
+
+class _Window:
+    """Means since the last point, from means since the epoch's begin."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.seconds = 0.0
+        self.sums: dict[str, float] = {}
+
+    def advance(self, means: dict[str, float], clock: Clock) -> dict[str, float]:
+        images = clock.epoch_images - self.images
+        seconds = clock.epoch_seconds - self.seconds
+        sums = {name: mean * clock.epoch_images for name, mean in means.items()}
+        window = {name: (total - self.sums.get(name, 0.0)) / images for name, total in sums.items()}
+        window["images_per_second"] = images / seconds
+        self.images, self.seconds, self.sums = clock.epoch_images, clock.epoch_seconds, sums
+        return window
+
+
+def _plain(values: dict[str, Any]) -> dict[str, float | str]:
+    """Hyper-parameters as VisualDL takes them: numbers and text, no truth values."""
+    return {
+        key: value if type(value) in (int, float, str) else str(value)
+        for key, value in values.items()
+    }

@@ -1,0 +1,152 @@
+"""The command line: ``resnet-fit --config FILE`` trains, and named commands do the rest."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from resnet_fit import __version__
+from resnet_fit.errors import RunFailed, UserError, suggest
+
+DONE, FAILED, USERS_MISTAKE = 0, 1, 2
+
+_EXAMPLES = """\
+examples:
+  resnet-fit --config configs/resnet18_digits.yaml
+      train on scikit-learn's digits: nothing to download, done in a minute
+  resnet-fit --config configs/resnet18_cifar.yaml --set training.epochs=10
+      train on CIFAR-10, ten epochs instead of the file's
+  resnet-fit --config configs/resnet18_folder.yaml --set data.path=photos --name first-try
+      train on your own images: photos/train/<class>/*.jpg and photos/val/<class>/*.jpg
+  resnet-fit --config runs/first-try/config.yaml --device gpu
+      run the same experiment again
+  resnet-fit view runs
+      see the curves in VisualDL's web page
+
+exit codes: 0 done, 1 the run failed, 2 a mistake in the config or the command
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of the ``resnet-fit`` command; returns its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    command: Callable[[Sequence[str]], None] = train
+    if arguments and not arguments[0].startswith("-"):
+        name, *arguments = arguments
+        if name not in COMMANDS:
+            near = suggest(name, COMMANDS)
+            _complain(f"unknown command '{name}'.{near} Valid: {', '.join(COMMANDS)}")
+            return USERS_MISTAKE
+        command = COMMANDS[name]
+    try:
+        command(arguments)
+    except UserError as error:
+        _complain(str(error))
+        return USERS_MISTAKE
+    except RunFailed as error:
+        _complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return 130
+    return DONE
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train, evaluate and log the experiment of a config."""
+    parser = _Parser(
+        prog="resnet-fit",
+        usage="resnet-fit --config FILE [--set KEY=VALUE]... [--output DIR] [--name NAME] "
+        "[--device cpu|gpu|gpu:N]\n       resnet-fit COMMAND ...",
+        description="Train a ResNet from a YAML file. Commands: "
+        + "; ".join(f"{name}: {_summary(function)}" for name, function in COMMANDS.items())
+        + ".",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", required=True, help="the experiment")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        action="append",
+        default=[],
+        help="change one setting, such as training.epochs=5; may be repeated",
+    )
+    parser.add_argument("--output", metavar="DIR", default="runs", help="where runs go (runs)")
+    parser.add_argument("--name", help="the run's name (the config's name and the time)")
+    parser.add_argument("--device", metavar="cpu|gpu|gpu:N", help="same as --set training.device=")
+    parser.add_argument("--version", action="version", version=f"resnet-fit {__version__}")
+    options = parser.parse_args(arguments)
+
+    from resnet_fit.config import load_config
+
+    overrides = list(options.overrides)
+    if options.device is not None:
+        overrides.append(f"training.device={options.device}")
+    config = load_config(options.config, overrides)
+    for override in overrides:
+        print(f"set {override}")
+
+    from resnet_fit.runtime import prepare_environment
+
+    prepare_environment()
+    _show_warnings_in_one_line()
+    from resnet_fit.training.run import fit
+
+    name = options.name or f"{_run_name(options.config)}-{time.strftime('%Y%m%d-%H%M%S')}"
+    fit(config, options.output, name)
+
+
+def view(arguments: Sequence[str]) -> None:
+    """open VisualDL on runs"""
+    parser = _Parser(prog="resnet-fit view", description="Show runs in VisualDL's web page.")
+    parser.add_argument("runs", metavar="RUNS", nargs="*", default=["runs"], help="folders (runs)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve at (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8040, help="port to serve at (8040)")
+    options = parser.parse_args(arguments)
+
+    from resnet_fit.reports.view import serve
+
+    serve([Path(run) for run in options.runs], options.host, options.port)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"view": view}
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are told in one line, as all others are."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def _summary(function: Callable[..., object]) -> str:
+    return (function.__doc__ or "").strip().splitlines()[0].rstrip(".")
+
+
+def _run_name(config: str) -> str:
+    """The config's name; the config of a run is named by the run's folder."""
+    path = Path(config).resolve()
+    return path.parent.name if path.stem == "config" else path.stem
+
+
+def _show_warnings_in_one_line() -> None:
+    """Warnings as this command's own words, without those of Paddle that ask for nothing."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        _complain(f"warning: {message}")
+
+    warnings.showwarning = show
+    for noise in ("No ccache found", "When training, we now always track global mean"):
+        warnings.filterwarnings("ignore", message=noise)
+
+
+def _complain(message: str) -> None:
+    for line in message.splitlines():
+        print(f"resnet-fit: {line}", file=sys.stderr)

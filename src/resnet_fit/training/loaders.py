@@ -1,0 +1,93 @@
+"""The data of a config, as loaders for `paddle.Model`."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from resnet_fit.config import operations, registry
+from resnet_fit.config.schema import Config
+from resnet_fit.data import sources
+from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader, statistics
+from resnet_fit.data.sources import ArrayDataset, FileDataset
+
+Dataset = ArrayDataset | FileDataset
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Batches to train on, to judge epochs by and, where a validation part does that, to test on.
+
+    ``image_shape`` is ``(C, H, W)`` of an image as the network sees it in evaluation.
+    """
+
+    train: Loader
+    evaluation: Loader
+    test: Loader | None
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+
+
+def make_loaders(config: Config) -> Loaders:
+    """Open a config's data, split it, and bind its augmentation.
+
+    Raises:
+        UserError: the data are not there or not right, or an operation cannot take them.
+    """
+    train, evaluation, test = _datasets(config)
+    bound = {stage: _operations(config, stage, train) for stage in ("train", "eval")}
+
+    def loader(dataset: Dataset, stage: str) -> Loader:
+        training = stage == "train"
+        size = config.data.batch_size if training else config.data.eval_batch_size
+        options: dict[str, Any] = {
+            "shuffle": training,
+            "seed": config.training.seed,
+            "drop_last": training and config.data.drop_last,
+        }
+        if isinstance(dataset, ArrayDataset):
+            return ArrayLoader(dataset, size, bound[stage], **options)
+        return FileLoader(dataset, size, bound[stage], workers=config.data.workers, **options)
+
+    return Loaders(
+        train=loader(train, "train"),
+        evaluation=loader(evaluation, "eval"),
+        test=None if test is None else loader(test, "eval"),
+        classes=train.classes,
+        image_shape=_image_shape(loader(evaluation.take(np.arange(1)), "eval")),
+    )
+
+
+def _datasets(config: Config) -> tuple[Dataset, Dataset, Dataset | None]:
+    data = config.data
+    if data.name == "folder":
+        assert data.path is not None
+        return *sources.folder(data.path, data.validation or None, data.split_seed), None
+    if data.name == "digits":
+        train, test = sources.digits()
+    else:
+        train, test = {"cifar10": sources.cifar10, "cifar100": sources.cifar100}[data.name](
+            data.path
+        )
+    if not data.validation:
+        return train, test, None
+    return *sources.split(train, data.validation, data.split_seed), test
+
+
+def _operations(config: Config, stage: str, train: Dataset) -> list[Any]:
+    """The operations of one stage; a bare ``normalize`` gets the training set's statistics."""
+    bound = operations.build(getattr(config.augmentation, stage), registry(config))
+    for i, operation in enumerate(bound):
+        if getattr(operation, "mean", ()) is None:
+            mean, std = statistics(train)
+            bound[i] = dataclasses.replace(operation, mean=mean, std=std)
+    return bound
+
+
+def _image_shape(loader: Loader) -> tuple[int, int, int]:
+    images = next(iter(loader))[0]
+    channels, height, width = images.shape[1:]
+    return channels, height, width

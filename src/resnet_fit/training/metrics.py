@@ -1,0 +1,86 @@
+"""Metrics for `paddle.Model.prepare`, each a mean over all samples seen since the last reset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from resnet_fit.training.losses import CrossEntropy
+
+
+class MeanLoss(paddle.metric.Metric):
+    """The mean loss of an epoch, under the name ``loss``.
+
+    `paddle.Model` logs, returns and monitors the loss of the *last batch* as ``loss``. Listed
+    among the metrics, this one takes that name over, and every consumer sees the mean.
+
+    Args:
+        per_sample: a loss ``(logits, labels) -> [N]``, such as ``CrossEntropy().per_sample`` or
+            ``paddle.nn.CrossEntropyLoss(reduction="none")``.
+    """
+
+    def __init__(self, per_sample: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.per_sample = per_sample
+        self.reset()
+
+    def name(self) -> str:
+        return "loss"
+
+    def compute(self, logits: Tensor, labels: Tensor) -> Tensor:
+        with paddle.no_grad():
+            return self.per_sample(logits, labels)
+
+    def update(self, losses: np.ndarray) -> float:
+        self.total += float(np.sum(losses, dtype=np.float64))
+        self.count += losses.size
+        return float(np.mean(losses))
+
+    def accumulate(self) -> float:
+        return self.total / max(self.count, 1)
+
+    def reset(self) -> None:
+        self.total, self.count = 0.0, 0
+
+
+class TopK(paddle.metric.Metric):
+    """Share of samples whose class is among the ``k`` highest logits, as ``top1``, ``top5``, ...
+
+    Where labels are probabilities, the class is the most probable one.
+    """
+
+    def __init__(self, k: Sequence[int] = (1, 5)) -> None:
+        super().__init__()
+        self.k = tuple(k)
+        self.reset()
+
+    def name(self) -> list[str]:
+        return [f"top{k}" for k in self.k]
+
+    def compute(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """``[N, max k]``: 1 where the n-th best class is the right one."""
+        best = paddle.topk(logits, max(self.k), axis=-1)[1]
+        if len(labels.shape) == 2 and labels.shape[-1] == logits.shape[-1]:
+            labels = labels.argmax(axis=-1)
+        hits = best == labels.reshape([-1, 1]).astype(best.dtype)
+        return hits.astype("float32")
+
+    def update(self, hits: np.ndarray) -> list[float]:
+        right = [float(hits[:, :k].sum()) for k in self.k]
+        self.right = [total + new for total, new in zip(self.right, right, strict=True)]
+        self.count += len(hits)
+        return [r / len(hits) for r in right]
+
+    def accumulate(self) -> list[float]:
+        return [right / max(self.count, 1) for right in self.right]
+
+    def reset(self) -> None:
+        self.right, self.count = [0.0] * len(self.k), 0
+
+
+def classification_metrics(loss: CrossEntropy, classes: int) -> list[paddle.metric.Metric]:
+    """Mean loss, top-1 and top-5 (the highest k that says something, for fewer than 6 classes)."""
+    return [MeanLoss(loss.per_sample), TopK(sorted({1, max(1, min(5, classes - 1))}))]

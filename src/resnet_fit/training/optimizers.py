@@ -1,0 +1,52 @@
+"""Optimizers with weight decay where it belongs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from resnet_fit.config import schema
+
+
+def make_optimizer(
+    network: nn.Layer,
+    config: schema.SGD | schema.Momentum | schema.Adam,
+    learning_rate: float | paddle.optimizer.lr.LRScheduler,
+    clip_norm: float | None = None,
+) -> paddle.optimizer.Optimizer:
+    """The optimizer a config describes, over all trainable parameters of a network.
+
+    Weight decay leaves norms and biases alone unless ``decay_norms_and_biases`` is set. Gradients
+    are clipped by their global norm.
+    """
+    trained = [p for p in network.parameters() if not p.stop_gradient]
+    decayed = [p for p in trained if config.decay_norms_and_biases or len(p.shape) > 1]
+    common: dict[str, Any] = {
+        "learning_rate": learning_rate,
+        "parameters": trained,
+        "grad_clip": paddle.nn.ClipGradByGlobalNorm(clip_norm) if clip_norm else None,
+    }
+    if isinstance(config, schema.Adam):
+        common |= {"beta1": config.beta1, "beta2": config.beta2, "epsilon": config.epsilon}
+        if config.name == "adamw":
+            names = {p.name for p in decayed}
+            return paddle.optimizer.AdamW(
+                weight_decay=config.weight_decay,
+                apply_decay_param_fun=names.__contains__,
+                **common,
+            )
+    # A decay that belongs to a parameter is fused into the momentum kernel; one that belongs to
+    # the optimizer would reach norms and biases as well.
+    for parameter in decayed:
+        parameter.regularizer = (
+            paddle.regularizer.L2Decay(config.weight_decay) if config.weight_decay else None
+        )
+    if isinstance(config, schema.Adam):
+        return paddle.optimizer.Adam(**common)
+    if isinstance(config, schema.Momentum):
+        return paddle.optimizer.Momentum(
+            momentum=config.momentum, use_nesterov=config.nesterov, **common
+        )
+    return paddle.optimizer.SGD(**common)

@@ -1,0 +1,46 @@
+"""The numbers of a training as arrays under structured names (``layer1.0.conv1.weight``).
+
+Paddle keys optimizer state by global parameter names (``conv2d_17.w_0``), which change with every
+layer built earlier in the process; structured names do not.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from resnet_fit.errors import UserError
+
+Arrays = dict[str, np.ndarray]
+
+
+def get_optimizer_state(optimizer: paddle.optimizer.Optimizer, network: nn.Layer) -> Arrays:
+    """Accumulators by ``<structured parameter name>:<accumulator>``; the schedule is not in it."""
+    structured = {p.name: name for name, p in network.named_parameters()}
+    prefixes = sorted(structured, key=len, reverse=True)
+    state: Arrays = {}
+    for key, value in optimizer.state_dict().items():
+        if not isinstance(value, paddle.Tensor):
+            continue
+        owner = next(p for p in prefixes if key.startswith(p + "_"))
+        state[f"{structured[owner]}:{key[len(owner) + 1 :]}"] = value.numpy()
+    return state
+
+
+def set_optimizer_state(
+    optimizer: paddle.optimizer.Optimizer, network: nn.Layer, state: Arrays
+) -> None:
+    """Put accumulators back; the optimizer may be new and not yet have made its own."""
+    names = {name: p.name for name, p in network.named_parameters()}
+    renamed: dict[str, Any] = {}
+    for key, value in state.items():
+        structured, _, accumulator = key.partition(":")
+        renamed[f"{names[structured]}_{accumulator}"] = paddle.to_tensor(value)
+    schedule = optimizer.state_dict().get("LR_Scheduler")
+    if schedule is not None:
+        renamed["LR_Scheduler"] = schedule
+    optimizer.set_state_dict(renamed)

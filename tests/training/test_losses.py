@@ -1,0 +1,59 @@
+"""Cross entropy against the formula in numpy and against Paddle's own loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+
+from resnet_fit.training.losses import CrossEntropy
+
+LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype("float32") * 3
+LABELS = np.array([0, 3, 1, 1, 2, 0])
+MIXED = np.random.default_rng(1).dirichlet([1] * 4, size=6).astype("float32")
+
+
+def reference(logits, probabilities, smoothing=0.0):
+    """-sum p log softmax(x), by the definition and in float64."""
+    logits = logits.astype("float64")
+    log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    target = probabilities * (1 - smoothing) + smoothing / logits.shape[1]
+    return -(target * log_softmax).sum(1)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("labels", [LABELS, LABELS[:, None], LABELS.astype("int32"), MIXED])
+def test_equals_the_definition(smoothing, labels):
+    loss = CrossEntropy(smoothing)
+    target = labels if labels is MIXED else np.eye(4)[labels.ravel()]
+    expected = reference(LOGITS, target, smoothing)
+    logits, given = paddle.to_tensor(LOGITS), paddle.to_tensor(labels)
+    np.testing.assert_allclose(loss.per_sample(logits, given).numpy(), expected, rtol=1e-5)
+    assert float(loss(logits, given)) == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_equals_paddles_loss_and_gradient():
+    ours, theirs = (paddle.to_tensor(LOGITS, stop_gradient=False) for _ in range(2))
+    labels = paddle.to_tensor(LABELS)
+    CrossEntropy(0.1)(ours, labels).backward()
+    paddle.nn.CrossEntropyLoss(label_smoothing=0.1)(theirs, labels).backward()
+    np.testing.assert_allclose(ours.grad.numpy(), theirs.grad.numpy(), atol=1e-7)
+
+
+def test_certain_probabilities_equal_indices():
+    loss = CrossEntropy(0.1)
+    logits = paddle.to_tensor(LOGITS)
+    hard = loss(logits, paddle.to_tensor(LABELS))
+    soft = loss(logits, paddle.to_tensor(np.eye(4, dtype="float32")[LABELS]))
+    assert float(hard) == float(soft)
+
+
+def test_large_logits_stay_finite():
+    logits = paddle.to_tensor([[1e4, -1e4], [1e4, -1e4]])
+    losses = CrossEntropy().per_sample(logits, paddle.to_tensor([0, 1]))
+    assert losses.numpy().tolist() == [0.0, 2e4]
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    loss = CrossEntropy()(paddle.to_tensor(LOGITS).astype("float16"), paddle.to_tensor(LABELS))
+    assert loss.dtype == paddle.float32

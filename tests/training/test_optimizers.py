@@ -1,0 +1,80 @@
+"""One step of every optimizer against its formula in numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+
+from resnet_fit.config import schema
+from resnet_fit.training.optimizers import make_optimizer
+
+RATE, DECAY = 0.1, 0.05
+
+
+def momentum(nesterov):
+    def step(w, g, state):
+        v = 0.9 * state.get("v", 0) + g
+        state["v"] = v
+        return w - RATE * (g + 0.9 * v if nesterov else v)
+
+    return step
+
+
+def adam(w, g, state):
+    t = state["t"] = state.get("t", 0) + 1
+    m = state["m"] = 0.9 * state.get("m", 0) + 0.1 * g
+    v = state["v"] = 0.999 * state.get("v", 0) + 0.001 * g * g
+    return w - RATE * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+
+
+CASES = {
+    "sgd": (schema.SGD, {"name": "sgd"}, lambda w, g, s: w - RATE * g),
+    "momentum": (schema.Momentum, {"name": "momentum"}, momentum(False)),
+    "nesterov": (schema.Momentum, {"name": "momentum", "nesterov": True}, momentum(True)),
+    "adam": (schema.Adam, {"name": "adam"}, adam),
+    "adamw": (schema.Adam, {"name": "adamw"}, adam),
+}
+
+
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("case", CASES)
+def test_three_steps(case, everything):
+    kind, settings, step = CASES[case]
+    config = kind(
+        learning_rate=RATE, weight_decay=DECAY, decay_norms_and_biases=everything, **settings
+    )
+    paddle.seed(0)
+    network = paddle.nn.Sequential(paddle.nn.Linear(4, 3), paddle.nn.BatchNorm1D(3))
+    weights = {n: p.numpy().astype("float64") for n, p in network.named_parameters()}
+    optimizer = make_optimizer(network, config, RATE)
+    states: dict[str, dict] = {name: {} for name in weights}
+    x = paddle.to_tensor(np.random.default_rng(0).normal(size=(8, 4)).astype("float32"))
+    for _ in range(3):
+        (network(x) ** 2).sum().backward()
+        for name, parameter in network.named_parameters():
+            if parameter.stop_gradient:
+                continue
+            w, g = weights[name], parameter.grad.numpy().astype("float64")
+            decay = DECAY if everything or w.ndim > 1 else 0.0
+            if case == "adamw":
+                w, decay = w * (1 - RATE * decay), 0.0
+            weights[name] = step(w, g + decay * w, states[name])
+        optimizer.step()
+        optimizer.clear_grad()
+        for name, parameter in network.named_parameters():
+            if not parameter.stop_gradient:
+                np.testing.assert_allclose(
+                    parameter.numpy(), weights[name], rtol=2e-4, atol=2e-6, err_msg=name
+                )
+
+
+def test_gradients_are_clipped_by_their_global_norm():
+    network = paddle.nn.Linear(4, 3)
+    before = {n: p.numpy() for n, p in network.named_parameters()}
+    config = schema.SGD(name="sgd", learning_rate=1.0)
+    optimizer = make_optimizer(network, config, 1.0, clip_norm=0.5)
+    (network(paddle.ones([2, 4])) * 100).sum().backward()
+    optimizer.step()
+    moved = [p.numpy() - before[n] for n, p in network.named_parameters()]
+    assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(0.5, rel=1e-4)

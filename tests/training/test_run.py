@@ -1,0 +1,186 @@
+"""A whole run: what it computes, what it writes, and that it says the same twice."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+
+from resnet_fit import fit, load_config, parse_config
+from resnet_fit.callbacks import Checkpoint
+from resnet_fit.errors import UserError
+from resnet_fit.networks import load_weights
+from resnet_fit.training.loaders import make_loaders
+from resnet_fit.training.run import (
+    full_rate,
+    make_network,
+    make_schedule,
+    prepare,
+    seed_everything,
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    from conftest import TINY
+
+    return fit(parse_config(TINY), tmp_path_factory.mktemp("runs"), "first")
+
+
+def test_folder_holds_what_the_readme_says(finished):
+    assert {p.name for p in finished.folder.iterdir()} == {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "summary.json",
+        "visualdl",
+        "checkpoints",
+    }
+    assert {"best", "last"} <= {p.name for p in (finished.folder / "checkpoints").iterdir()}
+
+
+def test_metrics_and_summary_agree(finished):
+    lines = (finished.folder / "metrics.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    summary = json.loads((finished.folder / "summary.json").read_text())
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert [row["step"] for row in rows] == [23, 46]
+    assert summary["last"] == rows[-1]
+    assert summary["best"] == max(rows, key=lambda row: row["eval"]["top1"])
+    assert summary["epochs"] == 2
+    assert summary["parameters"] == 5_122
+    assert (summary["train_images"], summary["eval_images"]) == (1437, 360)
+    assert summary["judged_on"] == "test"
+    assert summary["environment"]["device"] == "cpu"
+    assert summary["images_per_second"] > 0
+    assert rows[1]["train"]["loss"] < rows[0]["train"]["loss"]
+
+
+def test_resolved_config_runs_again_and_gives_the_same(finished, tmp_path):
+    again = fit(load_config(finished.folder / "config.yaml"), tmp_path, "again")
+    for ours, theirs in zip(again.model.parameters(), finished.model.parameters(), strict=True):
+        assert np.array_equal(ours.numpy(), theirs.numpy())
+    assert again.summary["last"]["eval"] == finished.summary["last"]["eval"]
+
+
+def test_another_seed_gives_another_run(finished, tiny, tmp_path):
+    tiny["training"]["seed"] = 1
+    other = fit(parse_config(tiny), tmp_path, "other")
+    assert other.summary["last"]["train"]["loss"] != finished.summary["last"]["train"]["loss"]
+
+
+def test_equals_a_loop_written_by_hand(finished, tiny):
+    """Same data, same start: the losses, metrics and weights of plain Paddle, step by step."""
+    config = parse_config(tiny)
+    seed_everything(config.training.seed)
+    loaders = make_loaders(config)
+    network = make_network(config, loaders)
+    schedule, steps = make_schedule(config), len(loaders.train)
+    scheduler = paddle.optimizer.lr.LambdaDecay(0.1, lambda step: schedule(step / steps))
+    optimizer = paddle.optimizer.Momentum(scheduler, 0.9, network.parameters())
+    criterion = paddle.nn.CrossEntropyLoss(reduction="none")
+    for row in (json.loads(line) for line in open(finished.folder / "metrics.jsonl")):
+        network.train()
+        losses, right = [], 0
+        for images, labels in loaders.train:
+            logits = network(paddle.to_tensor(images))
+            loss = criterion(logits, paddle.to_tensor(labels))
+            loss.mean().backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            row_rate = scheduler()
+            scheduler.step()
+            losses.extend(loss.numpy().ravel().tolist())
+            right += int((logits.numpy().argmax(1) == labels).sum())
+        assert row["train"]["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+        assert row["train"]["top1"] == right / 1437
+        assert row["learning_rate"] == pytest.approx(row_rate)
+    for name, value in finished.model.network.state_dict().items():
+        ours = network.state_dict()[name].numpy()
+        np.testing.assert_allclose(value.numpy(), ours, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_checkpoints_open_in_paddle_and_here(finished, tiny):
+    config = parse_config(tiny)
+    network = make_network(config, make_loaders(config))
+    last = finished.folder / "checkpoints" / "last"
+    paddle.Model(network).load(str(last / "model"))
+    trained = finished.model.network.state_dict()
+    for name, value in network.state_dict().items():
+        assert np.array_equal(value.numpy(), trained[name].numpy()), name
+    other = make_network(config, make_loaders(config))
+    load_weights(other, last / "model.pdparams")
+    for name, value in other.state_dict().items():
+        assert np.array_equal(value.numpy(), trained[name].numpy()), name
+
+
+def test_validation_part_judges_epochs_and_the_test_set_is_used_once(tiny, tmp_path):
+    tiny["data"]["validation"] = 0.2
+    summary = fit(parse_config(tiny), tmp_path, "held-out").summary
+    assert summary["judged_on"] == "validation"
+    assert (summary["train_images"], summary["eval_images"]) == (1150, 287)
+    assert set(summary["test"]) == {"loss", "top1", "top5"}
+    assert summary["test"]["top1"] != summary["last"]["eval"]["top1"]
+
+
+def test_a_run_is_never_overwritten(finished, tiny):
+    before = (finished.folder / "summary.json").read_bytes()
+    with pytest.raises(UserError, match="exists already"):
+        fit(parse_config(tiny), finished.folder.parent, "first")
+    assert (finished.folder / "summary.json").read_bytes() == before
+
+
+def test_redirected_output_is_plain_lines(tiny, tmp_path, capsys):
+    fit(parse_config(tiny), tmp_path, "plain")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[1].startswith("epoch 1/2  train loss ")
+    assert "eval loss" in lines[2]
+    assert all(c.isprintable() for line in lines for c in line)
+
+
+def test_accumulated_batches_are_averaged_not_summed(tiny):
+    """Two batches of 718 step exactly like one of 1436, in a net without batch norm."""
+    tiny["augmentation"] = {"train": ["normalize"]}
+    tiny["schedule"] = {"name": "constant"}
+    moves = []
+    for batch, accumulate in ((1436, 1), (718, 2)):
+        tiny["data"] |= {"batch_size": batch, "drop_last": True}
+        tiny["training"] |= {"accumulate": accumulate}
+        config = parse_config(tiny)
+        seed_everything(0)
+        loaders = make_loaders(config)
+        network = paddle.nn.Sequential(paddle.nn.Flatten(), paddle.nn.Linear(64, 10))
+        before = network[1].weight.numpy()
+        model = prepare(config, network, loaders)
+        model.fit(loaders.train, epochs=1, accumulate_grad_batches=accumulate, verbose=0)
+        moves.append(network[1].weight.numpy() - before)
+    assert np.abs(moves[0]).max() > 0.01
+    np.testing.assert_allclose(moves[1], moves[0], atol=1e-6)
+
+
+def test_learning_rate_follows_the_batch_size(tiny):
+    tiny["optimizer"]["reference_batch_size"] = 256
+    assert full_rate(parse_config(tiny)) == pytest.approx(0.1 * 64 / 256)
+    tiny["training"]["accumulate"] = 8
+    assert full_rate(parse_config(tiny)) == pytest.approx(0.1 * 64 * 8 / 256)
+
+
+def test_monitor_must_exist_before_the_first_epoch(tmp_path):
+    model = paddle.Model(paddle.nn.Linear(2, 2))
+    optimizer = paddle.optimizer.SGD(parameters=model.parameters())
+    model.prepare(optimizer, paddle.nn.CrossEntropyLoss())
+    batch = [np.zeros((4, 2), "float32"), np.zeros(4, "int64")]
+    with pytest.raises(UserError, match="no metric 'top1'.*This model has: loss"):
+        model.fit([batch], verbose=0, callbacks=[Checkpoint(tmp_path, "top1")])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("level", ["O1", "O2"])
+def test_mixed_precision_is_refused_where_it_does_nothing(tiny, tmp_path, level):
+    tiny["training"] |= {"amp": {"level": level}, "device": "cpu"}
+    with pytest.raises(UserError, match="training.amp.level.*GPU"):
+        fit(parse_config(tiny), tmp_path, "amp")
+    assert not list(tmp_path.iterdir())
