@@ -5,23 +5,45 @@ Paddle reads its thread count and its math library's switches once, at import.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import io
 import os
 import platform
+import warnings
 from typing import Any
 
 from resnet_fit.errors import UserError
 
 
 def prepare_environment() -> None:
-    """Set what Paddle needs to be fast on this machine's CPU. A user's own settings win.
+    """Import Paddle with what makes it fast on this machine's CPU. A user's own settings win.
 
-    - ``OMP_NUM_THREADS``: Paddle's default is one thread.
+    - ``OMP_NUM_THREADS``: Paddle's default is one thread, and it complains of more.
     - ``MKL_DEBUG_CPU_TYPE=5``: Paddle ships an MKL that falls back to its slowest kernels on
       processors not made by Intel; this version still honours the switch. It changes nothing on
       Intel's own.
+    - Memory: large blocks are kept when freed. To give them back to the system and fetch them
+      again, page by page, costs a training step more than its arithmetic on some machines.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+    _keep_freed_memory()
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        import paddle  # noqa: F401
+
+
+def _keep_freed_memory() -> None:
+    """By glibc's ``mallopt``: take large blocks from the heap, and do not shrink the heap."""
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return  # another C library: Paddle runs, only slower
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 1 << 30)
+    mallopt(top_pad, 1 << 28)
 
 
 def usable_cores() -> int:
@@ -59,7 +81,17 @@ def choose_device(name: str) -> str:
     return name
 
 
-def describe(device: str) -> dict[str, Any]:
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 numbers itself (AVX512-BF16 or AMX)."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            flags = next(line for line in lines if line.startswith("flags")).split()
+    except (OSError, StopIteration):
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def describe(device: str, engine: str) -> dict[str, Any]:
     """Versions and hardware, as a run's ``environment.json`` keeps them."""
     import numpy
     import paddle
@@ -76,6 +108,7 @@ def describe(device: str) -> dict[str, Any]:
         "processor": _processor(),
         "cores": usable_cores(),
         "device": device,
+        "engine": engine,
         "gpu": gpu,
         "settings": {
             key: os.environ[key]

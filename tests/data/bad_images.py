@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 SIZE = (48, 32)
-UNUSUAL = {}
-DAMAGED = {}
+UNUSUAL: dict[str, tuple] = {}
+DAMAGED: dict[str, tuple] = {}
 
 
 def unusual(extension, tolerance=0):

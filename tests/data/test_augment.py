@@ -4,8 +4,10 @@ import colorsys
 import itertools
 
 import numpy as np
+import paddle
 import pytest
 from paddle.vision.transforms import functional as paddle_reference
+from paddle.vision.transforms import functional_tensor
 from PIL import Image, ImageEnhance
 
 from resnet_fit.data import augment
@@ -101,15 +103,23 @@ def test_hue_of_every_corner_and_edge_of_the_colour_cube():
         np.testing.assert_allclose(ours, np.array(expected) * 255, atol=1e-3)
 
 
-def test_hue_equals_paddles():
+def test_hue_equals_paddles_of_tensors():
+    images, shifts = photos(), factors(-0.5, 0.5)
+    for image, shift, ours in zip(images, shifts, augment.adjust_hue(images, shifts), strict=True):
+        tensor = paddle.to_tensor(image.astype(np.float32) / 255)
+        theirs = functional_tensor.adjust_hue(tensor, float(shift)).numpy() * 255
+        np.testing.assert_allclose(ours, theirs, atol=0.01)
+
+
+def test_hue_equals_paddles_through_pillow():
     images, shifts = photos(), factors(-0.5, 0.5)
     reference = from_pil(
         paddle_reference.adjust_hue(pil(i), float(f)) for i, f in zip(images, shifts, strict=True)
     )
     difference = np.abs(augment.adjust_hue(images, shifts) - reference)
-    # Through Pillow hue and saturation are rounded to 256 steps each way: up to some grey levels.
+    # Pillow rounds hue and saturation to 256 steps, there and back: it is off in strong colours.
     assert difference.mean() < 1.5
-    assert difference.max() < 8
+    assert np.quantile(difference, 0.99) < 12
 
 
 def test_neutral_factors_change_nothing():
@@ -219,7 +229,7 @@ def test_cutout_is_one_square_that_may_hang_over_the_edge():
 
 
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic"])
-@pytest.mark.parametrize(("source", "target"), [(8, 32), (32, 21), (32, 64), (20, 7), (9, 9)])
+@pytest.mark.parametrize(("source", "target"), [(8, 32), (31, 20), (32, 64), (21, 8), (9, 9)])
 def test_resize_equals_pillows(interpolation, source, target):
     images = photos(height=source, width=source)
     ours = Resize(target, interpolation)(images, np.random.default_rng(0))

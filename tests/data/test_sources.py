@@ -59,9 +59,9 @@ def archive_bytes():
 def no_data_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.delenv(sources.ENVIRONMENT, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    offline = {"urls": ("http://127.0.0.1:9/nothing",), "counts": (500, 100)}
-    monkeypatch.setattr(sources, "CIFAR10", replace(sources.CIFAR10, **offline))
-    monkeypatch.setattr(sources, "CIFAR100", replace(sources.CIFAR100, **offline))
+    for name in ("CIFAR10", "CIFAR100"):
+        small = replace(getattr(sources, name), urls=("http://127.0.0.1:9/no",), counts=(500, 100))
+        monkeypatch.setattr(sources, name, small)
 
 
 def put_archive(folder):
@@ -207,12 +207,16 @@ def test_offline_says_where_the_file_goes_and_what_runs_without(tmp_path, monkey
         sources.cifar10()
 
 
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
 @pytest.fixture
 def server(tmp_path):
     """A web server of tmp_path/www; yields its address."""
     (tmp_path / "www").mkdir()
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path / "www")
-    handler.func.log_message = lambda *_: None
+    handler = functools.partial(QuietHandler, directory=tmp_path / "www")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()

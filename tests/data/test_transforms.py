@@ -34,7 +34,9 @@ def test_unusual_images_are_decoded_right(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", bad_images.DAMAGED)
-@pytest.mark.parametrize("read", [decode, lambda p: load(p, [Resize(16)], None)])
+@pytest.mark.parametrize(
+    "read", [decode, lambda p: load(p, [Resize(16)], np.random.default_rng(0))]
+)
 def test_damaged_images_are_named(tmp_path, kind, read):
     extension, reason, make = bad_images.DAMAGED[kind]
     path = tmp_path / f"image.{extension}"
@@ -145,7 +147,12 @@ def test_shrinking_while_decoding_looks_the_same(tmp_path, large_jpeg, operation
 def test_shrinking_happens_and_leaves_enough_pixels(large_jpeg, monkeypatch):
     seen = []
     original = transforms._upright_rgb
-    monkeypatch.setattr(transforms, "_upright_rgb", lambda i: seen.append(i.size) or original(i))
+
+    def watched(image):
+        seen.append(image.size)
+        return original(image)
+
+    monkeypatch.setattr(transforms, "_upright_rgb", watched)
     for size in (1200, 601, 600, 300, 150, 100):
         load(large_jpeg, [Resize(size)], np.random.default_rng(0))
     assert seen == [(1600, 1200), (1600, 1200), (800, 600), (400, 300), (200, 150), (200, 150)]

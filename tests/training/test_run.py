@@ -12,6 +12,7 @@ from resnet_fit import fit, load_config, parse_config
 from resnet_fit.callbacks import Checkpoint
 from resnet_fit.errors import UserError
 from resnet_fit.networks import load_weights
+from resnet_fit.runtime import has_bfloat16
 from resnet_fit.training.loaders import make_loaders
 from resnet_fit.training.run import (
     full_rate,
@@ -178,9 +179,25 @@ def test_monitor_must_exist_before_the_first_epoch(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("level", ["O1", "O2"])
-def test_mixed_precision_is_refused_where_it_does_nothing(tiny, tmp_path, level):
-    tiny["training"] |= {"amp": {"level": level}, "device": "cpu"}
-    with pytest.raises(UserError, match="training.amp.level.*GPU"):
+@pytest.mark.parametrize(
+    ("amp", "engine", "message"),
+    [
+        ({"level": "O1", "dtype": "bfloat16"}, "framework", "training.amp.level.*float32"),
+        ({"level": "O1"}, "onednn", "training.amp: received O1 with float16"),
+        ({"level": "O2", "dtype": "bfloat16"}, "onednn", "training.amp: received O2"),
+    ],
+)
+def test_mixed_precision_is_refused_where_it_does_nothing(tiny, tmp_path, amp, engine, message):
+    tiny["training"] |= {"amp": amp, "device": "cpu", "engine": engine}
+    with pytest.raises(UserError, match=message):
         fit(parse_config(tiny), tmp_path, "amp")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
+def test_bfloat16_on_a_cpu_learns_as_float32_does(finished, tiny, tmp_path):
+    tiny["training"] |= {"amp": {"level": "O1", "dtype": "bfloat16"}, "engine": "onednn"}
+    last = fit(parse_config(tiny), tmp_path, "bfloat16").summary["last"]
+    exact = finished.summary["last"]
+    assert last["train"]["loss"] == pytest.approx(exact["train"]["loss"], rel=0.05)
+    assert last["train"]["loss"] != exact["train"]["loss"]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import paddle
-import paddle.nn.functional as F
 from paddle import Tensor, nn
+
+from resnet_fit.engines import framework
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Layer:
@@ -38,27 +40,17 @@ def batch_norm(channels: int, weight: float = 1.0) -> nn.Layer:
     )
 
 
-class Add(nn.Layer):
-    """Sum of a block's branch and its shortcut."""
-
-    def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
-        return paddle.add(branch, shortcut)
-
-
 @dataclass(frozen=True)
 class Layers:
-    """What every block is made of: four factories, bound once and handed down.
+    """What every block is made of, bound once and handed down.
 
-    Replacing one of them (``dataclasses.replace(Layers(), norm=...)``) changes it in the whole
-    network. ``conv(in_channels, out_channels, kernel_size, stride=1)`` has no bias;
-    ``norm(channels, weight=1.0)`` starts with that scale; ``activation()`` maps a tensor and
-    ``add()`` two of one shape.
+    Replacing one (``dataclasses.replace(Layers(), norm=...)``) changes it in the whole network.
+    ``conv(in_channels, out_channels, kernel_size, stride=1)`` has no bias; ``norm(channels,
+    weight=1.0)`` starts with that scale.
     """
 
     conv: Callable[..., nn.Layer] = conv
     norm: Callable[..., nn.Layer] = batch_norm
-    activation: Callable[[], nn.Layer] = nn.ReLU
-    add: Callable[[], nn.Layer] = Add
 
 
 class ZeroPad(nn.Layer):
@@ -67,15 +59,25 @@ class ZeroPad(nn.Layer):
     He et al. 2015, "Deep residual learning", section 3.3, option A.
     """
 
+    operations: Any = framework
+
     def __init__(self, new_channels: int, stride: int) -> None:
         super().__init__()
         self.new_channels = new_channels
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.stride > 1:
-            x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, [0, 0, 0, self.new_channels, 0, 0, 0, 0])
+        return self.operations.zero_pad(x, self.new_channels, self.stride)
+
+
+class Projection(nn.Sequential):
+    """Shortcut by a 1x1 convolution and a norm: option B of the same section."""
+
+    operations: Any = framework
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, norm = self
+        return self.operations.normalize(norm, self.operations.convolve(conv, x))
 
 
 def make_shortcut(
@@ -84,8 +86,7 @@ def make_shortcut(
     """The way around a block, or None for a plain network.
 
     It is the identity wherever the shapes allow it. Where they differ, ``kind`` decides:
-    ``projection`` (a 1x1 convolution and a norm; option B of He et al., section 3.3) or
-    ``zero-pad`` (option A).
+    ``projection`` or ``zero-pad``.
     """
     if kind == "none":
         return None
@@ -93,15 +94,39 @@ def make_shortcut(
         return nn.Identity()
     if kind == "zero-pad":
         return ZeroPad(out_channels - in_channels, stride)
-    return nn.Sequential(
-        layers.conv(in_channels, out_channels, 1, stride), layers.norm(out_channels)
-    )
+    return Projection(layers.conv(in_channels, out_channels, 1, stride), layers.norm(out_channels))
 
 
-class BasicBlock(nn.Layer):
+class Block(nn.Layer):
+    """A branch of convolutions and norms, and a way around it (He et al. 2015, equation 1).
+
+    A subclass names its convolutions and norms ``conv1 bn1 conv2 bn2 ...``; all are followed by a
+    ReLU, the last one after the shortcut is added.
+    """
+
+    operations: Any = framework
+    expansion: int
+    depth: int
+    downsample: nn.Layer | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        ops = self.operations
+        x, around = ops.fork(x) if self.downsample is not None else (x, None)
+        for i in range(1, self.depth):
+            x = ops.convolve(getattr(self, f"conv{i}"), x)
+            x = ops.normalize(getattr(self, f"bn{i}"), x, relu=True)
+        x = ops.convolve(getattr(self, f"conv{self.depth}"), x)
+        last_norm = getattr(self, f"bn{self.depth}")
+        if self.downsample is None:
+            return ops.normalize(last_norm, x, relu=True)
+        return ops.add(ops.normalize(last_norm, x), self.downsample(around))
+
+
+class BasicBlock(Block):
     """Two 3x3 convolutions (He et al. 2015, figure 5 left); gives ``width`` channels."""
 
     expansion = 1
+    depth = 2
 
     def __init__(
         self,
@@ -118,18 +143,9 @@ class BasicBlock(nn.Layer):
         self.conv2 = layers.conv(width, width, 3)
         self.bn2 = layers.norm(width, last_norm_weight)
         self.downsample = shortcut
-        self.add = layers.add()
-        self.relu = layers.activation()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.bn2(self.conv2(out))
-        if self.downsample is not None:
-            out = self.add(out, self.downsample(x))
-        return self.relu(out)
 
 
-class BottleneckBlock(nn.Layer):
+class BottleneckBlock(Block):
     """1x1, 3x3, 1x1 convolutions (He et al. 2015, figure 5 right); gives ``4 * width`` channels.
 
     The paper puts the stride on the first 1x1, which then skips three pixels of four; on the 3x3
@@ -137,6 +153,7 @@ class BottleneckBlock(nn.Layer):
     """
 
     expansion = 4
+    depth = 3
 
     def __init__(
         self,
@@ -157,13 +174,3 @@ class BottleneckBlock(nn.Layer):
         self.conv3 = layers.conv(width, width * self.expansion, 1)
         self.bn3 = layers.norm(width * self.expansion, last_norm_weight)
         self.downsample = shortcut
-        self.add = layers.add()
-        self.relu = layers.activation()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(x)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        out = self.bn3(self.conv3(out))
-        if self.downsample is not None:
-            out = self.add(out, self.downsample(x))
-        return self.relu(out)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import paddle
 from paddle import Tensor, nn
 
+from resnet_fit.engines import framework
 from resnet_fit.errors import UserError, suggest
 from resnet_fit.networks.blocks import BasicBlock, BottleneckBlock, Layers, make_shortcut
 from resnet_fit.networks.depth import is_count, listed, resolve_depth
@@ -36,6 +37,8 @@ class ResNet(nn.Layer):
     uniform within 1 / sqrt(features), as torch's linear layers do.
     """
 
+    operations: Any = framework
+
     def __init__(
         self,
         block: type[BasicBlock] | type[BottleneckBlock],
@@ -60,8 +63,6 @@ class ResNet(nn.Layer):
         kernel_size, stride = (7, 2) if stem == "imagenet" else (3, 1)
         self.conv1 = layers.conv(in_channels, width, kernel_size, stride)
         self.bn1 = layers.norm(width)
-        self.relu = layers.activation()
-        self.maxpool = nn.MaxPool2D(3, 2, padding=1) if stem == "imagenet" else nn.Identity()
 
         channels = width
         for stage, size in enumerate(stage_sizes):
@@ -87,10 +88,14 @@ class ResNet(nn.Layer):
         if not self._image_size_checked and paddle.in_dynamic_mode():
             self._image_size_checked = True
             check_image_size(self.stem, min(images.shape[2:]))
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        ops = self.operations
+        x = ops.convolve(self.conv1, ops.enter(images))
+        x = ops.normalize(self.bn1, x, relu=True)
+        if self.stem == "imagenet":
+            x = ops.max_pool(x)
         for stage in range(1, self.num_stages + 1):
             x = getattr(self, f"layer{stage}")(x)
-        return self.fc(x.mean(axis=[2, 3]))
+        return self.fc(ops.mean(x))
 
 
 def resnet(
@@ -128,7 +133,7 @@ def resnet(
             keeps its random start, and a warning says so. Not in a static graph, where
             ``load_weights`` comes after ``paddle.Model.prepare``.
         block: ``basic`` or ``bottleneck``, where the depth leaves the choice.
-        layers: the kinds of layer to build from; batch norm and ReLU by default.
+        layers: the kinds of layer to build from; see :class:`Layers`.
 
     Raises:
         UserError: an argument is none of the above, or the weights do not fit.

@@ -40,7 +40,7 @@ def make_loaders(config: Config) -> Loaders:
     train, evaluation, test = _datasets(config)
     bound = {stage: _operations(config, stage, train) for stage in ("train", "eval")}
 
-    def loader(dataset: Dataset, stage: str) -> Loader:
+    def loader(dataset: Dataset, stage: str, workers: int | None = config.data.workers) -> Loader:
         training = stage == "train"
         size = config.data.batch_size if training else config.data.eval_batch_size
         options: dict[str, Any] = {
@@ -50,14 +50,14 @@ def make_loaders(config: Config) -> Loaders:
         }
         if isinstance(dataset, ArrayDataset):
             return ArrayLoader(dataset, size, bound[stage], **options)
-        return FileLoader(dataset, size, bound[stage], workers=config.data.workers, **options)
+        return FileLoader(dataset, size, bound[stage], workers=workers, **options)
 
     return Loaders(
         train=loader(train, "train"),
         evaluation=loader(evaluation, "eval"),
         test=None if test is None else loader(test, "eval"),
         classes=train.classes,
-        image_shape=_image_shape(loader(evaluation.take(np.arange(1)), "eval")),
+        image_shape=_image_shape(loader(evaluation.take(np.arange(1)), "eval", workers=0)),
     )
 
 

@@ -1,6 +1,6 @@
 """Automatic mixed precision through `paddle.Model`, which by itself knows float16 only.
 
-Written by Paddle's documentation and not run on a GPU by its authors.
+What concerns GPUs is written by Paddle's documentation and was not run on one.
 """
 
 from __future__ import annotations
@@ -11,29 +11,44 @@ import paddle
 from paddle import nn
 
 from resnet_fit.config.schema import Amp
+from resnet_fit.engines import use_engine
 from resnet_fit.errors import UserError
+from resnet_fit.runtime import has_bfloat16
 
 
-def check_amp(amp: Amp, device: str) -> None:
+def check_amp(amp: Amp, device: str, engine: str) -> None:
     """Raise UserError where a device cannot do what is asked for."""
     if amp.level == "off":
         return
     if device == "cpu":
-        raise UserError(
-            f"training.amp.level: received {amp.level}, but mixed precision needs a GPU: on a CPU "
-            "Paddle computes in float32 whatever is asked for; use off"
-        )
-    if amp.dtype == "bfloat16" and not paddle.amp.is_bfloat16_supported():
+        _check_cpu(amp, engine)
+    elif amp.dtype == "bfloat16" and not paddle.amp.is_bfloat16_supported():
         raise UserError("training.amp.dtype: this GPU has no bfloat16; use float16")
 
 
-def use_amp(amp: Amp, network: nn.Layer) -> dict[str, Any] | None:
+def _check_cpu(amp: Amp, engine: str) -> None:
+    if engine != "onednn":
+        raise UserError(
+            f"training.amp.level: received {amp.level}, but on a CPU Paddle itself computes in "
+            "float32 whatever is asked for; use off, or engine: onednn"
+        )
+    if (amp.level, amp.dtype) != ("O1", "bfloat16"):
+        raise UserError(
+            f"training.amp: received {amp.level} with {amp.dtype}, but on a CPU there is O1 with "
+            "bfloat16 only"
+        )
+    if not has_bfloat16():
+        raise UserError("training.amp.dtype: this processor has no bfloat16; use level: off")
+
+
+def use_amp(amp: Amp, network: nn.Layer, engine: str) -> dict[str, Any] | None:
     """Let a network compute in mixed precision, and return ``amp_configs`` for `Model.prepare`.
 
     `paddle.Model` casts neither evaluation nor to bfloat16, so the network's own ``forward`` does
     both. Float16 also needs the loss scaled, which `paddle.Model` does when it is given a level.
     """
-    if amp.level == "off":
+    use_engine(network, engine, "float32" if amp.level == "off" else amp.dtype)
+    if amp.level == "off" or engine == "onednn":
         return None
     network.forward = paddle.amp.auto_cast(level=amp.level, dtype=amp.dtype)(network.forward)
     if amp.dtype == "bfloat16":

@@ -20,6 +20,7 @@ from resnet_fit.callbacks.history import best_row
 from resnet_fit.callbacks.progress import clock_time, show
 from resnet_fit.config import Config, dump_config
 from resnet_fit.config.schema import OneCycle
+from resnet_fit.engines import choose_engine
 from resnet_fit.errors import UserError
 from resnet_fit.files import write_json, write_text
 from resnet_fit.networks import check_image_size, count_macs, count_parameters, resnet
@@ -56,7 +57,8 @@ def fit(config: Config, output: str | Path = "runs", name: str | None = None) ->
     console = Console(highlight=False, soft_wrap=True)
     folder = run_folder(output, name or time.strftime("%Y%m%d-%H%M%S"))
     device = choose_device(config.training.device)
-    check_amp(config.training.amp, device)
+    engine = choose_engine(config.training.engine, device)
+    check_amp(config.training.amp, device, engine)
     seed_everything(config.training.seed)
     loaders = make_loaders(config)
     network = make_network(config, loaders)
@@ -67,17 +69,17 @@ def fit(config: Config, output: str | Path = "runs", name: str | None = None) ->
         "train_images": loaders.train.count,
         "eval_images": loaders.evaluation.count,
     }
-    model = prepare(config, network, loaders)
+    model = prepare(config, network, loaders, engine)
     history = History(folder / "metrics.jsonl")
     callbacks = make_callbacks(config, folder, history, console)
 
     folder.mkdir(parents=True)
     write_text(folder / "config.yaml", dump_config(config))
-    environment = describe(device)
+    environment = describe(device, engine)
     write_json(folder / "environment.json", environment)
     console.print(
         f"{folder}: {facts['parameters']:,} parameters, {facts['train_images']:,} images to train "
-        f"on, {facts['eval_images']:,} to evaluate on, {device}"
+        f"on, {facts['eval_images']:,} to evaluate on; {device}, {engine} engine"
     )
     model.fit(
         loaders.train,
@@ -128,14 +130,16 @@ def make_network(config: Config, loaders: Loaders) -> nn.Layer:
     return resnet(num_classes=len(loaders.classes), in_channels=channels, **options)
 
 
-def prepare(config: Config, network: nn.Layer, loaders: Loaders) -> paddle.Model:
+def prepare(
+    config: Config, network: nn.Layer, loaders: Loaders, engine: str = "framework"
+) -> paddle.Model:
     """A `paddle.Model` with the optimizer, schedule, loss and metrics of a config."""
     rate, steps = full_rate(config), len(loaders.train)
     schedule = schedules.per_step(make_schedule(config), rate, steps)
     optimizer = make_optimizer(network, config.optimizer, schedule, config.training.clip_norm)
     loss = CrossEntropy(config.training.label_smoothing)
     metrics = classification_metrics(loss, len(loaders.classes))
-    amp_configs = use_amp(config.training.amp, network)
+    amp_configs = use_amp(config.training.amp, network, engine)
     model = paddle.Model(network)
     model.prepare(optimizer, averaged(loss, config.training.accumulate), metrics, amp_configs)
     return model

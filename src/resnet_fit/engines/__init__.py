@@ -1,0 +1,63 @@
+"""Who computes a network's operations: Paddle itself, or oneDNN on a CPU.
+
+A network calls its operations through an attribute, ``operations``, so that one definition of a
+block serves both. They are those of `resnet_fit.engines.framework` until `use_engine` says else.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paddle import nn
+
+from resnet_fit.engines import framework
+from resnet_fit.errors import UserError
+
+
+def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
+    """Let a network of this library compute by another engine from now on.
+
+    Weights, checkpoints and results stay as they are, up to rounding.
+
+    Args:
+        engine: ``framework`` (Paddle's own operations) or ``onednn`` (CPU only).
+        dtype: of the activations by ``onednn``: ``float32`` or ``bfloat16``.
+
+    Raises:
+        UserError: the engine cannot be used here; the message says why.
+    """
+    operations: Any = framework
+    if engine == "onednn":
+        problem = onednn_problem()
+        if problem:
+            raise UserError(f"the onednn engine cannot be used: {problem}")
+        from resnet_fit.engines.onednn import OneDNN
+
+        operations = OneDNN(dtype)
+    for layer in network.sublayers(include_self=True):
+        if hasattr(layer, "operations"):
+            layer.operations = operations
+
+
+def choose_engine(name: str, device: str) -> str:
+    """``auto`` resolved for a device (``cpu`` or ``gpu:N``).
+
+    Raises:
+        UserError: the named engine does not work there.
+    """
+    if name == "auto":
+        return "onednn" if device == "cpu" and not onednn_problem() else "framework"
+    if name == "onednn" and device != "cpu":
+        raise UserError(f"training.engine: onednn works on a CPU only, and the device is {device}")
+    if name == "onednn" and onednn_problem():
+        raise UserError(f"training.engine: received onednn, but {onednn_problem()}; use auto")
+    return name
+
+
+def onednn_problem() -> str | None:
+    """Why the onednn engine cannot be used here, or None where it can."""
+    try:
+        import resnet_fit.engines.library  # noqa: F401 - loads the library
+    except ImportError as error:
+        return str(error)
+    return None

@@ -1,0 +1,47 @@
+"""The operations of a residual network by Paddle itself: any device, images ``[N, C, H, W]``."""
+
+from __future__ import annotations
+
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+
+def enter(images: Tensor) -> Tensor:
+    """Images as the other operations take them."""
+    return images
+
+
+def convolve(layer: nn.Conv2D, x: Tensor) -> Tensor:
+    return layer(x)
+
+
+def normalize(layer: nn.BatchNorm2D, x: Tensor, relu: bool = False) -> Tensor:
+    """Batch norm, and a ReLU where asked for."""
+    return F.relu(layer(x)) if relu else layer(x)
+
+
+def add(x: Tensor, shortcut: Tensor) -> Tensor:
+    """The sum of a branch and its shortcut, through a ReLU."""
+    return F.relu(x + shortcut)
+
+
+def fork(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Two uses of one tensor; their gradients are added."""
+    return x, x
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """3x3, stride 2, padding 1."""
+    return F.max_pool2d(x, 3, 2, 1)
+
+
+def zero_pad(x: Tensor, new_channels: int, stride: int) -> Tensor:
+    """Every ``stride``-th pixel, then channels of zeros appended."""
+    if stride > 1:
+        x = x[:, :, ::stride, ::stride]
+    return F.pad(x, [0, 0, 0, new_channels, 0, 0, 0, 0])
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean over all pixels, ``[N, C]``."""
+    return x.mean(axis=[2, 3])

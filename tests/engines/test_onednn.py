@@ -1,0 +1,199 @@
+"""The onednn engine computes what Paddle's own operations do: values, gradients and buffers."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from resnet_fit.engines import framework, onednn_problem, use_engine
+from resnet_fit.networks import resnet
+
+if onednn_problem():
+    pytest.skip(f"no onednn engine here: {onednn_problem()}", allow_module_level=True)
+
+from resnet_fit.engines.onednn import OneDNN
+
+RNG = np.random.default_rng(0)
+
+
+def noise(*shape):
+    return RNG.normal(size=shape).astype("float32")
+
+
+def run(ops, operation, images, layer=None, weights=None):
+    """Output, its gradients for images and parameters, through ``enter`` and back to NCHW."""
+    x = paddle.to_tensor(images, stop_gradient=False)
+    y = operation(ops, ops.enter(x))
+    y = y.astype("float32")
+    if isinstance(ops, OneDNN):
+        y = y.transpose([0, 3, 1, 2])
+    rng = np.random.default_rng(1)
+    (y * paddle.to_tensor(rng.normal(size=y.shape).astype("float32"))).sum().backward()
+    gradients = [x.grad] + [p.grad for p in (layer.parameters() if layer else []) if p.trainable]
+    return [y.numpy()] + [g.numpy() for g in gradients]
+
+
+def assert_same(operation, images, layer=None, tolerance=2e-5):
+    other = copy.deepcopy(layer)
+    expected = run(framework, lambda ops, x: operation(ops, layer, x), images, layer)
+    ours = run(OneDNN(), lambda ops, x: operation(ops, other, x), images, other)
+    assert len(ours) == len(expected)
+    for a, b in zip(ours, expected, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, atol=tolerance * max(1, np.abs(b).max()), rtol=1e-4)
+    return layer, other
+
+
+@pytest.mark.parametrize("channels", [(3, 16), (16, 8), (1, 4), (64, 64)])
+@pytest.mark.parametrize("geometry", [(1, 1), (1, 2), (3, 1), (3, 2), (7, 2)])
+def test_convolution(channels, geometry):
+    kernel, stride = geometry
+    conv = nn.Conv2D(*channels, kernel, stride, kernel // 2, bias_attr=False)
+    assert_same(lambda ops, layer, x: ops.convolve(layer, x), noise(3, channels[0], 9, 12), conv)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("relu", [True, False])
+def test_normalization_and_its_running_statistics(relu, training):
+    norm = nn.BatchNorm2D(16)
+    for parameter in (*norm.parameters(),):
+        parameter.set_value(np.abs(noise(16)) + 0.5)
+    norm.training = training
+    layers = assert_same(
+        lambda ops, layer, x: ops.normalize(layer, x, relu=relu), noise(4, 16, 5, 6) + 1, norm
+    )
+    for name in ("_mean", "_variance"):
+        ours, theirs = (getattr(layer, name).numpy() for layer in reversed(layers))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_running_statistics_do_move():
+    norm = nn.BatchNorm2D(4)
+    ops = OneDNN()
+    ops.normalize(norm, ops.enter(paddle.to_tensor(noise(8, 4, 5, 5) * 3 + 2)))
+    assert np.abs(norm._mean.numpy()).min() > 0.05
+    assert np.abs(norm._variance.numpy() - 1).min() > 0.05
+
+
+def test_sum_through_a_relu_of_a_fork():
+    def operation(ops, layer, x):
+        a, b = ops.fork(x)
+        return ops.add(ops.convolve(layer, a), b)
+
+    assert_same(operation, noise(2, 8, 6, 6), nn.Conv2D(8, 8, 3, padding=1, bias_attr=False))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 1)])
+def test_max_pool(size):
+    assert_same(lambda ops, layer, x: ops.max_pool(x), noise(2, 8, *size))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(8, 8), (7, 5)])
+def test_zero_pad(size, stride):
+    assert_same(lambda ops, layer, x: ops.zero_pad(x, 8, stride), noise(2, 8, *size))
+
+
+NETWORKS = {
+    "18": {"depth": 18, "stem": "cifar", "width": 16},
+    "bottleneck": {"depth": [1, 1, 1], "block": "bottleneck", "width": 8},
+    "zero-pad": {"depth": 20, "stem": "cifar3", "shortcut": "zero-pad"},
+    "plain": {"depth": 20, "stem": "cifar3", "shortcut": "none"},
+}
+
+
+def train(network, steps, rate=3e-4):
+    """Losses of a loop written by hand, on noise whose labels can be learnt."""
+    rng = np.random.default_rng(2)
+    optimizer = paddle.optimizer.Momentum(rate, 0.9, network.parameters(), use_nesterov=True)
+    losses = []
+    for _ in range(steps):
+        labels = rng.integers(0, 10, 32)
+        images = rng.normal(size=(32, 3, 32, 32)) + labels[:, None, None, None] / 5
+        logits = network(paddle.to_tensor(images.astype("float32")))
+        loss = nn.functional.cross_entropy(logits, paddle.to_tensor(labels))
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        losses.append(float(loss))
+    return np.array(losses)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_twenty_steps_end_in_the_same_network(name):
+    """Losses, weights, buffers and evaluation: as near as rounding lets two trainings be.
+
+    Training amplifies rounding, so the measure is Paddle against itself, started with weights that
+    differ in their last bit.
+    """
+    paddle.seed(0)
+    exact, nudged, fast = (resnet(num_classes=10, **NETWORKS[name]) for _ in range(3))
+    state = exact.state_dict()
+    fast.set_state_dict(state)
+    nudged.set_state_dict({k: v * (1 + 1e-7) if v.ndim > 1 else v for k, v in state.items()})
+    use_engine(fast, "onednn")
+    images = paddle.to_tensor(noise(16, 3, 32, 32))
+    results = []
+    for network in (exact, nudged, fast):
+        results.append({"losses": train(network, 20)})
+        results[-1] |= {k: v.numpy() for k, v in network.state_dict().items()}
+        network.eval()
+        results[-1]["logits"] = network(images).numpy()
+    far = {"own": [], "ours": []}
+    for key, right in results[0].items():
+        for which, result in (("own", results[1]), ("ours", results[2])):
+            far[which].append(np.linalg.norm(result[key] - right) / np.linalg.norm(right))
+    assert np.median(far["ours"]) < 1e-3
+    assert np.median(far["ours"]) < 5 * np.median(far["own"])
+    assert max(far["ours"]) < 5 * max(far["own"])
+
+
+def test_bfloat16_stays_near_float32_and_keeps_parameters_exact():
+    network = resnet(18, 10, "cifar", width=16)
+    images = paddle.to_tensor(noise(8, 3, 32, 32))
+    network.eval()
+    exact = network(images).numpy()
+    use_engine(network, "onednn", "bfloat16")
+    rough = network(images).numpy()
+    assert 0 < np.abs(rough - exact).max() < 0.05 * np.abs(exact).max()
+    network.train()
+    network(images).sum().backward()
+    for parameter in network.parameters():
+        assert parameter.dtype == paddle.float32
+        if not parameter.stop_gradient:
+            assert parameter.grad.dtype == paddle.float32
+
+
+def test_frozen_parameters_get_no_gradient_and_pass_it_on():
+    network = resnet([1, 1], 10, "cifar", width=8)
+    use_engine(network, "onednn")
+    for parameter in network.layer2.parameters():
+        parameter.stop_gradient = True
+    network(paddle.to_tensor(noise(4, 3, 8, 8))).sum().backward()
+    assert all(p.grad is None for p in network.layer2.parameters())
+    assert np.abs(network.conv1.weight.grad.numpy()).max() > 0
+
+
+def test_the_same_twice_to_the_last_bit():
+    losses = []
+    for _ in range(2):
+        paddle.seed(3)
+        network = resnet([1, 1], 10, "cifar")
+        use_engine(network, "onednn")
+        losses.append(train(network, 3))
+    assert np.array_equal(*losses)
+
+
+def test_batches_of_changing_size():
+    network = resnet([1, 1], 10, "cifar", width=8)
+    network.eval()
+    images = noise(5, 3, 8, 8)
+    expected = network(paddle.to_tensor(images)).numpy()
+    use_engine(network, "onednn")
+    for n in (5, 1, 3):
+        ours = network(paddle.to_tensor(images[:n])).numpy()
+        np.testing.assert_allclose(ours, expected[:n], atol=1e-5)
