@@ -1,11 +1,11 @@
-"""`paddle.Model` around our ResNet-50, with our loss, metrics and callbacks.
+"""`paddle.Model(resnet(depth=50))` with this library's loss, metrics and callbacks.
 
     python examples/paddle_model.py
 
 Everything else is Paddle's own: the optimizer, the `paddle.io.Dataset` and `fit`. The labels are
 ImageNet's, so the network keeps its 1,000 classes, and the 80 images are tiles of two photographs
 that come with scikit-learn. Curves and checkpoints go to a temporary folder, which the last lines
-open again. Takes about ten seconds on a CPU.
+open again. Takes less than half a minute on a CPU.
 """
 
 from __future__ import annotations
@@ -55,9 +55,10 @@ class Tiles(paddle.io.Dataset):
 def main() -> None:
     paddle.seed(0)
     np.random.seed(0)  # the order of the training images
-    model = paddle.Model(resnet(depth=50))
+    # With zero_init_residual a block starts as its shortcut, which steadies the first few steps.
+    model = paddle.Model(resnet(depth=50, zero_init_residual=True))
     loss = CrossEntropy()
-    optimizer = paddle.optimizer.Adam(3e-4, parameters=model.parameters())
+    optimizer = paddle.optimizer.Momentum(0.01, parameters=model.parameters())
     model.prepare(optimizer, loss, [MeanLoss(loss.per_sample), TopK((1, 5))])
     with tempfile.TemporaryDirectory() as folder:
         history = History(Path(folder, "metrics.jsonl"))
@@ -79,7 +80,8 @@ def main() -> None:
         again.load(str(Path(folder, "checkpoints", "best", "model")))
     again.prepare(loss=loss, metrics=[MeanLoss(loss.per_sample), TopK((1, 5))])
     top1 = again.evaluate(Tiles(held_out=True), batch_size=10, verbose=0)["top1"]
-    print(f"the best checkpoint, opened again: top1 {top1:.2%}")
+    best = max(row["eval"]["top1"] for row in history.rows)
+    print(f"the best checkpoint, opened again: top1 {top1:.2%}, in training {best:.2%}")
 
 
 if __name__ == "__main__":

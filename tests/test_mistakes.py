@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import http.server
+import io
+import os
 import pickle
+import shutil
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from resnet_fit.cli import main
-from resnet_fit.config.document import dump
+from resnet_fit.data import sources
 
 Change = Callable[[dict[str, Any]], object]
+# As Change, with a folder to write files to.
+Preparation = Callable[[dict[str, Any], Path], object]
 
 
 def run(capsys, *arguments: object) -> tuple[int, list[str]]:
@@ -178,6 +188,15 @@ ON_THE_COMMAND_LINE: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "GPU on a CPU build": (["--config", "FILE", "--device", "gpu:7"], ("training.device", "gpu:7")),
     "name that leaves the folder": (["--config", "FILE", "--name", "../x"], ("--name", "../x")),
     "run that exists": (["--config", "FILE", "--name", "taken"], ("taken", "exists already")),
+    "resume of nothing": (["--resume", "nowhere"], ("nowhere", "not a run's folder")),
+    "resume of all runs": (["--resume", "OUTPUT"], ("runs", "no config.yaml")),
+    "resume with another setting": (
+        ["--resume", "RUN", "--set", "optimizer.learning_rate=1"],
+        ("optimizer.learning_rate", "keeps its settings", "training.epochs"),
+    ),
+    "resume under another name": (["--resume", "RUN", "--name", "b"], ("--name", "--resume")),
+    "resume and a config": (["--resume", "RUN", "--config", "FILE"], ("not allowed with",)),
+    "port that is none": (["view", "OUTPUT", "--port", "http"], ("--port", "'http'")),
     "view of nothing": (["view", "nowhere"], ("nowhere", "no such folder")),
     "view of a folder without runs": (["view", "OUTPUT"], ("no VisualDL records",)),
 }
@@ -188,7 +207,10 @@ def test_on_the_command_line(mistake, tiny, write_yaml, tmp_path, capsys):
     arguments, words = ON_THE_COMMAND_LINE[mistake]
     output = tmp_path / "runs"
     (output / "taken").mkdir(parents=True)
-    places = {"FILE": str(write_yaml(tiny)), "OUTPUT": str(output)}
+    file = write_yaml(tiny)
+    places = {"FILE": str(file), "OUTPUT": str(output), "RUN": str(tmp_path / "run")}
+    (tmp_path / "run").mkdir()
+    shutil.copy(file, tmp_path / "run" / "config.yaml")
     arguments = [places.get(a, a) for a in arguments]
     if "--config" in arguments:
         arguments += ["--output", str(output)]
@@ -196,3 +218,394 @@ def test_on_the_command_line(mistake, tiny, write_yaml, tmp_path, capsys):
     assert_refused(code, lines, *words)
     assert list(output.iterdir()) == [output / "taken"]
     assert not list((output / "taken").iterdir())
+
+
+# --- data and files -------------------------------------------------------------------
+
+CIFAR_COUNTS = (50, 10)
+LABELS = [f"class{i}".encode() for i in range(10)]
+
+
+def cifar_files(labels: int = 10) -> dict[str, dict[bytes, Any]]:
+    """CIFAR-10 with ten images to a file, its labels going round ``labels`` classes."""
+    images = {b"data": np.zeros((10, 3072), np.uint8), b"labels": [i % labels for i in range(10)]}
+    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    return {name: images for name in names} | {"batches.meta": {b"label_names": LABELS}}
+
+
+def archive(files: Mapping[str, object]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in files.items():
+            raw = pickle.dumps(content, protocol=2)
+            member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            member.size = len(raw)
+            tar.addfile(member, io.BytesIO(raw))
+    return buffer.getvalue()
+
+
+def without(files: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: content for name, content in files.items() if name not in names}
+
+
+def cifar(content: bytes | None, path: str | None = "data") -> Preparation:
+    """CIFAR-10 from an archive of this content, or without any."""
+
+    def prepare(config: dict[str, Any], folder: Path) -> None:
+        (folder / "data").mkdir()
+        if content is not None:
+            (folder / "data" / "cifar-10-python.tar.gz").write_bytes(content)
+        config["data"] = {"name": "cifar10", "batch_size": 8}
+        if path is not None:
+            config["data"]["path"] = str(folder / path)
+
+    return prepare
+
+
+def image(folder: Path, name: str, size: int = 16) -> Path:
+    file = folder / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(size).integers(0, 256, (size, size, 3), np.uint8)
+    Image.fromarray(pixels).save(file)
+    return file
+
+
+TWO_CLASSES = ("train/cat", "train/dog", "val/cat", "val/dog")
+
+
+def photos(*folders: str, then: Preparation | None = None, size: int = 16) -> Preparation:
+    """An image folder: eight images in each of ``folders``, and after that whatever spoils it."""
+
+    def prepare(config: dict[str, Any], folder: Path) -> None:
+        root = folder / "photos"
+        root.mkdir()
+        for name in folders:
+            for i in range(8):
+                image(root / name, f"{i}.png", size)
+        config["data"] = {"name": "folder", "path": str(root), "batch_size": 4, "workers": 2}
+        normalize = {"normalize": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+        config["augmentation"] = {
+            "train": [{"random_resized_crop": {"size": 8}}, normalize],
+            "eval": [{"resize": {"size": 8}}, {"center_crop": {"size": 8}}, normalize],
+        }
+        if then is not None:
+            then(config, root)
+
+    return prepare
+
+
+def cut(name: str) -> Preparation:
+    """Leave half of an image file, as a broken copy does."""
+
+    def spoil(_: dict[str, Any], root: Path) -> None:
+        file = root / name
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+    return spoil
+
+
+def widen(name: str, augmentation: list[Any]) -> Preparation:
+    """An image twice as wide as the others, and augmentation that leaves it so."""
+
+    def spoil(config: dict[str, Any], root: Path) -> None:
+        config["augmentation"]["train"] = augmentation
+        with Image.open(root / name) as original:
+            wide = original.resize((32, 16))
+        wide.save(root / name)
+
+    return spoil
+
+
+def also(change: Change) -> Preparation:
+    return lambda config, _: change(config)
+
+
+def weights(content: Callable[[Path], object] | None) -> Preparation:
+    """Start from a file of weights that ``content`` writes, or from none."""
+
+    def prepare(config: dict[str, Any], folder: Path) -> None:
+        file = folder / "weights.pdparams"
+        if content is not None:
+            content(file)
+        config["model"]["weights"] = str(file)
+
+    return prepare
+
+
+def save_other_net(file: Path) -> None:
+    import paddle
+
+    from resnet_fit import resnet
+
+    paddle.save(resnet([1, 1, 1], 10, stem="cifar", width=8, in_channels=1).state_dict(), str(file))
+
+
+def save_and_cut(file: Path) -> None:
+    save_other_net(file)
+    file.write_bytes(file.read_bytes()[:5000])
+
+
+IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
+    "archive cut short": (
+        cifar(archive(cifar_files())[:-300]),
+        ("cifar-10-python.tar.gz", "damaged", "delete it"),
+    ),
+    "archive that is none": (
+        cifar(b"<html>404 Not Found</html>"),
+        ("cifar-10-python.tar.gz", "damaged", "gzip"),
+    ),
+    "archive of nothing": (cifar(b""), ("cifar-10-python.tar.gz", "damaged")),
+    "archive without a batch": (
+        cifar(archive(without(cifar_files(), "data_batch_3"))),
+        ("cifar-10-python.tar.gz", "without data_batch_3"),
+    ),
+    "archive without names": (
+        cifar(archive(without(cifar_files(), "batches.meta"))),
+        ("without batches.meta",),
+    ),
+    "archive with fewer images": (
+        cifar(archive(cifar_files() | {"test_batch": {b"data": np.zeros((3, 3072), np.uint8)}})),
+        ("cifar-10-python.tar.gz", "labels"),
+    ),
+    "label that no class has": (
+        cifar(
+            archive(
+                cifar_files()
+                | {"test_batch": {b"data": np.zeros((10, 3072), np.uint8), b"labels": [10] * 10}}
+            )
+        ),
+        ("labels 10..10", "expected 0..9"),
+    ),
+    "archive with code in it": (
+        cifar(archive(cifar_files() | {"test_batch": os.getcwd})),
+        ("getcwd", "not allowed"),
+    ),
+    "no archive and no network": (
+        cifar(None, path=None),
+        (
+            "cifar10 is not on this machine",
+            "put cifar-10-python.tar.gz at",
+            "home/.cache/paddle/dataset/cifar/cifar-10-python.tar.gz",
+            "configs/resnet18_digits.yaml",
+        ),
+    ),
+    "no archive in the folder": (cifar(None), ("holds neither cifar-10-python.tar.gz nor",)),
+    "no such folder": (cifar(None, path="dta"), ("dta", "no such", "Did you mean 'data'?")),
+    "a number as path": (also(put("data", {"name": "cifar10", "path": 5})), ("data.path", "5")),
+    "digits from a path": (also(put("data.path", "x")), ("data.path", "scikit-learn")),
+    "workers for data in memory": (also(put("data.workers", 2)), ("data.workers", "folder")),
+    "batch larger than the data": (
+        also(put("data", {"name": "digits", "batch_size": 2000, "drop_last": True})),
+        ("no batch", "1437 images", "batch size 2000"),
+    ),
+    "saturation of grey images": (
+        also(put("augmentation.train", [{"color_jitter": {"saturation": 0.2}}, "normalize"])),
+        ("color_jitter.saturation", "1 channel", "needs 3"),
+    ),
+    "crop larger than the image": (
+        also(put("augmentation.train", [{"random_crop": {"size": 64}}, "normalize"])),
+        ("random_crop.size", "64", "8x8"),
+    ),
+    "crop of a test image that is larger": (
+        also(put("augmentation.eval", [{"random_crop": {"size": 64}}, "normalize"])),
+        ("random_crop.size", "64", "8x8"),
+    ),
+    "reflection wider than the image": (
+        also(
+            put(
+                "augmentation.train",
+                [{"random_crop": {"padding": 9, "mode": "reflect"}}, "normalize"],
+            )
+        ),
+        ("random_crop.padding", "9", "8x8"),
+    ),
+    "three means for grey images": (
+        also(put("augmentation.train", [{"normalize": {"mean": [0.5] * 3, "std": [0.2] * 3}}])),
+        ("normalize.mean", "3 values", "1 channel"),
+    ),
+    "folder that is not there": (
+        photos(then=also(put("data.path", "/nowhere/photos"))),
+        ("/nowhere/photos", "no such file or folder"),
+    ),
+    "folder of nothing": (photos(), ("photos", "no class folders")),
+    "folder that is a file": (
+        photos(then=lambda config, root: put("data.path", str(image(root, "a.png")))(config)),
+        ("a.png", "not a folder"),
+    ),
+    "folder without train": (photos("val/cat", "val/dog"), ("photos", "val/ but no train/")),
+    "folder without val": (
+        photos("train/cat", "train/dog"),
+        ("photos", "no folder to validate on", "data.validation"),
+    ),
+    "val and a share held out": (
+        photos(*TWO_CLASSES, then=also(put("data.validation", 0.5))),
+        ("val/", "0.5"),
+    ),
+    "images without class folders": (
+        photos(then=lambda _, root: image(root, "a.png")),
+        ("photos", "1 images but no class folders"),
+    ),
+    "one class": (photos("train/cat", "val/cat"), ("only one class, 'cat'",)),
+    "class without images": (
+        photos(*TWO_CLASSES, then=lambda _, root: (root / "train" / "emu").mkdir()),
+        ("no images", "'emu'"),
+    ),
+    "class missing in val": (
+        photos("train/cat", "train/dog", "train/emu", "val/cat", "val/dog"),
+        ("val", "'emu'", "missing"),
+    ),
+    "class only in val": (
+        photos(*TWO_CLASSES, "val/dogs"),
+        ("'dogs' is not in", "Did you mean 'dog'?"),
+    ),
+    "images smaller than the crop": (
+        photos(
+            *TWO_CLASSES,
+            then=also(put("augmentation.eval", [{"center_crop": {"size": 32}}, "normalize"])),
+        ),
+        ("center_crop", "32 px", "16x16", "resize"),
+    ),
+    "images of several sizes": (
+        photos(
+            *TWO_CLASSES,
+            then=widen("train/dog/5.png", [{"resize": {"size": 8}}, "normalize"]),
+        ),
+        ("after its transforms", "16x8", "add random_resized_crop"),
+    ),
+    "first image cut short": (photos(*TWO_CLASSES, then=cut("train/cat/0.png")), ("cat/0.png",)),
+    "training image cut short": (photos(*TWO_CLASSES, then=cut("train/dog/5.png")), ("dog/5.png",)),
+    "test image cut short": (photos(*TWO_CLASSES, then=cut("val/dog/5.png")), ("val/dog/5.png",)),
+    "image that is none": (
+        photos(*TWO_CLASSES, then=lambda _, root: (root / "train/cat/x.jpg").write_text("hello")),
+        ("train/cat/x.jpg", "not an image"),
+    ),
+    "image of no bytes": (
+        photos(*TWO_CLASSES, then=lambda _, root: (root / "train/cat/x.jpg").touch()),
+        ("train/cat/x.jpg", "empty file"),
+    ),
+    "monitor beyond the classes": (
+        photos(*TWO_CLASSES, then=also(put("checkpoint.monitor", "top5"))),
+        ("checkpoint.monitor", "top5", "top1"),
+    ),
+    "weights that are not there": (weights(None), ("weights.pdparams", "does not exist")),
+    "weights of another net": (
+        weights(save_other_net),
+        ("weights.pdparams", "does not fit", "layer3"),
+    ),
+    "weights cut short": (weights(save_and_cut), ("weights.pdparams", "damaged or cut short")),
+    "weights that are none": (
+        weights(lambda file: file.write_text("hello")),
+        ("weights.pdparams", "no weights file"),
+    ),
+    "weights that are a folder": (weights(lambda file: file.mkdir()), ("is a folder",)),
+}
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """No data of this machine, no network, and a CIFAR of sixty images."""
+    monkeypatch.delenv(sources.ENVIRONMENT, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    small = dataclasses.replace(
+        sources.CIFAR10, urls=("http://127.0.0.1:9/no",), counts=CIFAR_COUNTS
+    )
+    monkeypatch.setattr(sources, "CIFAR10", small)
+
+
+def children() -> set[int]:
+    """Processes that this one has started and that still run."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return {int(child) for task in tasks for child in task.read_text().split()}
+
+
+@pytest.mark.parametrize("mistake", IN_THE_DATA)
+def test_in_the_data(mistake, tiny, write_yaml, tmp_path, capsys, alone):
+    prepare, words = IN_THE_DATA[mistake]
+    prepare(tiny, tmp_path)
+    before = children()
+    code, lines = run(capsys, "--config", write_yaml(tiny), "--output", tmp_path / "runs")
+    assert_refused(code, lines, *words)
+    assert not list(tmp_path.glob("runs/*"))
+    assert children() == before
+
+
+class _Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_download_that_is_not_what_it_should_be(
+    tiny, write_yaml, tmp_path, capsys, alone, monkeypatch
+):
+    (tmp_path / "www").mkdir()
+    (tmp_path / "www" / "cifar.tar.gz").write_bytes(archive(cifar_files()))
+    handler = functools.partial(_Silent, directory=str(tmp_path / "www"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/cifar.tar.gz"
+        monkeypatch.setattr(
+            sources, "CIFAR10", dataclasses.replace(sources.CIFAR10, urls=(url,), md5="0" * 32)
+        )
+        tiny["data"] = {"name": "cifar10"}
+        code, lines = run(capsys, "--config", write_yaml(tiny), "--output", tmp_path / "runs")
+        server.shutdown()
+        thread.join()
+    assert_refused(code, lines, url, "md5", f"expected {'0' * 32}", "put cifar-10-python.tar.gz at")
+    assert not list(sources.cache_folder().iterdir())
+    assert not (tmp_path / "runs").exists()
+
+
+# --- output ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("output", ["file", "file/below"])
+def test_output_that_is_no_folder(output, tiny, write_yaml, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    code, lines = run(capsys, "--config", write_yaml(tiny), "--output", tmp_path / output)
+    assert_refused(code, lines, str(tmp_path / output), "Not a directory", "--output")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_output_that_may_not_be_written(tiny, write_yaml, tmp_path, capsys, monkeypatch):
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    code, lines = run(capsys, "--config", write_yaml(tiny), "--output", tmp_path / "runs")
+    assert_refused(code, lines, str(tmp_path / "runs"), "Permission denied")
+
+
+def test_a_disk_that_is_full(tiny, write_yaml, tmp_path, capsys, monkeypatch):
+    """Not the user's mistake: exit code 1, and what was written before is whole."""
+
+    def full(source: str, target: str) -> None:
+        if str(target).endswith("metrics.jsonl"):
+            raise OSError(28, "No space left on device", str(source))
+        os.rename(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    arguments = ["--config", write_yaml(tiny), "--output", tmp_path, "--name", "run"]
+    code, lines = run(capsys, *arguments)
+    assert code == 1
+    assert len(lines) == 1
+    assert "metrics.jsonl" in lines[0]
+    assert lines[0].endswith("No space left on device")
+    assert not [path for path in (tmp_path / "run").rglob("*") if ".part" in path.name]
+
+
+# --- after training has begun ---------------------------------------------------------
+
+
+def test_what_a_checkpoint_holds_is_kept(tiny, write_yaml, tmp_path, capsys):
+    """An image that cannot be read in the evaluation, when much has been learned already."""
+    photos(*TWO_CLASSES, then=cut("val/dog/5.png"))(tiny, tmp_path)
+    tiny["checkpoint"] = {"every_minutes": 1e-9}
+    arguments = ["--config", write_yaml(tiny), "--output", tmp_path / "runs", "--name", "run"]
+    code, lines = run(capsys, *arguments)
+    assert_refused(code, lines, "val/dog/5.png")
+    assert (tmp_path / "runs" / "run" / "checkpoints" / "last" / "model.pdparams").exists()
+    image(tmp_path / "photos", "val/dog/5.png")
+    code, lines = run(capsys, "--resume", tmp_path / "runs" / "run")
+    assert (code, lines) == (0, [])
+    assert (tmp_path / "runs" / "run" / "summary.json").exists()

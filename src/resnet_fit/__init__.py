@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from resnet_fit.networks import load_weights, plain, resnet
     from resnet_fit.training.losses import CrossEntropy
     from resnet_fit.training.metrics import MeanLoss, TopK, classification_metrics
-    from resnet_fit.training.run import fit
+    from resnet_fit.training.run import fit, resume
 
 _HOMES = {
     "callbacks": ("Checkpoint", "History", "ProgressBar", "VisualDL"),
@@ -26,7 +26,7 @@ _HOMES = {
     "networks": ("load_weights", "plain", "resnet"),
     "training.losses": ("CrossEntropy",),
     "training.metrics": ("MeanLoss", "TopK", "classification_metrics"),
-    "training.run": ("fit",),
+    "training.run": ("fit", "resume"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_fit import __version__
-from resnet_fit.errors import RunFailed, UserError, suggest
+from resnet_fit.errors import Interrupted, RunFailed, UserError, suggest
 
 DONE, FAILED, USERS_MISTAKE = 0, 1, 2
 
@@ -25,10 +25,13 @@ examples:
       train on your own images: photos/train/<class>/*.jpg and photos/val/<class>/*.jpg
   resnet-fit --config runs/first-try/config.yaml --device gpu
       run the same experiment again
+  resnet-fit --resume runs/first-try
+      go on with a run that was stopped
   resnet-fit view runs
       see the curves in VisualDL's web page
 
-exit codes: 0 done, 1 the run failed, 2 a mistake in the config or the command
+exit codes: 0 done, 1 the run failed, 2 a mistake in the config or the command,
+            130 or 143 stopped by Ctrl-C or SIGTERM, and saved
 """
 
 
@@ -51,6 +54,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RunFailed as error:
         _complain(str(error))
         return FAILED
+    except OSError as error:  # a full disk, a folder taken away
+        place = f"{error.filename}: " if error.filename else ""
+        _complain(f"{place}{error.strerror or error}")
+        return FAILED
+    except Interrupted as stop:
+        _complain(str(stop))
+        return stop.exit_code
     except KeyboardInterrupt:
         _complain("interrupted")
         return 130
@@ -62,14 +72,17 @@ def train(arguments: Sequence[str]) -> None:
     parser = _Parser(
         prog="resnet-fit",
         usage="resnet-fit --config FILE [--set KEY=VALUE]... [--output DIR] [--name NAME] "
-        "[--device cpu|gpu|gpu:N]\n       resnet-fit COMMAND ...",
+        "[--device cpu|gpu|gpu:N]\n       resnet-fit --resume RUN [--set KEY=VALUE]..."
+        "\n       resnet-fit COMMAND ...",
         description="Train a ResNet from a YAML file. Commands: "
         + "; ".join(f"{name}: {_summary(function)}" for name, function in COMMANDS.items())
         + ".",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", metavar="FILE", required=True, help="the experiment")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", metavar="FILE", help="the experiment")
+    what.add_argument("--resume", metavar="RUN", help="the folder of a run to go on with")
     parser.add_argument(
         "--set",
         metavar="KEY=VALUE",
@@ -78,29 +91,51 @@ def train(arguments: Sequence[str]) -> None:
         default=[],
         help="change one setting, such as training.epochs=5; may be repeated",
     )
-    parser.add_argument("--output", metavar="DIR", default="runs", help="where runs go (runs)")
+    parser.add_argument("--output", metavar="DIR", help="where runs go (runs)")
     parser.add_argument("--name", help="the run's name (the config's name and the time)")
     parser.add_argument("--device", metavar="cpu|gpu|gpu:N", help="same as --set training.device=")
     parser.add_argument("--version", action="version", version=f"resnet-fit {__version__}")
     options = parser.parse_args(arguments)
 
-    from resnet_fit.config import load_config
-
     overrides = list(options.overrides)
     if options.device is not None:
         overrides.append(f"training.device={options.device}")
-    config = load_config(options.config, overrides)
+    if options.resume is None:
+        _fit(options.config, overrides, options.output or "runs", options.name)
+        return
+    if options.output or options.name:
+        parser.error("--output and --name do not go with --resume, which stays in the run's folder")
+    _resume(options.resume, overrides)
+
+
+def _fit(file: str, overrides: list[str], output: str, name: str | None) -> None:
+    from resnet_fit.config import load_config
+
+    config = load_config(file, overrides)
+    _start(overrides)
+    from resnet_fit.training.run import fit
+
+    fit(config, output, name or f"{_run_name(file)}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def _resume(folder: str, overrides: list[str]) -> None:
+    from resnet_fit.config import load_run_config
+
+    load_run_config(folder, overrides)
+    _start(overrides)
+    from resnet_fit.training.run import resume
+
+    resume(folder, overrides)
+
+
+def _start(overrides: list[str]) -> None:
+    """Say what differs from the file, and wake Paddle."""
     for override in overrides:
         print(f"set {override}")
-
     from resnet_fit.runtime import prepare_environment
 
     prepare_environment()
     _show_warnings_in_one_line()
-    from resnet_fit.training.run import fit
-
-    name = options.name or f"{_run_name(options.config)}-{time.strftime('%Y%m%d-%H%M%S')}"
-    fit(config, options.output, name)
 
 
 def view(arguments: Sequence[str]) -> None:

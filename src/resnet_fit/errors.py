@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -18,6 +19,14 @@ class RunFailed(RuntimeError):
 
     The command line prints the message without a traceback and exits with code 1.
     """
+
+
+class Interrupted(Exception):
+    """A run that was asked to stop and has saved a checkpoint; ``folder`` is the run's."""
+
+    def __init__(self, signal_number: int, folder: Path) -> None:
+        super().__init__(f"stopped and saved; go on with: resnet-fit --resume {folder}")
+        self.exit_code = 128 + signal_number
 
 
 def suggest(name: object, valid: Iterable[object]) -> str:

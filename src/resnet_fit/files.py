@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from resnet_fit.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks, and runs there go without
+    fcntl = None  # type: ignore[assignment]
 
 
 def write_text(file: Path, text: str) -> None:
@@ -34,3 +42,19 @@ def sync(file: Path) -> None:
     """Wait until a file's content is on the disk, so that a power cut cannot empty it."""
     with open(file, "rb+") as stream:
         os.fsync(stream.fileno())
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keep other processes of this library out of a run's folder, as long as this one lives.
+
+    Raises:
+        UserError: another process is in it.
+    """
+    with open(folder / ".lock", "a", encoding="utf-8") as file:
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{folder}: another process is training in this folder") from None
+        yield

@@ -14,7 +14,7 @@ from resnet_fit.errors import UserError
 from resnet_fit.networks import load_weights
 from resnet_fit.runtime import has_bfloat16
 from resnet_fit.training.loaders import make_loaders
-from resnet_fit.training.run import (
+from resnet_fit.training.experiment import (
     full_rate,
     make_network,
     make_schedule,
@@ -38,6 +38,7 @@ def test_folder_holds_what_the_readme_says(finished):
         "summary.json",
         "visualdl",
         "checkpoints",
+        ".lock",
     }
     assert {"best", "last"} <= {p.name for p in (finished.folder / "checkpoints").iterdir()}
 

@@ -3,7 +3,9 @@
 from resnet_fit.callbacks.checkpoint import Checkpoint
 from resnet_fit.callbacks.clock import Clock
 from resnet_fit.callbacks.history import History
+from resnet_fit.callbacks.interruption import Interruption
+from resnet_fit.callbacks.nan_guard import NaNGuard
 from resnet_fit.callbacks.progress import ProgressBar
 from resnet_fit.callbacks.visualdl import VisualDL
 
-__all__ = ["Checkpoint", "Clock", "History", "ProgressBar", "VisualDL"]
+__all__ = ["Checkpoint", "Clock", "History", "Interruption", "NaNGuard", "ProgressBar", "VisualDL"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import paddle
 
@@ -13,6 +15,14 @@ from resnet_fit.errors import UserError, suggest
 from resnet_fit.training.checkpoints import copy_checkpoint, save_checkpoint
 
 
+class Stateful(Protocol):
+    """Whatever has a state of plain numbers and lists: clocks, callbacks, metrics."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def set_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 class Checkpoint(paddle.callbacks.Callback):
     """Saves ``last`` after every epoch, and ``best`` when an evaluation beats all before it.
 
@@ -20,8 +30,10 @@ class Checkpoint(paddle.callbacks.Callback):
         folder: gets the folders ``last`` and ``best``.
         monitor: a metric of the evaluation.
         mode: ``max`` or ``min``: which direction is better.
-        best: the best value of an earlier sitting.
-        clock: where a resumed run stands; a new one by default.
+        every_minutes: how often ``last`` is saved within an epoch; never by default.
+        parts: whatever else a resumed run needs, by name. Weights, optimizer, schedule, metrics
+            and this callback's own best value are saved anyway.
+        clock: one that is shared with other callbacks; its own by default.
 
     Raises:
         UserError: before the first epoch, if the model has no metric of that name.
@@ -32,16 +44,21 @@ class Checkpoint(paddle.callbacks.Callback):
         folder: str | Path,
         monitor: str = "top1",
         mode: str = "max",
-        best: float | None = None,
+        every_minutes: float | None = None,
+        parts: Mapping[str, Stateful] | None = None,
         clock: Clock | None = None,
     ) -> None:
         super().__init__()
         self.folder = Path(folder)
         self.monitor = monitor
         self.mode = mode
-        self.best = best
+        self.every_minutes = every_minutes
+        self.parts = dict(parts or {})
         self.clock = clock or Clock()
+        self.best: float | None = None
+        self._best_step: int | None = None
         self._unsaved = False
+        self._saved_at = time.monotonic()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         names = self.params["metrics"]
@@ -50,16 +67,22 @@ class Checkpoint(paddle.callbacks.Callback):
                 f"checkpoint.monitor: there is no metric '{self.monitor}'."
                 f"{suggest(self.monitor, names)} This model has: {', '.join(dict.fromkeys(names))}"
             )
+        self._saved_at = time.monotonic()
         self.clock.begin()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self._save()  # of the epoch before, where no evaluation followed it
-        self.clock.begin_epoch()
+        if self._unsaved:  # the epoch before, where no evaluation followed it
+            self.save()
+        self.clock.begin_epoch(epoch)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        self.clock.count(logs["batch_size"] if logs else 0)
+        self.clock.count(step, logs["batch_size"] if logs else 0)
+        if self.every_minutes is not None and self.is_whole_step:
+            if time.monotonic() - self._saved_at >= 60 * self.every_minutes:
+                self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.clock.end_epoch()
         self._unsaved = True
 
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -68,28 +91,47 @@ class Checkpoint(paddle.callbacks.Callback):
         value = read.metrics(self, logs).get(self.monitor)
         improved = value is not None and self._improves(value)
         if improved:
-            self.best = value
-        self._save()
+            self.best, self._best_step = value, self.clock.step
+        self.save()
         if improved:
             copy_checkpoint(self.folder / "last", self.folder / "best")
 
+    def complete(self, source: Path) -> None:
+        """Make up for a stop between saving ``last``, loaded from ``source``, and ``best``."""
+        if self._best_step == self.clock.step:
+            copy_checkpoint(source, self.folder / "best")
+
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self._save()
+        if self._unsaved:
+            self.save()
+        self.clock.end()
+
+    @property
+    def is_whole_step(self) -> bool:
+        """Whether all gradients so far have been applied; not so amid accumulated batches."""
+        return self.clock.epoch_step % getattr(self.model, "_accumulate", 1) == 0
+
+    def save(self) -> None:
+        """Save ``last`` as the training stands now, between two steps."""
+        model = self.model
+        state = {
+            "monitor": {"name": self.monitor, "mode": self.mode},
+            "checkpoint": self.state_dict(),
+            "clock": self.clock.state_dict(),
+            "metrics": [m.state_dict() for m in model._metrics if hasattr(m, "state_dict")],
+            **{name: part.state_dict() for name, part in self.parts.items()},
+        }
+        save_checkpoint(self.folder / "last", model, state)
+        self._unsaved = False
+        self._saved_at = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "best_step": self._best_step}
+
+    def set_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self._best_step = state["best"], state["best_step"]
 
     def _improves(self, value: float) -> bool:
         if self.best is None:
             return value == value
         return value > self.best if self.mode == "max" else value < self.best
-
-    def _save(self) -> None:
-        if not self._unsaved:
-            return
-        state = {
-            "epoch": self.clock.epoch,
-            "step": self.clock.step,
-            "seconds": round(self.clock.seconds, 2),
-            "best": {"monitor": self.monitor, "mode": self.mode, "value": self.best},
-        }
-        model = self.model
-        save_checkpoint(self.folder / "last", model.network, model._optimizer, state)
-        self._unsaved = False

@@ -3,55 +3,102 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from typing import Any
 
 
-@dataclass
 class Clock:
     """Counts epochs, steps and images, and the seconds spent on them.
 
-    A callback owns one and tells it what happens. A resumed run starts it where the earlier one
-    stopped, since `paddle.Model.fit` itself counts every call from zero.
+    Callbacks tell it what happens. Those of one training may share one: the first to report an
+    event moves it, the others change nothing. `paddle.Model.fit` counts every call from zero; a
+    clock goes on from where an earlier one stopped, in the middle of an epoch as well.
 
     Attributes:
         epoch: epochs begun; the first is 1.
         step: batches trained on, over the whole run.
         epoch_step, epoch_images, epoch_seconds: the same within the epoch. Seconds are those of
             training, loading included and evaluation not.
+        within_epoch: whether an epoch has begun and not ended.
     """
 
-    epoch: int = 0
-    step: int = 0
-    seconds_before: float = 0.0
-    epoch_step: int = 0
-    epoch_images: int = 0
-    epoch_seconds: float = 0.0
-    _begun: float = field(default_factory=time.perf_counter)
-    _last: float = field(default_factory=time.perf_counter)
+    def __init__(self, state: dict[str, Any] | None = None) -> None:
+        self.epoch = self.step = 0
+        self.epoch_step = self.epoch_images = 0
+        self.epoch_seconds = 0.0
+        self._seconds_before = 0.0
+        self.within_epoch = False
+        self._begun = self._last = time.perf_counter()
+        self._reported: tuple[object, ...] = ()
+        if state is not None:
+            self.set_state_dict(state)
 
     @property
     def seconds(self) -> float:
         """Time the whole run has used, evaluation and earlier sittings included."""
-        return self.seconds_before + time.perf_counter() - self._begun
+        return self._seconds_before + time.perf_counter() - self._begun
 
     @property
     def images_per_second(self) -> float:
         return self.epoch_images / self.epoch_seconds if self.epoch_seconds else 0.0
 
     def begin(self) -> None:
-        self._begun = time.perf_counter()
+        """`fit` starts."""
+        if self._is_news("begin"):
+            self._begun = time.perf_counter()
 
-    def begin_epoch(self) -> None:
+    def begin_epoch(self, epoch: int) -> None:
+        """An epoch starts, or goes on; ``epoch`` is `fit`'s own number for it."""
+        if not self._is_news("epoch", epoch):
+            return
+        self._last = time.perf_counter()
+        if self.within_epoch:
+            return
+        self.within_epoch = True
         self.epoch += 1
         self.epoch_step = self.epoch_images = 0
         self.epoch_seconds = 0.0
-        self._last = time.perf_counter()
 
-    def count(self, images: int) -> None:
-        """A training step is done; its time is what went by since the one before."""
+    def count(self, step: int, images: int) -> None:
+        """A step is done, `fit`'s number ``step``; its time is what went by since the one before."""
+        if not self._is_news("step", self.epoch, step):
+            return
         now = time.perf_counter()
         self.epoch_seconds += now - self._last
         self._last = now
         self.epoch_images += images
         self.epoch_step += 1
         self.step += 1
+
+    def end_epoch(self) -> None:
+        """The epoch's last step is done."""
+        self.within_epoch = False
+
+    def end(self) -> None:
+        """`fit` is over; time until the next one does not count."""
+        if self._is_news("end"):
+            self._seconds_before = self.seconds
+            self._begun = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training stands, as plain numbers."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "seconds": self.seconds,
+            "within_epoch": self.within_epoch,
+            "epoch_step": self.epoch_step,
+            "epoch_images": self.epoch_images,
+            "epoch_seconds": self.epoch_seconds,
+        }
+
+    def set_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.step = state["epoch"], state["step"]
+        self._seconds_before = state["seconds"]
+        self.within_epoch = state["within_epoch"]
+        self.epoch_step, self.epoch_images = state["epoch_step"], state["epoch_images"]
+        self.epoch_seconds = state["epoch_seconds"]
+
+    def _is_news(self, *event: object) -> bool:
+        news = event != self._reported
+        self._reported = event
+        return news

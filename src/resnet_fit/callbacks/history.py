@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -23,37 +24,34 @@ class History(paddle.callbacks.Callback):
 
     Args:
         file: where the rows go as JSON lines; None keeps them in ``rows`` only.
-        rows: those of an earlier sitting.
-        clock: where a resumed run stands; a new one by default.
+        clock: one that is shared with other callbacks; its own by default.
     """
 
-    def __init__(
-        self,
-        file: str | Path | None = None,
-        rows: list[Row] | None = None,
-        clock: Clock | None = None,
-    ) -> None:
+    def __init__(self, file: str | Path | None = None, clock: Clock | None = None) -> None:
         super().__init__()
         self.file = Path(file) if file else None
-        self.rows: list[Row] = list(rows or [])
+        self.rows: list[Row] = []
         self.clock = clock or Clock()
         self._rate = 0.0
         self._eval_begun = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if self.file is not None:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
         self.clock.begin()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.clock.begin_epoch()
+        self.clock.begin_epoch(epoch)
 
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
         self._rate = read.learning_rate(self)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        self.clock.count(logs["batch_size"] if logs else 0)
+        self.clock.count(step, logs["batch_size"] if logs else 0)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         clock = self.clock
+        clock.end_epoch()
         row = {
             "epoch": clock.epoch,
             "step": clock.step,
@@ -70,11 +68,22 @@ class History(paddle.callbacks.Callback):
         self._eval_begun = time.perf_counter()
 
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
-        if not self.rows:
+        if not self.rows or "eval" in self.rows[-1]:  # of other data, after `fit`
             return
         self.rows[-1]["eval"] = read.metrics(self, logs)
         self.rows[-1]["eval_seconds"] = round(time.perf_counter() - self._eval_begun, 2)
         self.rows[-1]["seconds"] = round(self.clock.seconds, 2)
+        self._write()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.clock.end()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def set_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the rows of an earlier sitting; later ones in the file are dropped."""
+        self.rows = list(state["rows"])
         self._write()
 
     def _write(self) -> None:
@@ -83,7 +92,7 @@ class History(paddle.callbacks.Callback):
 
 
 def best_row(rows: list[Row], monitor: str, mode: str) -> Row | None:
-    """The row whose evaluation is best in ``monitor``; the first of equals."""
-    judged = [row for row in rows if monitor in row.get("eval", {})]
+    """The row whose evaluation is best in ``monitor``; the first of equals, and never a NaN."""
+    judged = [row for row in rows if not math.isnan(row.get("eval", {}).get(monitor, math.nan))]
     sign = 1 if mode == "max" else -1
     return max(judged, key=lambda row: sign * row["eval"][monitor], default=None)

@@ -21,7 +21,7 @@ class ProgressBar(paddle.callbacks.Callback):
 
     Args:
         epochs: of the whole run, where `fit` itself is asked for the rest of one.
-        clock: where a resumed run stands; a new one by default.
+        clock: one that is shared with other callbacks; its own by default.
         console: where to write; standard output by default.
     """
 
@@ -38,11 +38,16 @@ class ProgressBar(paddle.callbacks.Callback):
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._line = ""
-        self._epoch_begun = self._epoch_wall = 0.0
+        self._steps: int | None = None
+        self._trained_at = self._epoch_seconds = self._evaluation_seconds = 0.0
+        self._epochs_left = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.clock.begin()
         self.epochs = self.epochs or self.clock.epoch + self.params["epochs"]
+        # Of an epoch that goes on, `fit` is told the rest.
+        done = self.clock.epoch_step if self.clock.within_epoch else 0
+        self._steps = self.params["steps"] and self.params["steps"] + done
         if self.console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -57,32 +62,36 @@ class ProgressBar(paddle.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._print_line()
-        self.clock.begin_epoch()
-        self._epoch_begun = time.perf_counter()
-        self._begin_bar(f"epoch {self.clock.epoch}/{self.epochs}", self.params["steps"])
+        self.clock.begin_epoch(epoch)
+        self._epochs_left = (self.epochs or 0) - self.clock.epoch
+        self._begin_bar(f"epoch {self.clock.epoch}/{self.epochs}", self._steps)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         clock = self.clock
-        clock.count(logs["batch_size"] if logs else 0)
+        clock.count(step, logs["batch_size"] if logs else 0)
         if self._bar is None:
             return
-        steps = self.params["steps"] or step + 1
-        left = clock.epoch_seconds / clock.epoch_step * (steps - step - 1)
+        steps_left = (self._steps or clock.epoch_step) - clock.epoch_step
+        left = clock.epoch_seconds / clock.epoch_step * steps_left
         used = clock.epoch_seconds
+        run_left = left + self._evaluation_seconds + self._later(used + left)
         state = (
             f"{show(read.metrics(self, logs))}  {clock.images_per_second:,.0f} img/s  "
             f"epoch {clock_time(used)}<{clock_time(left)}  "
-            f"run {clock_time(clock.seconds)}<{clock_time(left + self._later(used + left))}"
+            f"run {clock_time(clock.seconds)}<{clock_time(run_left)}"
         )
-        self._bar.update(self._task, completed=step + 1, state=state)
+        self._bar.update(self._task, completed=clock.epoch_step, state=state)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         clock = self.clock
+        clock.end_epoch()
         self._line = (
             f"epoch {clock.epoch:>{len(str(self.epochs))}}/{self.epochs}  "
             f"train {show(read.metrics(self, logs))}  {clock.images_per_second:,.0f} img/s"
         )
-        self._epoch_wall = time.perf_counter() - self._epoch_begun
+        # Where no evaluation follows, a shared clock is in the next epoch when the line is printed.
+        self._epoch_seconds = clock.epoch_seconds
+        self._trained_at = time.perf_counter()
 
     def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._begin_bar("evaluate", (logs or {}).get("steps"))
@@ -95,15 +104,16 @@ class ProgressBar(paddle.callbacks.Callback):
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._line:
             self._line += f"  eval {show(read.metrics(self, logs))}"
-            self._epoch_wall = time.perf_counter() - self._epoch_begun
+            self._evaluation_seconds = time.perf_counter() - self._trained_at
             self._print_line()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._print_line()
         self.close()
+        self.clock.end()
 
     def close(self) -> None:
-        """Give the terminal back. Called by itself at the end of `fit`, and needed after an error."""
+        """Give the terminal back: done at the end of `fit`, and needed after an error."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -113,12 +123,12 @@ class ProgressBar(paddle.callbacks.Callback):
             self._bar.reset(self._task, description=description, total=steps, state="")
 
     def _later(self, epoch_seconds: float) -> float:
-        """Seconds that the epochs after this one will take; evaluation is known after the first."""
-        return ((self.epochs or 0) - self.clock.epoch) * max(self._epoch_wall, epoch_seconds)
+        """Seconds of the epochs after this one; evaluation is known after the first."""
+        return self._epochs_left * (epoch_seconds + self._evaluation_seconds)
 
     def _print_line(self) -> None:
         if self._line:
-            left = self._later(self._epoch_wall)
+            left = self._later(self._epoch_seconds)
             self.console.print(
                 f"{self._line}  {clock_time(self.clock.seconds)} used, {clock_time(left)} left"
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class VisualDL(paddle.callbacks.Callback):
         every_steps: distance of the ``step`` points.
         config: text shown under "text", and as hyper-parameters.
         hyperparameters: names and values to compare runs by.
-        clock: where a resumed run stands; a new one by default.
+        clock: one that is shared with other callbacks; its own by default.
     """
 
     def __init__(
@@ -68,27 +69,26 @@ class VisualDL(paddle.callbacks.Callback):
             self._writer.add_hparams(_plain(self.hyperparameters), names)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.clock.begin_epoch()
-        self._window = _Window()
+        if not self.clock.within_epoch:
+            self._window = _Window()
+        self.clock.begin_epoch(epoch)
 
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
         self._rate = read.learning_rate(self)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        clock = self.clock
-        clock.count(logs["batch_size"] if logs else 0)
-        if clock.epoch_step % self.every_steps and step + 1 != self.params["steps"]:
-            return
-        means = self._window.advance(read.metrics(self, logs), clock)
-        self._add("step", {**means, "learning_rate": self._rate})
+        self.clock.count(step, logs["batch_size"] if logs else 0)
+        if self.clock.epoch_step % self.every_steps == 0:
+            self._add_window(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        clock = self.clock
+        clock.end_epoch()
+        if clock.epoch_images > self._window.images:
+            self._add_window(logs)
         trained = {f"train_{k}": v for k, v in read.metrics(self, logs).items()}
-        speed = {
-            "train_seconds": self.clock.epoch_seconds,
-            "images_per_second": self.clock.images_per_second,
-        }
-        self._add("epoch", trained | speed)
+        seconds = {"train_seconds": clock.epoch_seconds}
+        self._add("epoch", trained | seconds | {"images_per_second": clock.images_per_second})
 
     def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._eval_begun = time.perf_counter()
@@ -97,13 +97,39 @@ class VisualDL(paddle.callbacks.Callback):
         evaluated = {f"eval_{k}": v for k, v in read.metrics(self, logs).items()}
         seconds = {"eval_seconds": time.perf_counter() - self._eval_begun}
         self._add("epoch", evaluated | seconds)
-        if self._writer is not None:
-            self._writer._get_file_writer().flush()
+        self._flush()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.close()
+        self.clock.end()
+
+    def close(self) -> None:
+        """Write what is left: done at the end of `fit`, and needed after an error."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is written so far, and the window that is open."""
+        self._flush()
+        file = self.folder / RECORDS
+        size = file.stat().st_size if file.exists() else 0
+        return {"bytes": size, "window": vars(self._window)}
+
+    def set_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after what an earlier sitting had written; later records are dropped."""
+        file = self.folder / RECORDS
+        if file.exists():
+            os.truncate(file, min(state["bytes"], file.stat().st_size))
+        self._window = _Window(**state["window"])
+
+    def _flush(self) -> None:
+        if self._writer is not None:
+            self._writer._get_file_writer().flush()
+
+    def _add_window(self, logs: dict[str, Any] | None) -> None:
+        means = self._window.advance(read.metrics(self, logs), self.clock)
+        self._add("step", {**means, "learning_rate": self._rate})
 
     def _add(self, group: str, values: dict[str, float]) -> None:
         if self._writer is not None:
@@ -114,10 +140,10 @@ class VisualDL(paddle.callbacks.Callback):
 class _Window:
     """Means since the last point, from means since the epoch's begin."""
 
-    def __init__(self) -> None:
-        self.images = 0
-        self.seconds = 0.0
-        self.sums: dict[str, float] = {}
+    def __init__(
+        self, images: int = 0, seconds: float = 0.0, sums: dict[str, float] | None = None
+    ) -> None:
+        self.images, self.seconds, self.sums = images, seconds, sums or {}
 
     def advance(self, means: dict[str, float], clock: Clock) -> dict[str, float]:
         images = clock.epoch_images - self.images

@@ -20,7 +20,17 @@ from resnet_fit.config.schema import Config
 from resnet_fit.data import augment, transforms
 from resnet_fit.errors import UserError, suggest
 
-__all__ = ["Config", "dump_config", "load_config", "parse_config"]
+__all__ = ["Config", "dump_config", "load_config", "load_run_config", "parse_config"]
+
+# What may differ when a run goes on: how long, and by what means, but not what is computed.
+CHANGEABLE = (
+    "training.epochs",
+    "training.device",
+    "training.engine",
+    "data.path",
+    "data.workers",
+    "checkpoint.every_minutes",
+)
 
 
 def load_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -37,6 +47,24 @@ def load_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not file.is_file():
         raise UserError(f"{file}: there is no such config file.{_near(file)}")
     return _config(read_document(file), overrides)
+
+
+def load_run_config(folder: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read the experiment of a run that is to go on.
+
+    Raises:
+        UserError: not a run's folder, or an override that would change the run.
+    """
+    file = Path(folder) / "config.yaml"
+    if not file.is_file():
+        raise UserError(f"{folder}: not a run's folder: there is no config.yaml in it")
+    for assignment in overrides:
+        if assignment.partition("=")[0].strip() not in CHANGEABLE:
+            raise UserError(
+                f"--set {assignment}: a run that goes on keeps its settings; "
+                f"it may change {', '.join(CHANGEABLE)}"
+            )
+    return load_config(file, overrides)
 
 
 def parse_config(value: dict[str, Any], overrides: Sequence[str] = ()) -> Config:

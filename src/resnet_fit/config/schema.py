@@ -166,10 +166,14 @@ class Training(Section):
 
 
 class Checkpoint(Section):
-    """``best`` is the epoch with the best ``monitor``, a metric of the evaluation."""
+    """``best`` is the epoch with the best ``monitor``, a metric of the evaluation.
+
+    ``last`` is saved after each epoch, and within one every ``every_minutes``.
+    """
 
     monitor: str = "top1"
     mode: Literal["max", "min"] = "max"
+    every_minutes: Positive = 10.0
 
 
 class Logging(Section):

@@ -59,6 +59,7 @@ class Loader:
         self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
         self.wait_seconds = 0.0
         self._start = self._position = (0, 0)
+        self._first = 0
 
     @property
     def epoch(self) -> int:
@@ -71,35 +72,38 @@ class Loader:
         return self._position
 
     def set_position(self, epoch: int, batch: int = 0) -> None:
-        """Let the next iteration start at ``batch`` of ``epoch``; ``len`` stays a whole epoch's.
+        """Let the next iteration start at ``batch`` of ``epoch``.
 
         The position after an epoch's last batch is the start of the next epoch.
         """
-        if epoch < 0 or not 0 <= batch <= len(self):
+        if epoch < 0 or not 0 <= batch <= self._batches:
             raise UserError(
                 f"position: received ({epoch}, {batch}), expected an epoch from 0 and a batch "
-                f"of 0..{len(self)}"
+                f"of 0..{self._batches}"
             )
-        self._start = self._position = (epoch + 1, 0) if batch == len(self) else (epoch, batch)
+        whole = batch == self._batches
+        self._start = self._position = (epoch + 1, 0) if whole else (epoch, batch)
+        self._first = self._start[1]
 
     def __len__(self) -> int:
-        return self._batches
+        """Batches of the running iteration, or of the next one when none runs."""
+        return self._batches - self._first
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self._position = self._start
-        self._start = (epoch, 0)
+        self._start, self._first = (epoch, 0), first
         thread = ThreadPoolExecutor(1, thread_name_prefix="resnet-fit-loader")
         pending: deque[Future[Batch | None]] = deque()
         delivered = False
         try:
             with self._source(epoch, first) as make:
-                for batch in range(first, min(first + AHEAD, len(self))):
+                for batch in range(first, min(first + AHEAD, self._batches)):
                     pending.append(thread.submit(make, batch))
-                for batch in range(first, len(self)):
+                for batch in range(first, self._batches):
                     started = time.perf_counter()
                     arrays = pending.popleft().result()
                     self.wait_seconds += time.perf_counter() - started
-                    if batch + AHEAD < len(self):
+                    if batch + AHEAD < self._batches:
                         pending.append(thread.submit(make, batch + AHEAD))
                     self._position = (epoch, batch + 1)
                     if arrays is not None:
@@ -110,6 +114,7 @@ class Loader:
             self._start = self._position = (epoch + 1, 0)
         finally:
             thread.shutdown(cancel_futures=True)
+            self._first = 0
 
     def _source(
         self, epoch: int, first: int
@@ -218,8 +223,8 @@ class FileLoader(Loader):
         if self.workers == 0:
             yield lambda batch: finish(batch, self._recipe.make(task(batch)))
             return
-        with Workers(min(self.workers, len(self) - first), self._recipe) as pool:
-            ahead = iter(range(first, len(self)))
+        with Workers(min(self.workers, self._batches - first), self._recipe) as pool:
+            ahead = iter(range(first, self._batches))
 
             def make(batch: int) -> Batch | None:
                 while pool.room and (following := next(ahead, None)) is not None:

@@ -1,9 +1,11 @@
 """A checkpoint: one folder that is whole or not there.
 
-model.pdparams    weights and buffers; `paddle.Model.load("<folder>/model")` opens it
-optimizer.npz     accumulators by structured names
-state.json        where the training stands
-checksums.json    SHA-256 of each of the above
+    model.pdparams    weights and buffers; `paddle.Model.load("<folder>/model")` opens it
+    optimizer.npz     accumulators by structured names
+    state.json        where the training stands
+    checksums.json    SHA-256 of each of the above
+
+Nothing in it is executed when it is read.
 """
 
 from __future__ import annotations
@@ -12,16 +14,19 @@ import hashlib
 import json
 import os
 import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
 
-from resnet_fit.errors import RunFailed
+from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import sync, write_json
-from resnet_fit.training.state import get_optimizer_state
+from resnet_fit.networks import load_weights
+from resnet_fit.training.state import get_optimizer_state, set_optimizer_state
 
 WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = (
     "model.pdparams",
@@ -31,64 +36,140 @@ WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = (
 )
 
 
-def save_checkpoint(
-    folder: Path,
-    network: nn.Layer,
-    optimizer: paddle.optimizer.Optimizer,
-    state: dict[str, Any],
-) -> None:
+def save_checkpoint(folder: Path, model: paddle.Model, state: dict[str, Any]) -> None:
     """Write a checkpoint beside ``folder`` and put it in its place.
 
-    At every moment either ``folder`` or ``folder.previous`` is whole.
+    At every moment ``folder`` or ``.<name>.previous`` beside it is whole.
 
     Raises:
         RunFailed: if it cannot be written; what stood there before stays.
     """
-    part = folder.with_name(f".{folder.name}.part")
-    previous = folder.with_name(f"{folder.name}.previous")
-    try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        paddle.save(network.state_dict(), str(part / WEIGHTS))
-        np.savez(part / OPTIMIZER, **get_optimizer_state(optimizer, network))
-        write_json(part / STATE, state)
+    with _replacing(folder) as part:
+        paddle.save(model.network.state_dict(), str(part / WEIGHTS))
+        arrays: dict[str, Any] = get_optimizer_state(model._optimizer, model.network)
+        np.savez(part / OPTIMIZER, **arrays)
+        write_json(part / STATE, state | _paddles_own(model))
         write_json(part / CHECKSUMS, {n: _sha256(part / n) for n in (WEIGHTS, OPTIMIZER, STATE)})
         for file in part.iterdir():
             sync(file)
-        shutil.rmtree(previous, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path, model: paddle.Model) -> tuple[dict[str, Any], Path]:
+    """Put a checkpoint's weights, optimizer and schedule into a prepared model.
+
+    Returns:
+        its state, and the folder it came from: the one before, where ``folder`` is damaged or a
+        save was interrupted.
+
+    Raises:
+        UserError: there is no whole checkpoint; the message says what is wrong with each.
+    """
+    problems = []
+    for candidate in (folder, _beside(folder, "previous")):
+        problem = _damage(candidate)
+        if problem is None:
+            return _load(candidate, model), candidate
+        problems.append(problem)
+    raise UserError(f"{folder}: no whole checkpoint ({'; '.join(problems)})")
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Make ``target`` the same checkpoint, without a second copy of the data where the disk can.
+
+    Raises:
+        RunFailed: if it cannot be written; what stood there before stays.
+    """
+    with _replacing(target) as part:
+        for file in source.iterdir():
+            _link_or_copy(file, part / file.name)
+    shutil.rmtree(_beside(target, "previous"), ignore_errors=True)
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of ``folder`` once it is filled."""
+    part, previous = _beside(folder, "part"), _beside(folder, "previous")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
         if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
             os.replace(folder, previous)
         os.replace(part, folder)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         raise RunFailed(
-            f"{folder}: the checkpoint could not be written ({error.strerror}); "
+            f"{folder}: the checkpoint could not be written ({error.strerror or error}); "
             "the one before it is untouched"
         ) from error
 
 
-def copy_checkpoint(source: Path, target: Path) -> None:
-    """Make ``target`` the same checkpoint, without a second copy of the data where the disk can."""
-    part = target.with_name(f".{target.name}.part")
-    previous = target.with_name(f".{target.name}.previous")
-    shutil.rmtree(part, ignore_errors=True)
-    shutil.copytree(source, part, copy_function=_link_or_copy)
-    shutil.rmtree(previous, ignore_errors=True)
-    if target.exists():
-        os.replace(target, previous)
-    os.replace(part, target)
-    shutil.rmtree(previous, ignore_errors=True)
+def _beside(folder: Path, what: str) -> Path:
+    return folder.with_name(f".{folder.name}.{what}")
 
 
-def _link_or_copy(source: str, target: str) -> None:
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    if not folder.is_dir():
+        return f"{folder.name} is not there"
+    try:
+        checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        for name in (WEIGHTS, OPTIMIZER, STATE):
+            if _sha256(folder / name) != checksums[name]:
+                return f"{folder.name}/{name} is damaged"
+    except OSError as error:
+        return f"{folder.name}/{Path(error.filename or '').name}: {error.strerror}"
+    except (ValueError, KeyError, TypeError):
+        return f"{folder.name}/{CHECKSUMS} is damaged"
+    return None
+
+
+def _load(folder: Path, model: paddle.Model) -> dict[str, Any]:
+    load_weights(model.network, folder / WEIGHTS)
+    try:
+        with np.load(folder / OPTIMIZER, allow_pickle=False) as arrays:
+            accumulators = dict(arrays)
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise UserError(f"{folder / OPTIMIZER}: cannot be read: {error}") from None
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    _set_paddles_own(model, state)
+    set_optimizer_state(model._optimizer, model.network, accumulators)
+    metrics = [m for m in model._metrics if hasattr(m, "set_state_dict")]
+    for metric, saved in zip(metrics, state["metrics"], strict=True):
+        metric.set_state_dict(saved)
+    return state
+
+
+def _paddles_own(model: paddle.Model) -> dict[str, Any]:
+    schedule, scaler = model._optimizer._learning_rate, getattr(model, "_scaler", None)
+    is_schedule = isinstance(schedule, paddle.optimizer.lr.LRScheduler)
+    return {
+        "schedule": schedule.state_dict() if is_schedule else None,
+        "scaler": _plain(scaler.state_dict()) if scaler is not None else None,
+    }
+
+
+def _set_paddles_own(model: paddle.Model, state: dict[str, Any]) -> None:
+    if state["schedule"] is not None:
+        model._optimizer._learning_rate.set_state_dict(state["schedule"])
+    if state["scaler"] is not None:
+        # Paddle makes the scaler at the first step only, too late to be loaded.
+        model._scaler = paddle.amp.GradScaler()
+        saved = state["scaler"]
+        saved["scale"] = np.array(saved["scale"], "float32")
+        model._scaler.load_state_dict(saved)
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state.items()}
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
-
-
-def read_state(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / STATE).read_text(encoding="utf-8"))
 
 
 def _sha256(file: Path) -> str:

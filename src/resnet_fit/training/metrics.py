@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import paddle
@@ -45,6 +46,12 @@ class MeanLoss(paddle.metric.Metric):
     def reset(self) -> None:
         self.total, self.count = 0.0, 0
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"total": self.total, "count": self.count}
+
+    def set_state_dict(self, state: dict[str, Any]) -> None:
+        self.total, self.count = state["total"], state["count"]
+
 
 class TopK(paddle.metric.Metric):
     """Share of samples whose class is among the ``k`` highest logits, as ``top1``, ``top5``, ...
@@ -79,6 +86,12 @@ class TopK(paddle.metric.Metric):
 
     def reset(self) -> None:
         self.right, self.count = [0.0] * len(self.k), 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"right": self.right, "count": self.count}
+
+    def set_state_dict(self, state: dict[str, Any]) -> None:
+        self.right, self.count = list(state["right"]), state["count"]
 
 
 def classification_metrics(loss: CrossEntropy, classes: int) -> list[paddle.metric.Metric]:

@@ -1,0 +1,114 @@
+"""What `fit` with all callbacks costs beside a loop written by hand, on the same engine and data.
+
+    python benchmarks/overhead.py [--quick]
+
+Both train one epoch of the same images with the same network, optimizer and schedule. ``fit`` has
+progress, history, VisualDL, metrics and a checkpoint at its end; ``loop`` has nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+from alternate import WORKER, Side, alternate, machine, report, serve
+
+BATCH = 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="3 rounds of 40 steps")
+    quick = parser.parse_args().quick
+    print(machine())
+    steps, rounds = (40, 3) if quick else (120, 7)
+    sides = {side: Side(__file__, [side, str(steps)]) for side in ("fit", "loop")}
+    seconds = alternate(sides, rounds)
+    for side, median in seconds.items():
+        print(f"resnet20 batch {BATCH} {side:5} {steps * BATCH / median:8.1f} images/s")
+    report("overhead", fit_vs_loop=seconds["fit"] / seconds["loop"])
+
+
+def worker(side: str, steps: int) -> None:
+    from resnet_fit.runtime import prepare_environment
+
+    prepare_environment()
+    serve((_fit if side == "fit" else _loop)(steps))
+
+
+def _parts(steps: int) -> tuple:
+    import paddle
+
+    from resnet_fit import CrossEntropy, resnet
+    from resnet_fit.config.schema import Momentum
+    from resnet_fit.data.augment import HorizontalFlip, Normalize, RandomCrop
+    from resnet_fit.data.loading import ArrayLoader
+    from resnet_fit.data.sources import ArrayDataset
+    from resnet_fit.engines import choose_engine, use_engine
+    from resnet_fit.training import make_optimizer
+
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (steps * BATCH, 3, 32, 32), dtype=np.uint8)
+    labels = rng.integers(0, 10, steps * BATCH)
+    dataset = ArrayDataset(images, labels, tuple("abcdefghij"))
+    operations = [RandomCrop(4), HorizontalFlip(), Normalize((0.5,) * 3, (0.25,) * 3)]
+    loader = ArrayLoader(dataset, BATCH, operations, shuffle=True)
+    network = resnet(20, 10, "cifar3")
+    use_engine(network, choose_engine("auto", "cpu"))
+    schedule = paddle.optimizer.lr.CosineAnnealingDecay(0.01, 10_000)
+    settings = Momentum(name="momentum", learning_rate=0.01, weight_decay=1e-4)
+    return loader, network, CrossEntropy(), schedule, make_optimizer(network, settings, schedule)
+
+
+def _fit(steps: int) -> Callable[[], None]:
+    import paddle
+
+    from resnet_fit import Checkpoint, History, ProgressBar, VisualDL, classification_metrics
+
+    loader, network, loss, _, optimizer = _parts(steps)
+    model = paddle.Model(network)
+    model.prepare(optimizer, loss, classification_metrics(loss, 10))
+    folder = Path(tempfile.mkdtemp())
+    number = count()
+
+    def work() -> None:
+        run = folder / str(next(number))
+        callbacks = [
+            paddle.callbacks.LRScheduler(),
+            History(run / "metrics.jsonl"),
+            VisualDL(run / "visualdl"),
+            Checkpoint(run / "checkpoints"),
+            ProgressBar(),
+        ]
+        model.fit(loader, epochs=1, verbose=0, callbacks=callbacks)
+
+    return work
+
+
+def _loop(steps: int) -> Callable[[], None]:
+    import paddle
+
+    loader, network, loss, schedule, optimizer = _parts(steps)
+
+    def work() -> None:
+        network.train()
+        for images, labels in loader:
+            value = loss(network(paddle.to_tensor(images)), paddle.to_tensor(labels))
+            value.backward()
+            optimizer.step()
+            optimizer.clear_grad()
+            schedule.step()
+
+    return work
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [WORKER]:
+        worker(sys.argv[2], int(sys.argv[3]))
+    else:
+        main()

@@ -1,0 +1,63 @@
+"""Ctrl-C and SIGTERM: finish the step, save, stop."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Any
+
+import paddle
+
+from resnet_fit.callbacks.checkpoint import Checkpoint
+from resnet_fit.errors import Interrupted
+
+
+class Interruption(paddle.callbacks.Callback):
+    """Lets a training end between two steps, with a checkpoint, when it is asked to.
+
+    The first signal waits for the step, or the evaluation, that runs; the second ends at once.
+    To be listed after the checkpoint.
+
+    Raises:
+        Interrupted: once the checkpoint is saved.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self._received = 0
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._received = 0
+        if threading.current_thread() is threading.main_thread():  # others may not handle signals
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._receive)
+
+    def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        if self._received and self.checkpoint.is_whole_step:
+            self.checkpoint.save()
+            raise Interrupted(self._received, self.checkpoint.folder.parent)
+
+    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
+        if self._received:
+            raise Interrupted(self._received, self.checkpoint.folder.parent)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the signals back to whom they belonged."""
+        while self._handlers:
+            signal.signal(*self._handlers.popitem())
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._received:
+            self.close()
+            os.kill(os.getpid(), number)
+            return
+        self._received = number
+        print("resnet-fit: stops after this step and saves; again: at once", file=sys.stderr)

@@ -1,0 +1,117 @@
+"""From a config to a `paddle.Model` that is ready to be fitted."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from resnet_fit.config import Config
+from resnet_fit.engines import choose_engine
+from resnet_fit.networks import check_image_size, count_macs, count_parameters, resnet
+from resnet_fit.runtime import choose_device
+from resnet_fit.training import schedules
+from resnet_fit.training.loaders import Loaders, make_loaders
+from resnet_fit.training.losses import CrossEntropy
+from resnet_fit.training.metrics import classification_metrics
+from resnet_fit.training.mixed_precision import check_amp, use_amp
+from resnet_fit.training.optimizers import make_optimizer
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A config brought to life: its data, its model, and where that computes.
+
+    ``facts`` are numbers of the network and the data for the run's summary.
+    """
+
+    config: Config
+    device: str
+    engine: str
+    loaders: Loaders
+    model: paddle.Model
+    facts: dict[str, Any]
+
+
+def set_up(config: Config) -> Experiment:
+    """Check a config against device and data, and build all of it. Writes nothing.
+
+    Raises:
+        UserError: for what does not fit together.
+    """
+    device = choose_device(config.training.device)
+    engine = choose_engine(config.training.engine, device)
+    check_amp(config.training.amp, device, engine)
+    seed_everything(config.training.seed)
+    loaders = make_loaders(config)
+    network = make_network(config, loaders)
+    channels, height, _ = loaders.image_shape
+    facts = {
+        "parameters": count_parameters(network),
+        "macs": count_macs(network, height, channels),
+        "classes": len(loaders.classes),
+        "train_images": loaders.train.count,
+        "eval_images": loaders.evaluation.count,
+    }
+    model = prepare(config, network, loaders, engine)
+    return Experiment(config, device, engine, loaders, model, facts)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that building and training a network may draw from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    paddle.seed(seed)
+
+
+def make_network(config: Config, loaders: Loaders) -> nn.Layer:
+    """The network of a config, for the images and classes of its data."""
+    options = config.model.model_dump(exclude={"name"})
+    channels, height, width = loaders.image_shape
+    check_image_size(config.model.stem, min(height, width))
+    return resnet(num_classes=len(loaders.classes), in_channels=channels, **options)
+
+
+def prepare(
+    config: Config, network: nn.Layer, loaders: Loaders, engine: str = "framework"
+) -> paddle.Model:
+    """A `paddle.Model` with the optimizer, schedule, loss and metrics of a config."""
+    rate, steps = full_rate(config), len(loaders.train)
+    schedule = schedules.per_step(make_schedule(config), rate, steps)
+    optimizer = make_optimizer(network, config.optimizer, schedule, config.training.clip_norm)
+    loss = CrossEntropy(config.training.label_smoothing)
+    metrics = classification_metrics(loss, len(loaders.classes))
+    amp_configs = use_amp(config.training.amp, network, engine)
+    model = paddle.Model(network)
+    model.prepare(optimizer, averaged(loss, config.training.accumulate), metrics, amp_configs)
+    return model
+
+
+def averaged(loss: CrossEntropy, batches: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss for gradients accumulated over ``batches``, which Paddle adds up as they come."""
+    if batches == 1:
+        return loss
+    return lambda logits, labels: loss(logits, labels) / batches
+
+
+def full_rate(config: Config) -> float:
+    """The learning rate for the batch size in use (Goyal et al. 2017: proportional to it)."""
+    optimizer = config.optimizer
+    if optimizer.reference_batch_size is None:
+        return optimizer.learning_rate
+    batch = config.data.batch_size * config.training.accumulate
+    return optimizer.learning_rate * batch / optimizer.reference_batch_size
+
+
+def make_schedule(config: Config) -> schedules.Schedule:
+    """The schedule of a config, over its epochs."""
+    options = config.schedule.model_dump(exclude={"name", "warmup_epochs", "warmup_start"})
+    if config.schedule.name in ("cosine", "one_cycle"):
+        options["epochs"] = config.training.epochs
+    then = getattr(schedules, config.schedule.name)(**options)
+    return schedules.warm_up(config.schedule.warmup_epochs, config.schedule.warmup_start, then)

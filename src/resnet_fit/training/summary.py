@@ -1,0 +1,36 @@
+"""What is left of a run in one file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resnet_fit.callbacks.history import Row, best_row
+from resnet_fit.training.experiment import Experiment
+
+
+def summarize(
+    experiment: Experiment,
+    rows: list[Row],
+    environment: dict[str, Any],
+    test: dict[str, float] | None,
+) -> dict[str, Any]:
+    """The content of ``summary.json``: metrics best and last, cost, and what ran on what.
+
+    ``judged_on`` says what the epochs' evaluations, and so ``best``, were made on.
+    """
+    config = experiment.config
+    images = experiment.facts["train_images"] * len(rows)
+    trained = sum(row["train_seconds"] for row in rows)
+    held_out = test is not None or config.data.name == "folder"
+    return {
+        "last": rows[-1],
+        "best": best_row(rows, config.checkpoint.monitor, config.checkpoint.mode),
+        "judged_on": "validation" if held_out else "test",
+        "test": test,
+        "epochs": len(rows),
+        "seconds": rows[-1]["seconds"],
+        "images_per_second": round(images / trained, 1),
+        **experiment.facts,
+        "environment": environment,
+        "config": config.model_dump(),
+    }

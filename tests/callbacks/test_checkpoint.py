@@ -1,0 +1,243 @@
+"""Checkpoints: ``last`` and ``best`` are what they say, and whole whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import paddle
+import pytest
+from paddle.metric import Metric
+from softmax import EVAL, TRAIN, make_model
+
+from resnet_fit.callbacks import Checkpoint
+from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.networks.weights import read_weights
+from resnet_fit.training.checkpoints import load_checkpoint
+
+NAN = float("nan")
+
+
+class Scripted(Metric):
+    """A metric whose evaluations are known beforehand."""
+
+    def __init__(self, evaluations, name="top1"):
+        super().__init__()
+        self._name, self._evaluations = name, iter(evaluations)
+        self._value = 0.0
+
+    def name(self):
+        return self._name
+
+    def reset(self):
+        pass
+
+    def update(self, *_):
+        return self._value
+
+    def accumulate(self):
+        return self._value
+
+
+class Script(paddle.callbacks.Callback):
+    """Turns the scripted metric to its next value, and notes the weights at each epoch's end."""
+
+    def __init__(self, metric):
+        super().__init__()
+        self.metric, self.weights = metric, []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.weights.append(self.model.network.weight.numpy().copy())
+
+    def on_eval_begin(self, logs=None):
+        self.metric._value = next(self.metric._evaluations)
+
+
+def fit(folder, evaluations, name="top1", mode="max", **options):
+    """Train one epoch per value; returns the weights after each."""
+    metric = Scripted(evaluations, name)
+    script = Script(metric)
+    checkpoint = Checkpoint(folder, name, mode)
+    make_model([metric]).fit(
+        TRAIN, EVAL, epochs=len(evaluations), verbose=0, callbacks=[script, checkpoint], **options
+    )
+    return script.weights
+
+
+def saved(folder):
+    return read_weights(folder / "model.pdparams")["weight"]
+
+
+def state(folder):
+    return json.loads((folder / "state.json").read_text())
+
+
+SERIES = {
+    "rises": ("max", [0.1, 0.2, 0.3], 3),
+    "falls": ("max", [0.3, 0.2, 0.1], 1),
+    "best in the middle": ("max", [0.1, 0.5, 0.2, 0.4], 2),
+    "the first of equals": ("max", [0.1, 0.4, 0.4], 2),
+    "zero counts": ("max", [0.0, 0.0], 1),
+    "lowest is best": ("min", [2.0, 0.5, 1.0], 2),
+    "negative": ("min", [-1.0, -2.0, -1.5], 2),
+    "no number at first": ("max", [NAN, 0.1, NAN], 2),
+}
+
+
+@pytest.mark.parametrize("series", SERIES)
+def test_best_is_of_the_best_evaluation_and_last_of_the_last(series, tmp_path):
+    mode, values, best = SERIES[series]
+    weights = fit(tmp_path, values, mode=mode)
+    assert np.array_equal(saved(tmp_path / "best"), weights[best - 1])
+    assert np.array_equal(saved(tmp_path / "last"), weights[-1])
+    assert state(tmp_path / "best")["clock"]["epoch"] == best
+    assert state(tmp_path / "last")["clock"]["epoch"] == len(values)
+    assert state(tmp_path / "last")["checkpoint"]["best"] == values[best - 1]
+
+
+def test_no_best_without_a_number(tmp_path):
+    fit(tmp_path, [NAN, NAN])
+    assert (tmp_path / "last").is_dir()
+    assert not (tmp_path / "best").exists()
+
+
+def test_a_second_fit_keeps_the_best_of_the_first(tmp_path):
+    metric = Scripted([0.5, 0.3, 0.4])
+    callbacks = [Script(metric), Checkpoint(tmp_path)]
+    model = make_model([metric])
+    model.fit(TRAIN, EVAL, epochs=2, verbose=0, callbacks=callbacks)
+    model.fit(TRAIN, EVAL, epochs=1, verbose=0, callbacks=callbacks)
+    assert state(tmp_path / "best")["clock"]["epoch"] == 1
+    assert state(tmp_path / "last")["clock"]["epoch"] == 3
+
+
+def test_an_evaluation_of_its_own_saves_nothing(tmp_path):
+    model = make_model([Scripted([])])
+    model.evaluate(EVAL, verbose=0, callbacks=[Checkpoint(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_last_without_evaluation(tmp_path, epochs):
+    model = make_model()
+    checkpoint = Checkpoint(tmp_path, "loss", "min")
+    model.fit(TRAIN, epochs=epochs, verbose=0, callbacks=[checkpoint])
+    assert np.array_equal(saved(tmp_path / "last"), model.network.weight.numpy())
+    assert state(tmp_path / "last")["clock"]["epoch"] == epochs
+    assert not (tmp_path / "best").exists()
+
+
+def test_any_models_metrics_by_their_own_names(tmp_path):
+    model = make_model([paddle.metric.Accuracy()])
+    model.fit(TRAIN, EVAL, epochs=1, verbose=0, callbacks=[Checkpoint(tmp_path, "acc")])
+    assert 0 < state(tmp_path / "best")["checkpoint"]["best"] < 1
+
+
+def test_a_monitor_that_does_not_exist_is_refused_at_once(tmp_path):
+    with pytest.raises(UserError, match=r"no metric 'top5'.*has: loss, top1, top3"):
+        make_model().fit(TRAIN, EVAL, verbose=0, callbacks=[Checkpoint(tmp_path, "top5")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_within_an_epoch_as_often_as_asked(tmp_path):
+    class Count(Checkpoint):
+        steps = []
+
+        def save(self):
+            self.steps.append(self.clock.step)
+            super().save()
+
+    make_model().fit(
+        TRAIN, EVAL, epochs=2, verbose=0, callbacks=[Count(tmp_path, every_minutes=1e-9)]
+    )
+    assert Count.steps == [1, 2, 3, 3, 4, 5, 6, 6]
+
+
+def test_paddle_opens_it_and_a_new_model_goes_on_from_it(tmp_path):
+    model = make_model()
+    model.fit(TRAIN, EVAL, epochs=1, verbose=0, callbacks=[Checkpoint(tmp_path)])
+    opened = make_model()
+    opened.load(str(tmp_path / "last" / "model"))
+    assert np.array_equal(opened.network.weight.numpy(), model.network.weight.numpy())
+
+    resumed = make_model()
+    found, folder = load_checkpoint(tmp_path / "last", resumed)
+    assert folder == tmp_path / "last"
+    assert found["clock"]["step"] == 3
+    for each in (model, resumed):
+        each.fit(TRAIN, EVAL, epochs=1, verbose=0)
+    assert np.array_equal(resumed.network.weight.numpy(), model.network.weight.numpy())
+
+
+def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+def fail_at(monkeypatch, function, call):
+    """Let the so-many-th call of ``module.function`` fail as on a full disk."""
+    module, _, name = function.rpartition(".")
+    place = {"os": os, "paddle": paddle, "numpy": np}[module]
+    real, count = getattr(place, name), [0]
+
+    def counted(*arguments, **options):
+        count[0] += 1
+        return full() if count[0] == call else real(*arguments, **options)
+
+    monkeypatch.setattr(place, name, counted)
+    return count
+
+
+INTERRUPTIONS = [
+    ("paddle.save", 1),
+    ("numpy.savez", 1),
+    ("os.fsync", 1),
+    ("os.fsync", 6),
+    *(("os.replace", call) for call in (1, 2, 3, 4)),
+    *(("os.link", call) for call in (1, 4)),
+]
+
+
+@pytest.mark.parametrize(("function", "call"), INTERRUPTIONS)
+def test_a_save_that_fails_leaves_what_was_there(tmp_path, monkeypatch, function, call):
+    metric = Scripted([0.1, 0.2])
+    script, checkpoint = Script(metric), Checkpoint(tmp_path)
+    model = make_model([metric])
+    model.fit(TRAIN, EVAL, epochs=1, verbose=0, callbacks=[script, checkpoint])
+    with monkeypatch.context() as patch:
+        count = fail_at(patch, function, call)
+        try:
+            model.fit(TRAIN, EVAL, epochs=1, verbose=0, callbacks=[script, checkpoint])
+            failed = False
+        except RunFailed as error:
+            failed = True
+            message = str(error)
+    assert count[0] >= call, "the failure was never reached"
+    assert failed == (function != "os.link"), "where links cannot be made, files are copied"
+    expected = script.weights[0] if failed else script.weights[1]
+    for name in ("last", "best"):
+        resumed = make_model([metric])
+        load_checkpoint(tmp_path / name, resumed)
+        assert np.array_equal(resumed.network.weight.numpy(), expected), name
+    if failed:
+        assert str(tmp_path / "last") in message
+        assert "No space left on device" in message
+        assert "\n" not in message
+
+    checkpoint.save()
+    assert np.array_equal(saved(tmp_path / "last"), model.network.weight.numpy())
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_best_that_cannot_be_copied_leaves_the_one_before(tmp_path, monkeypatch):
+    metric = Scripted([0.1, 0.2])
+    script, checkpoint = Script(metric), Checkpoint(tmp_path)
+    model = make_model([metric])
+    model.fit(TRAIN, EVAL, epochs=1, verbose=0, callbacks=[script, checkpoint])
+    monkeypatch.setattr("os.link", full)
+    monkeypatch.setattr("shutil.copy2", full)
+    with pytest.raises(RunFailed, match=r"best: .*No space left"):
+        model.fit(TRAIN, EVAL, epochs=1, verbose=0, callbacks=[script, checkpoint])
+    assert np.array_equal(saved(tmp_path / "best"), script.weights[0])
+    assert np.array_equal(saved(tmp_path / "last"), script.weights[1])
+    assert not list(tmp_path.glob(".*.part"))

@@ -1,0 +1,120 @@
+"""The examples, run by the command that each opens with."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from conftest import REPOSITORY
+
+import resnet_fit
+from resnet_fit.networks import read_weights, resnet
+
+EXAMPLES = REPOSITORY / "examples"
+REFERENCES = REPOSITORY / "tests/networks/references"
+
+
+# Nothing answers at this address: an example that wants the network fails.
+NOWHERE = "http://127.0.0.1:9"
+
+
+def run(example: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run an example from another folder, offline, with the copy of the library under test."""
+    settings = {
+        "PYTHONPATH": str(Path(resnet_fit.__file__).parents[1]),
+        "http_proxy": NOWHERE,
+        "https_proxy": NOWHERE,
+    }
+    return subprocess.run(
+        [sys.executable, EXAMPLES / example, *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | settings,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize("example", sorted(p.name for p in EXAMPLES.glob("*.py")))
+def test_opens_with_what_it_shows_and_its_command(example):
+    first, empty, command, *_ = (EXAMPLES / example).read_text().splitlines()
+    assert first.startswith('"""')
+    assert first.endswith(".")
+    assert empty == ""
+    assert re.fullmatch(rf"    python examples/{example}( \S+)*", command)
+
+
+def test_own_dataset(tmp_path):
+    done = run("own_dataset.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch") == 3
+    (share,) = re.findall(r"held out: ([\d.]+)% of 130 tiles", done.stdout)
+    assert float(share) >= 85  # one class for all would be 50 %
+    assert not list(tmp_path.iterdir())
+
+
+def test_own_dataset_is_ten_lines():
+    source = (EXAMPLES / "own_dataset.py").read_text()
+    body = source.partition("def main() -> None:\n")[2].partition("\n\n\n")[0]
+    assert len(body.split("\n\n")[-1].splitlines()) == 10
+
+
+def test_paddle_model(tmp_path):
+    done = run("paddle_model.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    losses = [float(x) for x in re.findall(r"train loss ([\d.]+)", done.stdout)]
+    assert len(losses) == 2
+    assert losses[1] < losses[0] < np.log(1000)
+    assert "written: checkpoints, metrics.jsonl, visualdl" in done.stdout
+    ((again, before),) = re.findall(r"again: top1 (\S+), in training (\S+)", done.stdout)
+    assert again == before
+
+
+def test_convert_torchvision_weights(tmp_path):
+    done = run("convert_weights.py", REFERENCES / "narrow.pth", "out.pdparams", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "62 tensors" in done.stdout
+    assert "BasicBlock x [1, 1, 1, 1], stem imagenet, 5 classes" in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["out.pdparams"]
+    converted = resnet([1, 1, 1, 1], num_classes=5, width=2)
+    paddle.Model(converted).load(str(tmp_path / "out"))
+    original = read_weights(REFERENCES / "narrow.pth")
+    assert set(converted.state_dict()) == set(original)
+    for name, value in converted.state_dict().items():
+        assert np.array_equal(value.numpy(), original[name]), name
+
+
+def test_convert_paddle_vision_weights(tmp_path):
+    theirs = paddle.vision.models.resnet50(num_classes=3)
+    paddle.save(theirs.state_dict(), str(tmp_path / "theirs.pdparams"))
+    done = run("convert_weights.py", "theirs.pdparams", "ours.pdparams", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "BottleneckBlock x [3, 4, 6, 3], stem imagenet, 3 classes" in done.stdout
+    ours = resnet(50, num_classes=3, weights=tmp_path / "ours.pdparams").state_dict()
+    for name, value in theirs.state_dict().items():
+        assert np.array_equal(ours[name].numpy(), value.numpy()), name
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "word"),
+    [
+        ("narrow.pht", "out.pdparams", "Did you mean 'narrow.pth'?"),
+        ("tensors.pth", "out.pdparams", "not the weights of a ResNet"),
+        ("make_torchvision.py", "out.pdparams", "is no weights file"),
+        ("narrow.pth", "resnet18.v1.pdparams", "no other dot"),
+        ("narrow.pth", "out.pth", "expected NAME.pdparams"),
+    ],
+)
+def test_convert_refuses_in_one_line(source, target, word, tmp_path):
+    done = run("convert_weights.py", REFERENCES / source, target, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert word in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.iterdir())
