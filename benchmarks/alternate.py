@@ -58,7 +58,9 @@ class Side:
         for line in self._process.stdout:
             if line.startswith("seconds "):
                 return float(line.split()[1])
-        raise SystemExit(f"{' '.join(self.arguments)}: the process died (exit {self._process.wait()})")
+        raise SystemExit(
+            f"{' '.join(self.arguments)}: the process died (exit {self._process.wait()})"
+        )
 
     def close(self) -> None:
         self._process.kill()
@@ -93,7 +95,9 @@ def machine() -> str:
     """A line that says where the numbers come from."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            processor = next(x for x in lines if x.startswith("model name")).partition(":")[2].strip()
+            processor = (
+                next(x for x in lines if x.startswith("model name")).partition(":")[2].strip()
+            )
     except (OSError, StopIteration):
         processor = platform.processor()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import numpy as np
 from alternate import WORKER, Side, alternate, machine, report, serve
 
-ONE_CORE = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 IMAGES = {"ours": 12_800, "paddle": 1_000}  # in one piece of work
 BATCH = 128
@@ -68,9 +68,8 @@ def _ours(pipeline: str, images: np.ndarray) -> Callable[[], None]:
 
 
 def _paddle(pipeline: str, images: np.ndarray) -> Callable[[], None]:
-    from PIL import Image
-
     import paddle.vision.transforms as T
+    from PIL import Image
 
     lists = {
         "standard": [T.RandomCrop(32, padding=4), T.RandomHorizontalFlip()],

@@ -35,7 +35,8 @@ def main() -> None:
     print(machine())
     ratios: dict[str, float] = {}
     for name in parser.parse_args().networks:
-        batch = NETWORKS[name][3 if quick else 2]
+        _, _, full_batch, quick_batch = NETWORKS[name]
+        batch = quick_batch if quick else full_batch
         names = ["ours", "ours_bf16", "paddle"]
         if importlib.util.find_spec("torch"):
             names += ["torch", "torch_bf16"]

@@ -1,4 +1,4 @@
-"""The same networks in PyTorch, for comparison: shapes and arithmetic as in `resnet_fit.networks`."""
+"""The same networks in PyTorch, for comparison."""
 
 from __future__ import annotations
 

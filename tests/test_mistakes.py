@@ -230,7 +230,7 @@ def cifar_files(labels: int = 10) -> dict[str, dict[bytes, Any]]:
     """CIFAR-10 with ten images to a file, its labels going round ``labels`` classes."""
     images = {b"data": np.zeros((10, 3072), np.uint8), b"labels": [i % labels for i in range(10)]}
     names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-    return {name: images for name in names} | {"batches.meta": {b"label_names": LABELS}}
+    return dict.fromkeys(names, images) | {"batches.meta": {b"label_names": LABELS}}
 
 
 def archive(files: Mapping[str, object]) -> bytes:

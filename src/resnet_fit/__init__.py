@@ -30,7 +30,27 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
+__all__ = [
+    "Checkpoint",
+    "Config",
+    "CrossEntropy",
+    "History",
+    "MeanLoss",
+    "ProgressBar",
+    "RunFailed",
+    "TopK",
+    "UserError",
+    "VisualDL",
+    "classification_metrics",
+    "dump_config",
+    "fit",
+    "load_config",
+    "load_weights",
+    "parse_config",
+    "plain",
+    "resnet",
+    "resume",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from typing import ClassVar
 
 import numpy as np
 import paddle
@@ -142,7 +143,7 @@ def test_a_monitor_that_does_not_exist_is_refused_at_once(tmp_path):
 
 def test_within_an_epoch_as_often_as_asked(tmp_path):
     class Count(Checkpoint):
-        steps = []
+        steps: ClassVar[list[int]] = []
 
         def save(self):
             self.steps.append(self.clock.step)

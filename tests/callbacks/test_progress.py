@@ -75,7 +75,8 @@ def test_one_plain_line_per_epoch_where_there_is_no_terminal(time, capsys):
 def test_one_plain_line_per_epoch_without_evaluation(time, capsys):
     fit(time, ProgressBar(), evaluation=None)
     lines = plain_lines(capsys.readouterr().out)
-    assert [line.partition("  train")[0] for line in lines] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    begins = [line.partition("  train")[0] for line in lines]
+    assert begins == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
     assert not any("eval" in line for line in lines)
 
 

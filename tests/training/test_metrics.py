@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import paddle
 import pytest
@@ -17,7 +19,7 @@ UNEVEN = [0, 16, 32, 48, 50]
 
 
 def feed(metric, labels=LABELS):
-    for start, end in zip(UNEVEN, UNEVEN[1:]):
+    for start, end in pairwise(UNEVEN):
         logits, given = paddle.to_tensor(LOGITS[start:end]), paddle.to_tensor(labels[start:end])
         metric.update(metric.compute(logits, given).numpy())
     return metric.accumulate()
@@ -64,7 +66,7 @@ def test_top_k_says_something_for_any_number_of_classes(classes, names):
 
 def test_paddle_model_reports_the_mean_where_it_had_the_last_batch():
     images, labels = RNG.normal(size=(50, 3)).astype("float32"), LABELS
-    batches = [[images[a:b], labels[a:b]] for a, b in zip(UNEVEN, UNEVEN[1:])]
+    batches = [[images[a:b], labels[a:b]] for a, b in pairwise(UNEVEN)]
     network = paddle.nn.Linear(3, 7)
     loss = CrossEntropy()
     model = paddle.Model(network)

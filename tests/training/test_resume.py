@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import TINY
 from visualdl import LogReader
 
 from resnet_fit import fit, parse_config, resume
@@ -20,6 +22,7 @@ from resnet_fit.callbacks import Checkpoint
 from resnet_fit.config.document import dump
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.networks.weights import read_weights
+from resnet_fit.training.checkpoints import CHECKSUMS, OPTIMIZER, STATE, WEIGHTS
 
 TIMES = ("images_per_second", "train_seconds", "eval_seconds", "seconds")
 COMMAND = [sys.executable, "-c", "import sys; from resnet_fit.cli import main; sys.exit(main())"]
@@ -68,7 +71,8 @@ def assert_equal_runs(folder, other):
         for name in ours:
             assert np.array_equal(ours[name], theirs[name]), (which, name)
         ours, theirs = (
-            dict(np.load(Path(f) / "checkpoints" / which / "optimizer.npz")) for f in (folder, other)
+            dict(np.load(Path(f) / "checkpoints" / which / "optimizer.npz"))
+            for f in (folder, other)
         )
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[k], theirs[k]) for k in ours)
@@ -125,11 +129,16 @@ def test_settings_may_not_change(tiny, tmp_path):
         resume(tmp_path)
 
 
-@pytest.mark.parametrize("file", ["model.pdparams", "optimizer.npz", "state.json", "checksums.json"])
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return fit(parse_config(TINY), tmp_path_factory.mktemp("runs"), "whole").folder
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, OPTIMIZER, STATE, CHECKSUMS])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(tiny, tmp_path, capsys, file, damage):
-    config = parse_config(tiny)
-    folder = fit(config, tmp_path, "damaged").folder
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(finished, tmp_path, capsys, file, damage):
+    folder = tmp_path / "damaged"
+    shutil.copytree(finished, folder)
     target = folder / "checkpoints" / "last" / file
     content = bytearray(target.read_bytes())
     os.unlink(target)
@@ -138,27 +147,27 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tiny, tmp_path, capsys
         target.write_bytes(content if damage == "flipped" else content[: len(content) // 2])
     resume(folder)
     assert ".last.previous" in capsys.readouterr().out
-    assert_equal_runs(folder, fit(config, tmp_path, "whole").folder)
+    assert_equal_runs(folder, finished)
 
 
-def test_no_whole_checkpoint_is_an_error_that_says_so(tiny, tmp_path):
-    folder = fit(parse_config(tiny), tmp_path, "lost").folder
+def test_no_whole_checkpoint_is_an_error_that_says_so(finished, tmp_path):
+    folder = tmp_path / "lost"
+    shutil.copytree(finished, folder)
     for name in ("last", ".last.previous"):
-        (folder / "checkpoints" / name / "state.json").unlink()
+        (folder / "checkpoints" / name / STATE).unlink()
     with pytest.raises(UserError, match=r"no whole checkpoint.*state\.json"):
         resume(folder)
 
 
 def test_an_infinite_loss_stops_the_run_and_keeps_the_last_checkpoint(tiny, tmp_path):
-    tiny["optimizer"] = {"name": "sgd", "learning_rate": 1e38}
+    tiny["optimizer"] = {"name": "sgd", "learning_rate": 1e39}
     tiny["schedule"] = {"name": "multi_step", "at_epochs": [1], "factor": 0.5}
     with pytest.raises(RunFailed, match=r"the loss became (nan|inf) in epoch 1 at step \d+, at a"):
         fit(parse_config(tiny), tmp_path, "diverges")
     assert not (tmp_path / "diverges" / "checkpoints").exists()
 
 
-def start(config_file, output, name, *extra):
-    arguments = ["--config", config_file, "--output", output, "--name", name, *extra]
+def start(*arguments):
     return subprocess.Popen(
         [*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -176,7 +185,7 @@ def wait_for(condition, process, seconds=60):
 def test_a_signal_saves_and_says_how_to_go_on(tiny, tmp_path, write_yaml, number):
     tiny["training"]["epochs"] = 100
     tiny["schedule"] = {"name": "constant"}
-    process = start(write_yaml(tiny), tmp_path, "run")
+    process = start("--config", write_yaml(tiny), "--output", tmp_path, "--name", "run")
     wait_for((tmp_path / "run" / "checkpoints" / "last").exists, process)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
@@ -191,7 +200,7 @@ def test_a_signal_saves_and_says_how_to_go_on(tiny, tmp_path, write_yaml, number
 
 def test_two_processes_in_one_folder(tiny, tmp_path, write_yaml):
     tiny["training"]["epochs"] = 100
-    process = start(write_yaml(tiny), tmp_path, "run")
+    process = start("--config", write_yaml(tiny), "--output", tmp_path, "--name", "run")
     wait_for((tmp_path / "run" / "checkpoints" / "last").exists, process)
     try:
         with pytest.raises(UserError, match="another process"):
@@ -212,26 +221,15 @@ def test_killed_ten_times(tiny, tmp_path, optimizer):
     file.write_text(dump(tiny))
     whole = fit(parse_config(tiny), tmp_path, "whole").folder
     rng = random.Random(optimizer)
-    process, kills = start(file, tmp_path, "killed"), 0
-    while True:
-        last = tmp_path / "killed" / "checkpoints" / "last"
-        wait_for(lambda: last.exists() or process.poll() is not None, process)
-        try:
-            process.wait(timeout=3 + rng.random() * 2)
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            kills += 1
-        process = subprocess.Popen(
-            [*COMMAND, "--resume", str(tmp_path / "killed")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        if kills == 10:
-            break
+    killed = tmp_path / "killed"
+    process = start("--config", file, "--output", tmp_path, "--name", "killed")
+    wait_for((killed / "checkpoints" / "last").exists, process)
+    for _ in range(10):
+        with pytest.raises(subprocess.TimeoutExpired):  # still at it
+            process.wait(timeout=rng.uniform(2, 4))
+        process.kill()
+        process.communicate()
+        process = start("--resume", killed)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    assert kills == 10
-    assert_equal_runs(tmp_path / "killed", whole)
+    assert_equal_runs(killed, whole)

@@ -13,7 +13,6 @@ from resnet_fit.callbacks import Checkpoint
 from resnet_fit.errors import UserError
 from resnet_fit.networks import load_weights
 from resnet_fit.runtime import has_bfloat16
-from resnet_fit.training.loaders import make_loaders
 from resnet_fit.training.experiment import (
     full_rate,
     make_network,
@@ -21,6 +20,7 @@ from resnet_fit.training.experiment import (
     prepare,
     seed_everything,
 )
+from resnet_fit.training.loaders import make_loaders
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,8 @@ def test_equals_a_loop_written_by_hand(finished, tiny):
     scheduler = paddle.optimizer.lr.LambdaDecay(0.1, lambda step: schedule(step / steps))
     optimizer = paddle.optimizer.Momentum(scheduler, 0.9, network.parameters())
     criterion = paddle.nn.CrossEntropyLoss(reduction="none")
-    for row in (json.loads(line) for line in open(finished.folder / "metrics.jsonl")):
+    for line in (finished.folder / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
         network.train()
         losses, right = [], 0
         for images, labels in loaders.train:
@@ -175,7 +176,7 @@ def test_monitor_must_exist_before_the_first_epoch(tmp_path):
     optimizer = paddle.optimizer.SGD(parameters=model.parameters())
     model.prepare(optimizer, paddle.nn.CrossEntropyLoss())
     batch = [np.zeros((4, 2), "float32"), np.zeros(4, "int64")]
-    with pytest.raises(UserError, match="no metric 'top1'.*This model has: loss"):
+    with pytest.raises(UserError, match=r"no metric 'top1'.*This model has: loss"):
         model.fit([batch], verbose=0, callbacks=[Checkpoint(tmp_path, "top1")])
     assert not list(tmp_path.iterdir())
 

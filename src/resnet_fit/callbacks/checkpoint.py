@@ -77,9 +77,8 @@ class Checkpoint(paddle.callbacks.Callback):
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         self.clock.count(step, logs["batch_size"] if logs else 0)
-        if self.every_minutes is not None and self.is_whole_step:
-            if time.monotonic() - self._saved_at >= 60 * self.every_minutes:
-                self.save()
+        if self._is_due and self.is_whole_step:
+            self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.clock.end_epoch()
@@ -105,6 +104,11 @@ class Checkpoint(paddle.callbacks.Callback):
         if self._unsaved:
             self.save()
         self.clock.end()
+
+    @property
+    def _is_due(self) -> bool:
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return self.every_minutes is not None and minutes >= self.every_minutes
 
     @property
     def is_whole_step(self) -> bool:

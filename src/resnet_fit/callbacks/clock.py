@@ -59,7 +59,7 @@ class Clock:
         self.epoch_seconds = 0.0
 
     def count(self, step: int, images: int) -> None:
-        """A step is done, `fit`'s number ``step``; its time is what went by since the one before."""
+        """A step is done, `fit`'s number ``step``, and took what went by since the one before."""
         if not self._is_news("step", self.epoch, step):
             return
         now = time.perf_counter()

@@ -39,8 +39,8 @@ class NaNGuard(paddle.callbacks.Callback):
         if not math.isfinite(loss):
             raise RunFailed(
                 f"the loss became {loss} in epoch {self.clock.epoch} at step {self.clock.step}, at "
-                f"a learning rate of {self._rate:g}; the last checkpoint is from before that. Try a "
-                "lower optimizer.learning_rate, warm-up, or training.clip_norm"
+                f"a learning rate of {self._rate:g}; the last checkpoint is from before that. Try "
+                "a lower optimizer.learning_rate, a warm-up, or training.clip_norm"
             )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

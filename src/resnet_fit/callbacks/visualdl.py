@@ -69,8 +69,6 @@ class VisualDL(paddle.callbacks.Callback):
             self._writer.add_hparams(_plain(self.hyperparameters), names)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if not self.clock.within_epoch:
-            self._window = _Window()
         self.clock.begin_epoch(epoch)
 
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
@@ -86,6 +84,7 @@ class VisualDL(paddle.callbacks.Callback):
         clock.end_epoch()
         if clock.epoch_images > self._window.images:
             self._add_window(logs)
+        self._window = _Window()
         trained = {f"train_{k}": v for k, v in read.metrics(self, logs).items()}
         seconds = {"train_seconds": clock.epoch_seconds}
         self._add("epoch", trained | seconds | {"images_per_second": clock.images_per_second})

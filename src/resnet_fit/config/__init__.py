@@ -101,7 +101,8 @@ def _validate(document: Document) -> Config:
     except ValidationError as error:
         problems = problems_of(error, Config)
     wants_text = [p.path for p in problems if p.wants_text]
-    if any([document.take_as_text(path) for path in wants_text]):
+    taken = [document.take_as_text(path) for path in wants_text]
+    if any(taken):
         return _validate(document)
     raise_problems(problems, document)
     raise AssertionError("a failed validation names its problems")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from resnet_fit.config.problems import Problem
-from resnet_fit.config.schema import Config, MultiStep, OneCycle, Step
+from resnet_fit.config.schema import Config, MultiStep, OneCycle
 from resnet_fit.errors import UserError
 from resnet_fit.networks.depth import resolve_depth
 

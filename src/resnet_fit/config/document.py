@@ -135,7 +135,13 @@ def _parse(file: FilePath) -> Document:
     except RecursionError:
         raise UserError(f"{file}: not valid YAML: nested too deeply") from None
     if not isinstance(root, yaml.MappingNode):
-        what = "nothing" if root is None else "a list" if root.id == "sequence" else "one value"
+        what = (
+            "nothing"
+            if root is None
+            else "a list"
+            if isinstance(root, yaml.SequenceNode)
+            else "one value"
+        )
         raise UserError(f"{file}: expected sections such as 'model:' and 'data:', received {what}")
     builder = _Builder(str(file))
     return Document(builder.build(root, ()), builder.places)
@@ -169,11 +175,12 @@ class _Builder:
             key = self.scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str):
                 raise UserError(f"{self.at(key_node)}: expected a name as key, received {key!r}")
-            dotted = ".".join(map(str, (*path, key)))
+            child = (*path, key)
             if key in result:
+                dotted = ".".join(map(str, child))
                 raise UserError(f"{self.at(key_node)}: {dotted}: given twice")
-            result[key] = self.build(value_node, (*path, key))
-            self.places[(*path, key)] = self.at(key_node)
+            result[key] = self.build(value_node, child)
+            self.places[child] = self.at(key_node)
         return result
 
     def scalar(self, node: yaml.Node) -> Any:

@@ -42,7 +42,7 @@ def build(entries: Sequence[Entry], registry: Mapping[str, Callable[..., Any]]) 
     ]
 
 
-class _Problems(Exception):  # noqa: N818 - carries findings, is never seen outside
+class _Problems(Exception):
     pass
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -102,7 +103,7 @@ def _walk(
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
-    if get_origin(annotation) in (Annotated, Union):
+    if get_origin(annotation) in (Annotated, Union, UnionType):
         return [s for arg in get_args(annotation) for s in _sections(arg)]
     is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return [annotation] if is_section else []

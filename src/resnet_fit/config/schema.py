@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator
 
@@ -33,7 +33,7 @@ class ResNet(Section):
     """Arguments of `resnet_fit.resnet`. Classes and input channels come from the data."""
 
     name: Literal["resnet"] = "resnet"
-    depth: Annotated[Union[int, list[int]], PlainValidator(_depth)]
+    depth: Annotated[int | list[int], PlainValidator(_depth)]
     stem: Literal["imagenet", "cifar", "cifar3"] = "imagenet"
     shortcut: Literal["projection", "zero-pad", "none"] = "projection"
     stride_on: Literal["3x3", "1x1"] = "3x3"
@@ -187,9 +187,9 @@ class Config(Section):
     model: ResNet
     data: Data
     augmentation: Augmentation = Augmentation()
-    optimizer: Annotated[Union[SGD, Momentum, Adam], Field(discriminator="name")]
+    optimizer: Annotated[SGD | Momentum | Adam, Field(discriminator="name")]
     schedule: Annotated[
-        Union[Constant, Step, MultiStep, Cosine, OneCycle], Field(discriminator="name")
+        Constant | Step | MultiStep | Cosine | OneCycle, Field(discriminator="name")
     ] = Constant()
     training: Training
     checkpoint: Checkpoint = Checkpoint()

@@ -10,7 +10,7 @@ import ctypes
 import importlib.util
 import mmap
 from collections.abc import Sequence
-from ctypes import byref, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
+from ctypes import byref, c_float, c_int, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -109,15 +109,11 @@ def dims(*values: int) -> Any:
 def layout(shape: Sequence[int], dtype: int, strides: Sequence[int] | None = None) -> c_void_p:
     """A memory descriptor; without strides, the layout is oneDNN's to choose."""
     descriptor = c_void_p()
-    n, shape = len(shape), dims(*shape)  # type: ignore[assignment]
+    sizes = (byref(descriptor), len(shape), dims(*shape), dtype)
     if strides is None:
-        status = _dnnl.dnnl_memory_desc_create_with_tag(
-            byref(descriptor), n, shape, dtype, ANY_LAYOUT
-        )
+        status = _dnnl.dnnl_memory_desc_create_with_tag(*sizes, ANY_LAYOUT)
     else:
-        status = _dnnl.dnnl_memory_desc_create_with_strides(
-            byref(descriptor), n, shape, dtype, dims(*strides)
-        )
+        status = _dnnl.dnnl_memory_desc_create_with_strides(*sizes, dims(*strides))
     _check(status, "describe memory")
     return descriptor
 

@@ -11,6 +11,7 @@ of the engine.
 
 from __future__ import annotations
 
+from ctypes import c_float, c_uint
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -221,7 +222,7 @@ class _Normalization:
         flags = dnnl.USE_SCALE | dnnl.USE_SHIFT
         flags |= dnnl.FUSE_RELU if relu else 0
         flags |= 0 if batch else dnnl.USE_GLOBAL_STATISTICS
-        settings = dnnl.c_float(epsilon), dnnl.c_uint(flags)
+        settings = c_float(epsilon), c_uint(flags)
         description = Description(
             "batch_normalization_forward",
             dnnl.FORWARD_TRAINING if differentiable else dnnl.FORWARD_INFERENCE,
@@ -324,7 +325,7 @@ def _sum(shape: Shape, dtype: str, relu: bool) -> Primitive:
 @_compiled_once
 def _relu_backward(shape: Shape, dtype: str) -> Primitive:
     images = dnnl.channels_last(shape, _TYPES[dtype])
-    nothing = dnnl.c_float(0), dnnl.c_float(0)
+    nothing = c_float(0), c_float(0)
     kind = dnnl.RELU_BY_OUTPUT
     forward = Description(
         "eltwise_forward", dnnl.FORWARD_TRAINING, kind, images, images, *nothing, dnnl.PLAIN
@@ -395,9 +396,7 @@ class _Pooling:
         winners = forward.layout(dnnl.QUERY_WORKSPACE)
         self.workspace_size = dnnl.size(winners)
         kept = (dnnl.WORKSPACE, winners)
-        self.forward = Primitive(
-            forward, [(dnnl.SOURCE, images), (dnnl.DESTINATION, pooled), kept]
-        )
+        self.forward = Primitive(forward, [(dnnl.SOURCE, images), (dnnl.DESTINATION, pooled), kept])
         self.backward = Primitive(
             backward, [(dnnl.DIFF_DESTINATION, pooled), (dnnl.DIFF_SOURCE, images), kept]
         )

@@ -45,7 +45,7 @@ def resolve_depth(
     if depth not in STAGES:
         raise UserError(
             f"depth={depth} does not exist with stem='{stem}': choose {listed(STAGES)}, nearest "
-            f"{_nearest(depth, STAGES)}; or stage sizes in a list. 6n+2 and 9n+2 need stem='cifar3'."
+            f"{_nearest(depth, STAGES)}; or stage sizes in a list. 6n+2 or 9n+2: stem='cifar3'."
         )
     name, sizes = STAGES[depth]
     if block not in (None, name):

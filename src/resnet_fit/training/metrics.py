@@ -62,6 +62,8 @@ class TopK(paddle.metric.Metric):
     def __init__(self, k: Sequence[int] = (1, 5)) -> None:
         super().__init__()
         self.k = tuple(k)
+        self.right: list[float] = []
+        self.count = 0
         self.reset()
 
     def name(self) -> list[str]:

@@ -6,14 +6,11 @@ layer built earlier in the process; structured names do not.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
 import paddle
 from paddle import nn
-
-from resnet_fit.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 

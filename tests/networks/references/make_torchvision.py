@@ -31,7 +31,7 @@ class NarrowResNet(ResNet):
         self.bn1 = torch.nn.BatchNorm2d(2)
         self.fc = torch.nn.Linear(16, num_classes)
 
-    def _make_layer(self, block, planes, *rest, **options):  # type: ignore[no-untyped-def]
+    def _make_layer(self, block, planes, *rest, **options):
         if planes == 64:
             self.inplanes = 2
         return super()._make_layer(block, planes // 32, *rest, **options)
