@@ -66,6 +66,18 @@ def test_a_step_point_is_the_mean_since_the_last_one(tmp_path, metric):
     assert scalars(tmp_path)[f"step/{metric}"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_sharing_a_clock_changes_nothing(tmp_path):
+    """Whoever is told of an epoch first moves it on for all."""
+    clock = Clock()
+    fit(VisualDL(tmp_path / "alone", every_steps=2))
+    fit(History(clock=clock), VisualDL(tmp_path / "shared", every_steps=2, clock=clock))
+    alone, shared = (scalars(tmp_path / name) for name in ("alone", "shared"))
+    for tag in alone:
+        assert list(shared[tag]) == list(alone[tag]), tag
+        if not tag.endswith(("second", "seconds")):
+            assert shared[tag] == alone[tag], tag
+
+
 def test_learning_rate_is_the_one_the_step_used(tmp_path):
     fit(VisualDL(tmp_path, every_steps=1))
     expected = {step: RATES[(step - 1) % len(RATES)] for step in range(1, 7)}

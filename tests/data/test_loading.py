@@ -151,8 +151,9 @@ def test_a_run_from_the_middle_sees_what_the_uninterrupted_sees(make, epoch, bat
     straight = [list(whole) for _ in range(4)]
     resumed = make()
     resumed.set_position(epoch, batch)
-    assert len(resumed) == len(whole)
+    assert len(resumed) == len(whole) - batch
     same(list(resumed), straight[epoch][batch:])
+    assert len(resumed) == len(whole)
     assert resumed.epoch == epoch + 1
     same(list(resumed), straight[epoch + 1])
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,9 +40,17 @@ def serve(runs: Sequence[Path], host: str, port: int) -> None:
         "component_tabs": TABS,
     }
     app = create_app(ParseArgs(**settings))
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
+    for chatty in ("werkzeug", "vdl_logger"):  # a line for each request and each run
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    signal.signal(signal.SIGINT, _stop)
     print(f"VisualDL shows {', '.join(map(str, runs))} at http://{host}:{port}/app/", flush=True)
     app.run(host=host, port=port, threaded=False)
+
+
+def _stop(*_: object) -> None:
+    """End at once: threads of VisualDL's would keep the process alive."""
+    print("resnet-fit: interrupted", file=sys.stderr, flush=True)
+    os._exit(130)
 
 
 def _check_free(host: str, port: int) -> None:
