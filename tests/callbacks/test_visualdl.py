@@ -112,10 +112,13 @@ def test_without_evaluation_there_are_no_such_curves(tmp_path):
 
 
 def test_any_models_metrics_by_their_own_names(tmp_path):
-    fit(VisualDL(tmp_path), model=make_model([paddle.metric.Accuracy()]))
+    fit(VisualDL(tmp_path, every_steps=2), model=make_model([paddle.metric.Accuracy()]))
     curves, account = scalars(tmp_path), by_hand(2)
     assert {"step/acc", "epoch/train_acc", "epoch/eval_acc", "epoch/eval_loss"} <= set(curves)
     assert curves["epoch/train_acc"][3] == pytest.approx(mean(account, "top1", 0, 3))
+    # Paddle's own loss is the last batch's, and is shown as such.
+    expected = {step: account.steps[step - 1]["loss"].mean() for step in (2, 3, 5, 6)}
+    assert curves["step/loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_config_and_hyperparameters(tmp_path):

@@ -18,6 +18,17 @@ def metrics(callback: paddle.callbacks.Callback, logs: dict[str, Any] | None) ->
     return {n: float(np.ravel(logs[n])[0]) for n in names if logs and n in logs}
 
 
+def of_last_batch(
+    callback: paddle.callbacks.Callback, values: dict[str, float]
+) -> dict[str, float]:
+    """Those of ``values`` that are not means since the epoch's begin.
+
+    That is Paddle's own loss, unless a metric such as `MeanLoss` has taken over its name.
+    """
+    means = {n for metric in callback.model._metrics for n in np.atleast_1d(metric.name())}
+    return {name: value for name, value in values.items() if name not in means}
+
+
 def learning_rate(callback: paddle.callbacks.Callback) -> float:
     """The rate that the next step will use."""
     return float(callback.model._optimizer.get_lr())

@@ -127,7 +127,8 @@ class VisualDL(paddle.callbacks.Callback):
             self._writer._get_file_writer().flush()
 
     def _add_window(self, logs: dict[str, Any] | None) -> None:
-        means = self._window.advance(read.metrics(self, logs), self.clock)
+        values = read.metrics(self, logs)
+        means = self._window.advance(values, self.clock) | read.of_last_batch(self, values)
         self._add("step", {**means, "learning_rate": self._rate})
 
     def _add(self, group: str, values: dict[str, float]) -> None:

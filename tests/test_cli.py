@@ -1,0 +1,277 @@
+"""The command as a person meets it: in a shell, in a pipe, in a terminal."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from resnet_fit import __version__
+from resnet_fit.cli import main
+
+SOURCE = Path(__file__).resolve().parents[1] / "src"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(SOURCE), "TERM": "xterm-256color", "COLUMNS": "160"}
+PROGRAM = "import sys; from resnet_fit.cli import main; sys.exit(main())"
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+
+
+def run(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        timeout=120,
+        **options,
+    )
+
+
+# --- without Paddle -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["view", "--help"], ["--version"]])
+def test_help_answers_at_once(arguments):
+    started = time.monotonic()
+    process = run(*arguments)
+    assert time.monotonic() - started < 2
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout
+
+
+def test_help_shows_examples_that_can_be_run(repository):
+    text = run("--help").stdout
+    examples = re.findall(r"^  (resnet-fit .*)$", text, re.MULTILINE)
+    assert len(examples) >= 4
+    configs = re.findall(r"configs/\S+\.yaml", text)
+    assert configs
+    assert all((repository / config).is_file() for config in configs)
+    assert "exit codes: 0 done, 1 the run failed, 2 a mistake" in text
+
+
+def test_version():
+    assert run("--version").stdout == f"resnet-fit {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["--config", "nowhere.yaml"], 2),
+        (["--config", "configs/resnet18_digits.yaml", "--set", "training.epochs=-1"], 2),
+        (["--config", "configs/resnet18_digits.yaml", "--set", "augmentation.train=[x]"], 2),
+        (["--resume", "nowhere"], 2),
+        (["--resume", "nowhere", "--name", "x"], 2),
+        (["view", "nowhere"], 2),
+        (["viev"], 2),
+    ],
+)
+def test_nothing_slow_is_imported_for_help_and_mistakes(repository, arguments, code):
+    program = (
+        "import sys\n"
+        "from resnet_fit.cli import main\n"
+        "try:\n    code = main()\n"
+        "except SystemExit as stop:\n    code = stop.code or 0\n"
+        "slow = {'paddle', 'visualdl', 'sklearn', 'PIL', 'rich'} & set(sys.modules)\n"
+        "print('imported:', *sorted(slow))\n"
+        "sys.exit(code)\n"
+    )
+    started = time.monotonic()
+    process = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=repository,
+    )
+    assert time.monotonic() - started < 2
+    assert process.stdout.splitlines()[-1] == "imported:"
+    assert process.returncode == code
+    assert len(process.stderr.splitlines()) == (1 if code else 0)
+
+
+def test_importing_the_package_does_not_import_paddle():
+    program = "import sys, resnet_fit; print('paddle' in sys.modules)"
+    process = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert process.stdout == "False\n"
+
+
+# --- a run ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def config(tiny, write_yaml) -> Path:
+    tiny["data"]["batch_size"] = 256
+    return write_yaml(tiny)
+
+
+def test_redirected_output_is_plain_text_and_one_line_per_epoch(config, tmp_path):
+    process = run(
+        "--config", config, "--set", "training.epochs=3", "--output", tmp_path, "--name", "run"
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert all(c.isprintable() or c == "\n" for c in process.stdout)
+    lines = process.stdout.splitlines()
+    assert lines[0] == "set training.epochs=3"
+    assert lines[1].startswith(f"{tmp_path / 'run'}: 5,122 parameters")
+    assert [line[:9] for line in lines[2:5]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
+    assert lines[5].endswith(str(tmp_path / "run"))
+    assert len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [("cifar.yaml", "cifar-"), ("first-try/config.yaml", "first-try-")]
+)
+def test_a_run_is_named_after_its_config_and_the_time(tiny, tmp_path, monkeypatch, name, folder):
+    from resnet_fit.config.document import dump
+
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(dump(tiny))
+    given = []
+    monkeypatch.setattr("resnet_fit.training.run.fit", lambda *a: given.append(a))
+    monkeypatch.setattr("warnings.showwarning", None)
+    assert main(["--config", str(file)]) == 0
+    ((_, output, run_name),) = given
+    assert output == "runs"
+    assert re.fullmatch(re.escape(folder) + r"\d{8}-\d{6}", run_name)
+
+
+def test_a_run_that_fails_by_itself_exits_with_one(config, tmp_path, capsys, monkeypatch):
+    from resnet_fit.errors import RunFailed
+
+    def fail(*_):
+        raise RunFailed("the disk is full")
+
+    monkeypatch.setattr("resnet_fit.training.run.fit", fail)
+    monkeypatch.setattr("warnings.showwarning", None)
+    assert main(["--config", str(config)]) == 1
+    assert capsys.readouterr().err == "resnet-fit: the disk is full\n"
+
+
+# --- a terminal -----------------------------------------------------------------------
+
+
+class Terminal:
+    """A command in a pseudo-terminal; what it shows is in ``screen``."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.leader, follower = pty.openpty()
+        self.process = subprocess.Popen(
+            command(*arguments),
+            stdin=follower,
+            stdout=follower,
+            stderr=follower,
+            env=ENVIRONMENT,
+            start_new_session=True,
+        )
+        os.close(follower)
+        self.screen = ""
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.leader)
+
+    def read(self, until: str | None = None, seconds: float = 60) -> None:
+        """Read to the end, or until the screen shows a text."""
+        deadline = time.monotonic() + seconds
+        while until is None or until not in self.screen:
+            left = deadline - time.monotonic()
+            assert select.select([self.leader], [], [], max(left, 0))[0], self.screen[-2000:]
+            try:
+                piece = os.read(self.leader, 65536)
+            except OSError:  # the other side is closed
+                return
+            self.screen += piece.decode("utf-8", "replace")
+
+    def end(self) -> int:
+        self.read()
+        return self.process.wait(timeout=60)
+
+    @property
+    def lines(self) -> list[str]:
+        """The text without what moves the cursor and colours it."""
+        plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", self.screen).replace("\r", "\n")
+        return [line.strip() for line in plain.splitlines() if line.strip()]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether the cursor is shown and the bar is gone."""
+        return self.screen.rfind("\x1b[?25h") > self.screen.rfind("\x1b[?25l") >= 0
+
+
+def test_a_terminal_gets_a_bar_and_is_left_clean(config, tmp_path):
+    with Terminal("--config", config, "--output", tmp_path, "--name", "run") as terminal:
+        assert terminal.end() == 0
+    assert any(re.search(r"epoch 1/2 .*━.*/6  loss", line) for line in terminal.lines)
+    assert any(re.search(r"img/s  epoch \d:\d\d<\d:\d\d  run \d", line) for line in terminal.lines)
+    assert any(line.startswith("epoch 2/2  train loss") for line in terminal.lines)
+    assert terminal.is_clean
+
+
+def test_ctrl_c_saves_and_leaves_the_terminal_clean(config, tmp_path):
+    arguments = ["--config", config, "--output", tmp_path, "--name", "run"]
+    with Terminal(*arguments, "--set", "training.epochs=1000") as terminal:
+        terminal.read(until="1/1000  train loss")
+        os.killpg(terminal.process.pid, signal.SIGINT)
+        assert terminal.end() == 130
+    assert terminal.lines[-1].endswith(f"go on with: resnet-fit --resume {tmp_path / 'run'}")
+    assert "Traceback" not in terminal.screen
+    assert terminal.is_clean
+    assert (tmp_path / "run" / "checkpoints" / "last" / "model.pdparams").is_file()
+
+
+def test_ctrl_c_before_training_is_one_line(config, tmp_path):
+    """While Paddle is being imported there is nothing to save yet."""
+    process = subprocess.Popen(
+        command("--config", config, "--set", "training.seed=1", "--output", tmp_path / "runs"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "set training.seed=1\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == "resnet-fit: interrupted\n"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_error_amid_training_leaves_the_terminal_clean(tiny, write_yaml, tmp_path):
+    for part in ("train", "val"):
+        for kind in ("cat", "dog"):
+            (tmp_path / part / kind).mkdir(parents=True)
+            for i in range(4):
+                Image.new("RGB", (16, 16), (40 * i, 0, 0)).save(tmp_path / part / kind / f"{i}.png")
+    broken = tmp_path / "val" / "dog" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    numbers = {"normalize": {"mean": [0.5] * 3, "std": [0.25] * 3}}
+    tiny["data"] = {"name": "folder", "path": str(tmp_path), "batch_size": 4, "workers": 1}
+    tiny["augmentation"] = {"train": [{"random_resized_crop": {"size": 8}}, numbers]}
+    tiny["augmentation"]["eval"] = [{"resize": {"size": 8}}, {"center_crop": {"size": 8}}, numbers]
+    with Terminal("--config", write_yaml(tiny), "--output", tmp_path / "runs") as terminal:
+        assert terminal.end() == 2
+    assert terminal.lines[-1].startswith(f"resnet-fit: {broken}: ")
+    assert "Traceback" not in terminal.screen
+    assert terminal.is_clean
