@@ -1,0 +1,36 @@
+"""The table of results in the README says what the kept runs say."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from conftest import REPOSITORY
+
+from resnet_fit.config import load_config
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| `(results/[\w-]+)` \|.*?\| ([\d.]+) % \|.*\| (\d+) \|$", README, re.M)
+
+
+def test_every_kept_run_is_in_the_table():
+    kept = {f"results/{p.name}" for p in (REPOSITORY / "results").iterdir()}
+    assert kept == {folder for folder, *_ in ROWS}
+
+
+@pytest.mark.parametrize(("folder", "accuracy", "epochs"), ROWS)
+def test_row_is_what_the_run_says(folder, accuracy, epochs):
+    summary = json.loads((REPOSITORY / folder / "summary.json").read_text(encoding="utf-8"))
+    rows = (REPOSITORY / folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    assert f"{summary['last']['eval']['top1']:.2%}".rstrip("%") == accuracy
+    assert json.loads(rows[-1]) == summary["last"]
+    assert len(rows) == summary["epochs"] == int(epochs)
+    assert summary["judged_on"] == "test"
+
+
+@pytest.mark.parametrize("folder", [folder for folder, *_ in ROWS])
+def test_kept_config_still_runs(folder):
+    config = load_config(REPOSITORY / folder / "config.yaml")
+    summary = json.loads((REPOSITORY / folder / "summary.json").read_text(encoding="utf-8"))
+    assert config.training.epochs == summary["epochs"]
