@@ -220,9 +220,10 @@ class Terminal:
 
 
 def test_a_terminal_gets_a_bar_and_is_left_clean(config, tmp_path):
-    with Terminal("--config", config, "--output", tmp_path, "--name", "run") as terminal:
+    arguments = ["--config", config, "--output", tmp_path, "--name", "run"]
+    with Terminal(*arguments, "--set", "data.batch_size=4") as terminal:  # longer than a redraw
         assert terminal.end() == 0
-    assert any(re.search(r"epoch 1/2 .*━.*/6  loss", line) for line in terminal.lines)
+    assert any(re.search(r"epoch 1/2 .*━.*/360  loss", line) for line in terminal.lines)
     assert any(re.search(r"img/s  epoch \d:\d\d<\d:\d\d  run \d", line) for line in terminal.lines)
     assert any(line.startswith("epoch 2/2  train loss") for line in terminal.lines)
     assert terminal.is_clean
