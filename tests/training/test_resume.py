@@ -87,10 +87,10 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize(
     ("optimizer", "accumulate", "saves"),
-    [("momentum", 1, 3), ("momentum", 1, 11), ("momentum", 3, 2), ("adamw", 1, 14)],
+    [("momentum", 1, n) for n in (3, 9, 10, 11)] + [("momentum", 3, 2), ("adamw", 1, 14)],
 )
 def test_stopped_and_resumed(tiny, tmp_path, monkeypatch, optimizer, accumulate, saves):
-    """The training dies after a checkpoint amid or at the end of an epoch."""
+    """The training dies after a checkpoint amid, just before, or at the end of an epoch."""
     tiny["optimizer"] = OPTIMIZERS[optimizer]
     tiny["data"] |= {"batch_size": 150}  # 10 steps an epoch, the last one smaller
     tiny["training"] |= {"accumulate": accumulate}

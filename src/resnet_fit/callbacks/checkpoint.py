@@ -58,6 +58,7 @@ class Checkpoint(paddle.callbacks.Callback):
         self.best: float | None = None
         self._best_step: int | None = None
         self._unsaved = False
+        self._steps: int | None = None
         self._saved_at = time.monotonic()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -67,6 +68,9 @@ class Checkpoint(paddle.callbacks.Callback):
                 f"checkpoint.monitor: there is no metric '{self.monitor}'."
                 f"{suggest(self.monitor, names)} This model has: {', '.join(dict.fromkeys(names))}"
             )
+        # Of an epoch that goes on, `fit` is told the rest.
+        done = self.clock.epoch_step if self.clock.within_epoch else 0
+        self._steps = self.params["steps"] and self.params["steps"] + done
         self._saved_at = time.monotonic()
         self.clock.begin()
 
@@ -77,7 +81,7 @@ class Checkpoint(paddle.callbacks.Callback):
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         self.clock.count(step, logs["batch_size"] if logs else 0)
-        if self._is_due and self.is_whole_step:
+        if self._is_due and self.can_save:
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -111,9 +115,14 @@ class Checkpoint(paddle.callbacks.Callback):
         return self.every_minutes is not None and minutes >= self.every_minutes
 
     @property
-    def is_whole_step(self) -> bool:
-        """Whether all gradients so far have been applied; not so amid accumulated batches."""
-        return self.clock.epoch_step % getattr(self.model, "_accumulate", 1) == 0
+    def can_save(self) -> bool:
+        """Whether a run could go on from here.
+
+        Not amid accumulated batches, whose gradients would be lost, and not after an epoch's last
+        step, whose evaluation would: the epoch's own checkpoint follows it.
+        """
+        accumulated = self.clock.epoch_step % getattr(self.model, "_accumulate", 1)
+        return accumulated == 0 and self.clock.epoch_step != self._steps
 
     def save(self) -> None:
         """Save ``last`` as the training stands now, between two steps."""

@@ -18,7 +18,8 @@ from resnet_fit.errors import Interrupted
 class Interruption(paddle.callbacks.Callback):
     """Lets a training end between two steps, with a checkpoint, when it is asked to.
 
-    The first signal waits for the step, or the evaluation, that runs; the second ends at once.
+    The first signal waits for the step that runs, or at an epoch's end for its evaluation; the
+    second ends at once.
     To be listed after the checkpoint.
 
     Raises:
@@ -38,7 +39,7 @@ class Interruption(paddle.callbacks.Callback):
                 self._handlers[number] = signal.signal(number, self._receive)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        if self._received and self.checkpoint.is_whole_step:
+        if self._received and self.checkpoint.can_save:
             self.checkpoint.save()
             raise Interrupted(self._received, self.checkpoint.folder.parent)
 

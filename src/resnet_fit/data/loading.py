@@ -7,7 +7,6 @@ on this one; leaving the loop early, by whatever way, ends the threads and proce
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from resnet_fit.data.sources import ArrayDataset, FileDataset, subset
 from resnet_fit.data.transforms import BadImage, Geometric, Resize, load, stages
 from resnet_fit.data.workers import Made, Recipe, Task, Workers
 from resnet_fit.errors import UserError
+from resnet_fit.runtime import usable_cores
 
 Batch = list[np.ndarray]
 
@@ -188,7 +188,7 @@ class FileLoader(Loader):
     ) -> None:
         super().__init__(len(dataset), batch_size, shuffle, seed, drop_last)
         if workers is None:
-            workers = min(_usable_cores(), MOST_WORKERS)
+            workers = min(usable_cores(), MOST_WORKERS)
         if workers < 0:
             raise UserError(f"workers: received {workers}, expected 0 or more")
         if on_bad_image not in ("error", "skip"):
@@ -232,12 +232,6 @@ class FileLoader(Loader):
                 return finish(batch, pool.take())
 
             yield make
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # only Linux tells
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def statistics(
