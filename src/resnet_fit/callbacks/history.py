@@ -58,8 +58,8 @@ class History(paddle.callbacks.Callback):
             "learning_rate": self._rate,
             "train": read.metrics(self, logs),
             "images_per_second": round(clock.images_per_second, 1),
-            "train_seconds": round(clock.epoch_seconds, 2),
-            "seconds": round(clock.seconds, 2),
+            "train_seconds": round(clock.epoch_seconds, 4),
+            "seconds": round(clock.seconds, 4),
         }
         self.rows.append(row)
         self._write()
@@ -71,8 +71,8 @@ class History(paddle.callbacks.Callback):
         if not self.rows or "eval" in self.rows[-1]:  # of other data, after `fit`
             return
         self.rows[-1]["eval"] = read.metrics(self, logs)
-        self.rows[-1]["eval_seconds"] = round(time.perf_counter() - self._eval_begun, 2)
-        self.rows[-1]["seconds"] = round(self.clock.seconds, 2)
+        self.rows[-1]["eval_seconds"] = round(time.perf_counter() - self._eval_begun, 4)
+        self.rows[-1]["seconds"] = round(self.clock.seconds, 4)
         self._write()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
