@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import quote
 from urllib.request import ProxyHandler, build_opener
 
@@ -72,7 +73,9 @@ def get(address: str, path: str) -> bytes:
         try:
             with opener.open(f"{address}/{path}", timeout=20) as response:
                 return response.read()
-        except OSError:
+        except HTTPError:
+            raise
+        except OSError:  # not up yet
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)

@@ -11,6 +11,7 @@ from resnet_fit.errors import UserError
 CONFIGS = [
     "article_resnet18_cifar",
     "resnet18_cifar",
+    "resnet18_cifar_cpu",
     "resnet18_digits",
     "resnet18_folder",
     "resnet20_cifar",
