@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from resnet_fit.runtime import processor, usable_cores
+
 # A side is named on the command line of its own process behind this word.
 WORKER = "--worker"
 
@@ -93,15 +95,7 @@ def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, float]:
 
 def machine() -> str:
     """A line that says where the numbers come from."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            processor = (
-                next(x for x in lines if x.startswith("model name")).partition(":")[2].strip()
-            )
-    except (OSError, StopIteration):
-        processor = platform.processor()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{processor}, {cores} cores, Python {platform.python_version()}"
+    return f"{processor()}, {usable_cores()} cores, Python {platform.python_version()}"
 
 
 def report(name: str, **ratios: float) -> None:

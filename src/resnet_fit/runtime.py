@@ -105,7 +105,7 @@ def describe(device: str, engine: str) -> dict[str, Any]:
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": usable_cores(),
         "device": device,
         "engine": engine,
@@ -118,7 +118,8 @@ def describe(device: str, engine: str) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             names = [line.partition(":")[2].strip() for line in lines if "model name" in line]

@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import paddle
-
 from resnet_fit.callbacks import logs as read
-from resnet_fit.callbacks.clock import Clock
+from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.errors import UserError, suggest
 from resnet_fit.training.checkpoints import copy_checkpoint, save_checkpoint
 
@@ -23,7 +21,7 @@ class Stateful(Protocol):
     def set_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class Checkpoint(paddle.callbacks.Callback):
+class Checkpoint(Clocked):
     """Saves ``last`` after every epoch, and ``best`` when an evaluation beats all before it.
 
     Args:
@@ -48,17 +46,15 @@ class Checkpoint(paddle.callbacks.Callback):
         parts: Mapping[str, Stateful] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(clock)
         self.folder = Path(folder)
         self.monitor = monitor
         self.mode = mode
         self.every_minutes = every_minutes
         self.parts = dict(parts or {})
-        self.clock = clock or Clock()
         self.best: float | None = None
         self._best_step: int | None = None
         self._unsaved = False
-        self._steps: int | None = None
         self._saved_at = time.monotonic()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -68,24 +64,21 @@ class Checkpoint(paddle.callbacks.Callback):
                 f"checkpoint.monitor: there is no metric '{self.monitor}'."
                 f"{suggest(self.monitor, names)} This model has: {', '.join(dict.fromkeys(names))}"
             )
-        # Of an epoch that goes on, `fit` is told the rest.
-        done = self.clock.epoch_step if self.clock.within_epoch else 0
-        self._steps = self.params["steps"] and self.params["steps"] + done
         self._saved_at = time.monotonic()
-        self.clock.begin()
+        super().on_train_begin(logs)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._unsaved:  # the epoch before, where no evaluation followed it
             self.save()
-        self.clock.begin_epoch(epoch)
+        super().on_epoch_begin(epoch, logs)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        self.clock.count(step, logs["batch_size"] if logs else 0)
+        super().on_train_batch_end(step, logs)
         if self._is_due and self.can_save:
             self.save()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.clock.end_epoch()
+        super().on_epoch_end(epoch, logs)
         self._unsaved = True
 
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -107,7 +100,7 @@ class Checkpoint(paddle.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._unsaved:
             self.save()
-        self.clock.end()
+        super().on_train_end(logs)
 
     @property
     def _is_due(self) -> bool:
@@ -122,13 +115,12 @@ class Checkpoint(paddle.callbacks.Callback):
         step, whose evaluation would: the epoch's own checkpoint follows it.
         """
         accumulated = self.clock.epoch_step % getattr(self.model, "_accumulate", 1)
-        return accumulated == 0 and self.clock.epoch_step != self._steps
+        return accumulated == 0 and self.clock.epoch_step != self.clock.epoch_steps
 
     def save(self) -> None:
         """Save ``last`` as the training stands now, between two steps."""
         model = self.model
         state = {
-            "monitor": {"name": self.monitor, "mode": self.mode},
             "checkpoint": self.state_dict(),
             "clock": self.clock.state_dict(),
             "metrics": [m.state_dict() for m in model._metrics if hasattr(m, "state_dict")],

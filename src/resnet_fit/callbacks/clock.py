@@ -5,6 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import paddle
+
+from resnet_fit.callbacks import logs as read
+
 
 class Clock:
     """Counts epochs, steps and images, and the seconds spent on them.
@@ -18,6 +22,7 @@ class Clock:
         step: batches trained on, over the whole run.
         epoch_step, epoch_images, epoch_seconds: the same within the epoch. Seconds are those of
             training, loading included and evaluation not.
+        epoch_steps: the steps a whole epoch has, where `fit` knows them.
         within_epoch: whether an epoch has begun and not ended.
     """
 
@@ -25,6 +30,7 @@ class Clock:
         self.epoch = self.step = 0
         self.epoch_step = self.epoch_images = 0
         self.epoch_seconds = 0.0
+        self.epoch_steps: int | None = None
         self._seconds_before = 0.0
         self.within_epoch = False
         self._begun = self._last = time.perf_counter()
@@ -41,10 +47,12 @@ class Clock:
     def images_per_second(self) -> float:
         return self.epoch_images / self.epoch_seconds if self.epoch_seconds else 0.0
 
-    def begin(self) -> None:
-        """`fit` starts."""
+    def begin(self, steps: int | None = None) -> None:
+        """`fit` starts; of an epoch that goes on, its ``steps`` are the rest."""
         if self._is_news("begin"):
             self._begun = time.perf_counter()
+            done = self.epoch_step if self.within_epoch else 0
+            self.epoch_steps = steps and steps + done
 
     def begin_epoch(self, epoch: int) -> None:
         """An epoch starts, or goes on; ``epoch`` is `fit`'s own number for it."""
@@ -102,3 +110,37 @@ class Clock:
         news = event != self._reported
         self._reported = event
         return news
+
+
+class Clocked(paddle.callbacks.Callback):
+    """A callback that knows where its training is.
+
+    A subclass that needs an event for itself passes it on to this class as well.
+
+    Attributes:
+        clock: the one it was given to share, or its own.
+        rate: the learning rate of the current step.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        super().__init__()
+        self.clock = clock or Clock()
+        self.rate = 0.0
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.clock.begin(self.params["steps"])
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.clock.begin_epoch(epoch)
+
+    def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        self.rate = read.learning_rate(self)
+
+    def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        self.clock.count(step, logs["batch_size"] if logs else 0)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.clock.end_epoch()
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self.clock.end()

@@ -8,16 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import paddle
-
 from resnet_fit.callbacks import logs as read
-from resnet_fit.callbacks.clock import Clock
+from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.files import write_text
 
 Row = dict[str, Any]
 
 
-class History(paddle.callbacks.Callback):
+class History(Clocked):
     """One row per epoch: ``epoch``, ``step``, ``learning_rate`` (of its last step), ``train`` and
     ``eval`` with their metrics, ``images_per_second``, ``train_seconds``, ``eval_seconds`` and
     ``seconds`` since the run began.
@@ -28,34 +26,23 @@ class History(paddle.callbacks.Callback):
     """
 
     def __init__(self, file: str | Path | None = None, clock: Clock | None = None) -> None:
-        super().__init__()
+        super().__init__(clock)
         self.file = Path(file) if file else None
         self.rows: list[Row] = []
-        self.clock = clock or Clock()
-        self._rate = 0.0
         self._eval_begun = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self.file is not None:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.clock.begin()
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.clock.begin_epoch(epoch)
-
-    def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        self._rate = read.learning_rate(self)
-
-    def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        self.clock.count(step, logs["batch_size"] if logs else 0)
+        super().on_train_begin(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
         clock = self.clock
-        clock.end_epoch()
         row = {
             "epoch": clock.epoch,
             "step": clock.step,
-            "learning_rate": self._rate,
+            "learning_rate": self.rate,
             "train": read.metrics(self, logs),
             "images_per_second": round(clock.images_per_second, 1),
             "train_seconds": round(clock.epoch_seconds, 4),
@@ -74,9 +61,6 @@ class History(paddle.callbacks.Callback):
         self.rows[-1]["eval_seconds"] = round(time.perf_counter() - self._eval_begun, 4)
         self.rows[-1]["seconds"] = round(self.clock.seconds, 4)
         self._write()
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        self.clock.end()
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

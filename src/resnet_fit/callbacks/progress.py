@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import paddle
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from resnet_fit.callbacks import logs as read
-from resnet_fit.callbacks.clock import Clock
+from resnet_fit.callbacks.clock import Clock, Clocked
 
 
-class ProgressBar(paddle.callbacks.Callback):
+class ProgressBar(Clocked):
     """One line per epoch, and below it a live bar where output is a terminal.
 
     The bar shows the metrics so far, images per second, and the time used and left, of the epoch
@@ -31,23 +30,18 @@ class ProgressBar(paddle.callbacks.Callback):
         clock: Clock | None = None,
         console: Console | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(clock)
         self.epochs = epochs
-        self.clock = clock or Clock()
         self.console = console or Console(highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._line = ""
-        self._steps: int | None = None
         self._trained_at = self._epoch_seconds = self._evaluation_seconds = 0.0
         self._epochs_left = 0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        self.clock.begin()
+        super().on_train_begin(logs)
         self.epochs = self.epochs or self.clock.epoch + self.params["epochs"]
-        # Of an epoch that goes on, `fit` is told the rest.
-        done = self.clock.epoch_step if self.clock.within_epoch else 0
-        self._steps = self.params["steps"] and self.params["steps"] + done
         if self.console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}"),
@@ -62,16 +56,16 @@ class ProgressBar(paddle.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._print_line()
-        self.clock.begin_epoch(epoch)
+        super().on_epoch_begin(epoch, logs)
         self._epochs_left = (self.epochs or 0) - self.clock.epoch
-        self._begin_bar(f"epoch {self.clock.epoch}/{self.epochs}", self._steps)
+        self._begin_bar(f"epoch {self.clock.epoch}/{self.epochs}", self.clock.epoch_steps)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_batch_end(step, logs)
         clock = self.clock
-        clock.count(step, logs["batch_size"] if logs else 0)
         if self._bar is None:
             return
-        steps_left = (self._steps or clock.epoch_step) - clock.epoch_step
+        steps_left = (clock.epoch_steps or clock.epoch_step) - clock.epoch_step
         left = clock.epoch_seconds / clock.epoch_step * steps_left
         used = clock.epoch_seconds
         run_left = left + self._evaluation_seconds + self._later(used + left)
@@ -83,8 +77,8 @@ class ProgressBar(paddle.callbacks.Callback):
         self._bar.update(self._task, completed=clock.epoch_step, state=state)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
         clock = self.clock
-        clock.end_epoch()
         self._line = (
             f"epoch {clock.epoch:>{len(str(self.epochs))}}/{self.epochs}  "
             f"train {show(read.metrics(self, logs))}  {clock.images_per_second:,.0f} img/s"
@@ -110,7 +104,7 @@ class ProgressBar(paddle.callbacks.Callback):
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._print_line()
         self.close()
-        self.clock.end()
+        super().on_train_end(logs)
 
     def close(self) -> None:
         """Give the terminal back: done at the end of `fit`, and needed after an error."""

@@ -9,18 +9,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import paddle
 import visualdl
 
 from resnet_fit.callbacks import logs as read
-from resnet_fit.callbacks.clock import Clock
+from resnet_fit.callbacks.clock import Clock, Clocked
 
 # The server shows only the newest record file of a folder, so a run must write to one name: a
 # second sitting appends to it, where VisualDL's own dated names would hide the first.
 RECORDS = "vdlrecords.run.log"
 
 
-class VisualDL(paddle.callbacks.Callback):
+class VisualDL(Clocked):
     """Writes training and evaluation to one axis, the number of training steps.
 
     - ``step/...`` every ``every_steps`` steps: metrics over the samples since the last point,
@@ -31,7 +30,7 @@ class VisualDL(paddle.callbacks.Callback):
     Args:
         folder: where the records go; its parent is what the server is opened on.
         every_steps: distance of the ``step`` points.
-        config: text shown under "text", and as hyper-parameters.
+        config: text shown under "samples".
         hyperparameters: names and values to compare runs by.
         clock: one that is shared with other callbacks; its own by default.
     """
@@ -44,22 +43,20 @@ class VisualDL(paddle.callbacks.Callback):
         hyperparameters: dict[str, Any] | None = None,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(clock)
         self.folder = Path(folder)
         self.every_steps = every_steps
         self.config = config
         self.hyperparameters = hyperparameters
-        self.clock = clock or Clock()
         self._writer: visualdl.LogWriter | None = None
         self._window = _Window()
-        self._rate = 0.0
         self._eval_begun = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints where it appends
             self._writer = visualdl.LogWriter(logdir=str(self.folder), file_name=RECORDS)
-        self.clock.begin()
+        super().on_train_begin(logs)
         if self.clock.step:
             return
         if self.config:
@@ -68,20 +65,14 @@ class VisualDL(paddle.callbacks.Callback):
             names = [f"epoch/eval_{name}" for name in self.params["metrics"]]
             self._writer.add_hparams(_plain(self.hyperparameters), names)
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        self.clock.begin_epoch(epoch)
-
-    def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        self._rate = read.learning_rate(self)
-
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        self.clock.count(step, logs["batch_size"] if logs else 0)
+        super().on_train_batch_end(step, logs)
         if self.clock.epoch_step % self.every_steps == 0:
             self._add_window(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
         clock = self.clock
-        clock.end_epoch()
         if clock.epoch_images > self._window.images:
             self._add_window(logs)
         self._window = _Window()
@@ -100,7 +91,7 @@ class VisualDL(paddle.callbacks.Callback):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self.close()
-        self.clock.end()
+        super().on_train_end(logs)
 
     def close(self) -> None:
         """Write what is left: done at the end of `fit`, and needed after an error."""
@@ -129,7 +120,7 @@ class VisualDL(paddle.callbacks.Callback):
     def _add_window(self, logs: dict[str, Any] | None) -> None:
         values = read.metrics(self, logs)
         means = self._window.advance(values, self.clock) | read.of_last_batch(self, values)
-        self._add("step", {**means, "learning_rate": self._rate})
+        self._add("step", {**means, "learning_rate": self.rate})
 
     def _add(self, group: str, values: dict[str, float]) -> None:
         if self._writer is not None:

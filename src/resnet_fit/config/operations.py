@@ -36,10 +36,13 @@ def parse(
 def build(entries: Sequence[Entry], registry: Mapping[str, Callable[..., Any]]) -> list[Any]:
     """The operations that parsed entries name."""
     return [
-        registry[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in options.items()})
-        for entry in entries
-        for name, options in entry.items()
+        registry[name](**_tuples(options)) for entry in entries for name, options in entry.items()
     ]
+
+
+def _tuples(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as operations take them, where YAML has lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
 
 
 class _Problems(Exception):
@@ -60,9 +63,7 @@ def _parse_entry(entry: Any, registry: Mapping[str, Callable[..., Any]], path: P
     operation = registry[name]
     schema = _schema(operation)
     try:
-        options = schema.model_validate(
-            {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        )
+        options = schema.model_validate(_tuples(given))
     except ValidationError as error:
         raise _Problems(
             *(Problem((*path, name, *p.path), p.message) for p in problems_of(error, schema))

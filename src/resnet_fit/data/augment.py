@@ -159,37 +159,33 @@ def crop(images: Array, top: Array, left: Array, height: int, width: int) -> Arr
 
 
 @dataclass(frozen=True)
-class HorizontalFlip(Operation):
+class _Flip(Operation):
+    """Mirror images along ``axis`` with probability ``p``."""
+
+    p: float = 0.5
+    draws: ClassVar[int] = 1
+    axis: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.p <= 1, "p", self.p, "a probability, 0 to 1")
+
+    def apply(self, images: Array, uniforms: Array) -> Array:
+        chosen = uniforms[:, 0] < self.p
+        flipped = images.copy()
+        flipped[chosen] = np.flip(images[chosen], self.axis)
+        return flipped
+
+
+class HorizontalFlip(_Flip):
     """Mirror left and right with probability ``p``."""
 
-    p: float = 0.5
-    draws: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.p <= 1, "p", self.p, "a probability, 0 to 1")
-
-    def apply(self, images: Array, uniforms: Array) -> Array:
-        chosen = uniforms[:, 0] < self.p
-        flipped = images.copy()
-        flipped[chosen] = images[chosen][..., ::-1]
-        return flipped
+    axis = 3
 
 
-@dataclass(frozen=True)
-class VerticalFlip(Operation):
+class VerticalFlip(_Flip):
     """Mirror top and bottom with probability ``p``."""
 
-    p: float = 0.5
-    draws: ClassVar[int] = 1
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.p <= 1, "p", self.p, "a probability, 0 to 1")
-
-    def apply(self, images: Array, uniforms: Array) -> Array:
-        chosen = uniforms[:, 0] < self.p
-        flipped = images.copy()
-        flipped[chosen] = images[chosen][:, :, ::-1]
-        return flipped
+    axis = 2
 
 
 @dataclass(frozen=True)

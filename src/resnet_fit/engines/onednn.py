@@ -96,6 +96,7 @@ _compiled_once = lru_cache(maxsize=1024)
 _packed_weights = Buffer()
 
 
+@_compiled_once
 class _Convolution:
     """The three passes of a convolution of one geometry, each compiled when first needed.
 
@@ -185,13 +186,10 @@ class _Convolution:
         return run, dnnl.reorder(packed, self._w), dnnl.size(packed)
 
 
-_convolution = _compiled_once(_Convolution)
-
-
 class _Convolve(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-        ctx.passes = _convolution(_shape(x), tuple(weight.shape), stride, padding, _type(x))
+        ctx.passes = _Convolution(_shape(x), tuple(weight.shape), stride, padding, _type(x))
         ctx.save_for_backward(x, weight)
         ctx.wanted = not x.stop_gradient, not weight.stop_gradient
         y = _empty(ctx.passes.out, _type(x))
@@ -212,6 +210,7 @@ class _Convolve(PyLayer):
         return dx, dw
 
 
+@_compiled_once
 class _Normalization:
     """Batch norm of one shape, by the batch's statistics or by given ones."""
 
@@ -271,9 +270,6 @@ class _Normalization:
         )
 
 
-_normalization = _compiled_once(_Normalization)
-
-
 @dataclass
 class _NormPlan:
     """What a batch norm needs beside its differentiable inputs; fills in batch statistics."""
@@ -289,7 +285,7 @@ class _NormPlan:
 class _Normalize(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, plan: _NormPlan) -> Tensor:
-        passes = _normalization(
+        passes = _Normalization(
             _shape(x), _type(x), plan.epsilon, plan.relu, plan.batch, plan.differentiable
         )
         y = paddle.empty_like(x)

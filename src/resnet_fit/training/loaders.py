@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader, statistics
 from resnet_fit.data.sources import ArrayDataset, FileDataset
 
 Dataset = ArrayDataset | FileDataset
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ def make_loaders(config: Config) -> Loaders:
         UserError: the data are not there or not right, or an operation cannot take them.
     """
     train, evaluation, test = _datasets(config)
-    bound = {stage: _operations(config, stage, train) for stage in ("train", "eval")}
+    measured = cache(lambda: statistics(train))  # for both stages, and only where asked for
+    bound = {stage: _operations(config, stage, measured) for stage in ("train", "eval")}
 
     def loader(dataset: Dataset, stage: str, workers: int | None = config.data.workers) -> Loader:
         training = stage == "train"
@@ -77,12 +81,12 @@ def _datasets(config: Config) -> tuple[Dataset, Dataset, Dataset | None]:
     return *sources.split(train, data.validation, data.split_seed), test
 
 
-def _operations(config: Config, stage: str, train: Dataset) -> list[Any]:
+def _operations(config: Config, stage: str, measured: Callable[[], Statistics]) -> list[Any]:
     """The operations of one stage; a bare ``normalize`` gets the training set's statistics."""
     bound = operations.build(getattr(config.augmentation, stage), registry(config))
     for i, operation in enumerate(bound):
         if getattr(operation, "mean", ()) is None:
-            mean, std = statistics(train)
+            mean, std = measured()
             bound[i] = dataclasses.replace(operation, mean=mean, std=std)
     return bound
 
