@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from resnet_fit.callbacks import Checkpoint, History, ProgressBar, VisualDL
+    from resnet_fit.callbacks import (
+        Checkpoint,
+        EarlyStopping,
+        History,
+        ProgressBar,
+        VisualDL,
+        WeightAverage,
+    )
     from resnet_fit.config import Config, dump_config, load_config, parse_config
     from resnet_fit.errors import RunFailed, UserError
     from resnet_fit.networks import load_weights, plain, resnet
@@ -20,7 +27,14 @@ if TYPE_CHECKING:
     from resnet_fit.training.run import fit, resume
 
 _HOMES = {
-    "callbacks": ("Checkpoint", "History", "ProgressBar", "VisualDL"),
+    "callbacks": (
+        "Checkpoint",
+        "EarlyStopping",
+        "History",
+        "ProgressBar",
+        "VisualDL",
+        "WeightAverage",
+    ),
     "config": ("Config", "dump_config", "load_config", "parse_config"),
     "errors": ("RunFailed", "UserError"),
     "networks": ("load_weights", "plain", "resnet"),
@@ -34,6 +48,7 @@ __all__ = [
     "Checkpoint",
     "Config",
     "CrossEntropy",
+    "EarlyStopping",
     "History",
     "MeanLoss",
     "ProgressBar",
@@ -41,6 +56,7 @@ __all__ = [
     "TopK",
     "UserError",
     "VisualDL",
+    "WeightAverage",
     "classification_metrics",
     "dump_config",
     "fit",

@@ -2,10 +2,24 @@
 
 from resnet_fit.callbacks.checkpoint import Checkpoint
 from resnet_fit.callbacks.clock import Clock
+from resnet_fit.callbacks.early_stopping import EarlyStopping
 from resnet_fit.callbacks.history import History
 from resnet_fit.callbacks.interruption import Interruption
 from resnet_fit.callbacks.nan_guard import NaNGuard
+from resnet_fit.callbacks.nan_skip import NaNSkip
 from resnet_fit.callbacks.progress import ProgressBar
 from resnet_fit.callbacks.visualdl import VisualDL
+from resnet_fit.callbacks.weight_average import WeightAverage
 
-__all__ = ["Checkpoint", "Clock", "History", "Interruption", "NaNGuard", "ProgressBar", "VisualDL"]
+__all__ = [
+    "Checkpoint",
+    "Clock",
+    "EarlyStopping",
+    "History",
+    "Interruption",
+    "NaNGuard",
+    "NaNSkip",
+    "ProgressBar",
+    "VisualDL",
+    "WeightAverage",
+]

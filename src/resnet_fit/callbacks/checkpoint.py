@@ -1,7 +1,8 @@
-"""Checkpoints ``last`` and ``best``."""
+"""Checkpoints ``last`` and ``best``, and of single epochs."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.errors import UserError, suggest
-from resnet_fit.training.checkpoints import copy_checkpoint, save_checkpoint
+from resnet_fit.training.checkpoints import Average, copy_checkpoint, save_checkpoint
 
 
 class Stateful(Protocol):
@@ -28,7 +29,9 @@ class Checkpoint(Clocked):
         folder: gets the folders ``last`` and ``best``.
         monitor: a metric of the evaluation.
         mode: ``max`` or ``min``: which direction is better.
-        every_minutes: how often ``last`` is saved within an epoch; never by default.
+        every_minutes, every_steps: how often ``last`` is saved within an epoch; never by default.
+        keep: of how many epochs, the newest ones, to keep the checkpoint as ``epoch-0001`` etc.
+        average: averaged weights, to be saved beside the network's own.
         parts: whatever else a resumed run needs, by name. Weights, optimizer, schedule, metrics
             and this callback's own best value are saved anyway.
         clock: one that is shared with other callbacks; its own by default.
@@ -45,9 +48,15 @@ class Checkpoint(Clocked):
         every_minutes: float | None = None,
         parts: Mapping[str, Stateful] | None = None,
         clock: Clock | None = None,
+        every_steps: int | None = None,
+        keep: int = 0,
+        average: Average | None = None,
     ) -> None:
         super().__init__(clock)
         self.folder = Path(folder)
+        self.every_steps = every_steps
+        self.keep = keep
+        self.average = average
         self.monitor = monitor
         self.mode = mode
         self.every_minutes = every_minutes
@@ -69,7 +78,7 @@ class Checkpoint(Clocked):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._unsaved:  # the epoch before, where no evaluation followed it
-            self.save()
+            self._save_epoch()
         super().on_epoch_begin(epoch, logs)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
@@ -88,7 +97,7 @@ class Checkpoint(Clocked):
         improved = value is not None and self._improves(value)
         if improved:
             self.best, self._best_step = value, self.clock.step
-        self.save()
+        self._save_epoch()
         if improved:
             copy_checkpoint(self.folder / "last", self.folder / "best")
 
@@ -99,13 +108,15 @@ class Checkpoint(Clocked):
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._unsaved:
-            self.save()
+            self._save_epoch()
         super().on_train_end(logs)
 
     @property
     def _is_due(self) -> bool:
         minutes = (time.monotonic() - self._saved_at) / 60
-        return self.every_minutes is not None and minutes >= self.every_minutes
+        by_time = self.every_minutes is not None and minutes >= self.every_minutes
+        by_steps = self.every_steps is not None and self.clock.epoch_step % self.every_steps == 0
+        return by_time or by_steps
 
     @property
     def can_save(self) -> bool:
@@ -126,9 +137,17 @@ class Checkpoint(Clocked):
             "metrics": [m.state_dict() for m in model._metrics if hasattr(m, "state_dict")],
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
-        save_checkpoint(self.folder / "last", model, state)
+        save_checkpoint(self.folder / "last", model, state, self.average)
         self._unsaved = False
         self._saved_at = time.monotonic()
+
+    def _save_epoch(self) -> None:
+        """Save ``last`` after an epoch, and keep it where that is asked for."""
+        self.save()
+        if self.keep:
+            copy_checkpoint(self.folder / "last", self.folder / f"epoch-{self.clock.epoch:04}")
+            for old in sorted(self.folder.glob("epoch-*"))[: -self.keep]:
+                shutil.rmtree(old, ignore_errors=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "best_step": self._best_step}

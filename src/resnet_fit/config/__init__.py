@@ -30,6 +30,8 @@ CHANGEABLE = (
     "data.path",
     "data.workers",
     "checkpoint.every_minutes",
+    "checkpoint.every_steps",
+    "checkpoint.keep",
 )
 
 

@@ -19,17 +19,8 @@ def check(config: Config) -> Iterator[Problem]:
     yield from _depth(config)
     yield from _schedule(config)
     yield from _data(config)
-    if not re.fullmatch(r"loss|top\d+", config.checkpoint.monitor):
-        expected = "expected loss, top1 or top5"
-        received = f"received {config.checkpoint.monitor!r}"
-        yield Problem(("checkpoint", "monitor"), f"{expected}, {received}")
-    if config.checkpoint.monitor == "loss" and config.checkpoint.mode == "max":
-        yield Problem(("checkpoint", "mode"), "expected min for monitor: loss, received 'max'")
-    if config.checkpoint.monitor != "loss" and config.checkpoint.mode == "min":
-        yield Problem(
-            ("checkpoint", "mode"),
-            f"expected max for monitor: {config.checkpoint.monitor}, received 'min'",
-        )
+    yield from _training(config)
+    yield from _monitor(config)
 
 
 def _depth(config: Config) -> Iterator[Problem]:
@@ -79,4 +70,38 @@ def _data(config: Config) -> Iterator[Problem]:
         yield Problem(
             ("data", "workers"),
             f"only data.name: folder reads with workers; {data.name} is in memory",
+        )
+    if data.name != "folder" and data.on_bad_image == "skip":
+        yield Problem(
+            ("data", "on_bad_image"),
+            f"only data.name: folder has image files to skip; {data.name} is in memory",
+        )
+
+
+def _training(config: Config) -> Iterator[Problem]:
+    training = config.training
+    if training.on_nan == "skip" and training.accumulate > 1:
+        yield Problem(
+            ("training", "on_nan"),
+            f"skip needs training.accumulate: 1, received {training.accumulate}: of accumulated "
+            "batches no single one can be left out",
+        )
+
+
+def _monitor(config: Config) -> Iterator[Problem]:
+    monitor, mode = config.checkpoint.monitor, config.checkpoint.mode
+    averaged = monitor.startswith("ema_")
+    if not re.fullmatch(r"(ema_)?(loss|top\d+)", monitor):
+        yield Problem(
+            ("checkpoint", "monitor"),
+            f"expected loss, top1 or top5 (with ema_ in front: of training.ema), received "
+            f"{monitor!r}",
+        )
+        return
+    if averaged and config.training.ema is None:
+        yield Problem(("checkpoint", "monitor"), f"{monitor} needs training.ema, which is not set")
+    right = "min" if monitor.endswith("loss") else "max"
+    if mode != right:
+        yield Problem(
+            ("checkpoint", "mode"), f"expected {right} for monitor: {monitor}, received {mode!r}"
         )

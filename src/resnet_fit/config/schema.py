@@ -47,7 +47,9 @@ class Data(Section):
     """What to train and test on.
 
     ``validation`` holds out that share of the training set. Epochs are then judged on it, and the
-    test set is used once, after the last epoch.
+    test set is used once, after the last epoch. ``limit`` takes so many images of each part, each
+    class its share. ``on_bad_image: skip`` leaves unreadable files out of the training, and lists
+    them.
     """
 
     name: Literal["cifar10", "cifar100", "digits", "folder"]
@@ -57,6 +59,8 @@ class Data(Section):
     batch_size: PositiveInt = 128
     eval_batch_size: PositiveInt = 250
     drop_last: bool = False
+    limit: PositiveInt | None = None
+    on_bad_image: Literal["error", "skip"] = "error"
     workers: Annotated[int, Field(ge=0)] | None = None
 
 
@@ -147,12 +151,28 @@ class Amp(Section):
     dtype: Literal["float16", "bfloat16"] = "float16"
 
 
+class EMA(Section):
+    """Arguments of `resnet_fit.WeightAverage`."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    warm_up: bool = True
+
+
+class EarlyStopping(Section):
+    """Ends the training after ``patience`` epochs that did not beat the best ``monitor``."""
+
+    patience: PositiveInt
+    min_delta: NonNegative = 0.0
+
+
 class Training(Section):
     """How long and by what means.
 
     ``engine``: Paddle's own operations (``framework``) or, on a CPU, those of oneDNN, which are
     several times faster; ``auto`` takes what is fastest on the device. ``accumulate`` batches make
-    one optimizer step; ``clip_norm`` bounds the gradients' global norm.
+    one optimizer step; ``clip_norm`` bounds the gradients' global norm. ``on_nan``: what to do when
+    a loss or a gradient is NaN or infinite: stop the run, or leave the step out. ``ema`` averages
+    the weights.
     """
 
     epochs: PositiveInt
@@ -163,17 +183,23 @@ class Training(Section):
     clip_norm: Positive | None = None
     accumulate: PositiveInt = 1
     amp: Amp = Amp()
+    on_nan: Literal["stop", "skip"] = "stop"
+    ema: EMA | None = None
+    early_stopping: EarlyStopping | None = None
 
 
 class Checkpoint(Section):
     """``best`` is the epoch with the best ``monitor``, a metric of the evaluation.
 
-    ``last`` is saved after each epoch, and within one every ``every_minutes``.
+    ``last`` is saved after each epoch, and within one every ``every_minutes`` and, where given,
+    every ``every_steps`` steps. The newest ``keep`` epochs stay as ``epoch-0001`` etc.
     """
 
     monitor: str = "top1"
     mode: Literal["max", "min"] = "max"
     every_minutes: Positive = 10.0
+    every_steps: PositiveInt | None = None
+    keep: Annotated[int, Field(ge=0)] = 0
 
 
 class Logging(Section):

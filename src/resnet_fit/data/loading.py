@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -84,6 +84,13 @@ class Loader:
         whole = batch == self._batches
         self._start = self._position = (epoch + 1, 0) if whole else (epoch, batch)
         self._first = self._start[1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the data stand, for a checkpoint."""
+        return {"position": list(self._position)}
+
+    def set_state_dict(self, state: dict[str, Any]) -> None:
+        self.set_position(*state["position"])
 
     def __len__(self) -> int:
         """Batches of the running iteration, or of the next one when none runs."""
@@ -201,6 +208,13 @@ class FileLoader(Loader):
         geometry, inside, after = stages(transforms)
         self._recipe = Recipe(geometry, inside, seed, on_bad_image)
         self._after = compose(after)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"skipped": dict(self.skipped)}
+
+    def set_state_dict(self, state: dict[str, Any]) -> None:
+        super().set_state_dict(state)
+        self.skipped = dict(state["skipped"])
 
     @contextmanager
     def _source(self, epoch: int, first: int) -> Iterator[Callable[[int], Batch | None]]:

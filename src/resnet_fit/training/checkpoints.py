@@ -1,6 +1,7 @@
 """A checkpoint: one folder that is whole or not there.
 
     model.pdparams    weights and buffers; `paddle.Model.load("<folder>/model")` opens it
+    average.pdparams  the same of averaged weights, where a training averages them
     optimizer.npz     accumulators by structured names
     state.json        where the training stands
     checksums.json    SHA-256 of each of the above
@@ -16,9 +17,9 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import paddle
@@ -26,8 +27,10 @@ import paddle
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import sync, write_json
 from resnet_fit.networks import load_weights
-from resnet_fit.training.state import get_optimizer_state, set_optimizer_state
+from resnet_fit.networks.weights import read_weights
+from resnet_fit.training.state import Arrays, get_optimizer_state, set_optimizer_state
 
+AVERAGE = "average.pdparams"
 WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = (
     "model.pdparams",
     "optimizer.npz",
@@ -36,7 +39,17 @@ WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = (
 )
 
 
-def save_checkpoint(folder: Path, model: paddle.Model, state: dict[str, Any]) -> None:
+class Average(Protocol):
+    """Weights beside those of the network, to be saved with them."""
+
+    def weights(self) -> dict[str, paddle.Tensor]: ...
+
+    def set_weights(self, weights: Arrays) -> None: ...
+
+
+def save_checkpoint(
+    folder: Path, model: paddle.Model, state: dict[str, Any], average: Average | None = None
+) -> None:
     """Write a checkpoint beside ``folder`` and put it in its place.
 
     At every moment ``folder`` or ``.<name>.previous`` beside it is whole.
@@ -46,15 +59,19 @@ def save_checkpoint(folder: Path, model: paddle.Model, state: dict[str, Any]) ->
     """
     with _replacing(folder) as part:
         paddle.save(model.network.state_dict(), str(part / WEIGHTS))
+        if average is not None:
+            paddle.save(average.weights(), str(part / AVERAGE))
         arrays: dict[str, Any] = get_optimizer_state(model._optimizer, model.network)
         np.savez(part / OPTIMIZER, **arrays)
         write_json(part / STATE, state | _paddles_own(model))
-        write_json(part / CHECKSUMS, {n: _sha256(part / n) for n in (WEIGHTS, OPTIMIZER, STATE)})
+        write_json(part / CHECKSUMS, {f.name: _sha256(f) for f in sorted(part.iterdir())})
         for file in part.iterdir():
             sync(file)
 
 
-def load_checkpoint(folder: Path, model: paddle.Model) -> tuple[dict[str, Any], Path]:
+def load_checkpoint(
+    folder: Path, model: paddle.Model, average: Average | None = None
+) -> tuple[dict[str, Any], Path]:
     """Put a checkpoint's weights, optimizer and schedule into a prepared model.
 
     Returns:
@@ -66,9 +83,9 @@ def load_checkpoint(folder: Path, model: paddle.Model) -> tuple[dict[str, Any], 
     """
     problems = []
     for candidate in (folder, _beside(folder, "previous")):
-        problem = _damage(candidate)
+        problem = _damage(candidate, average is not None)
         if problem is None:
-            return _load(candidate, model), candidate
+            return _load(candidate, model, average), candidate
         problems.append(problem)
     raise UserError(f"{folder}: no whole checkpoint ({'; '.join(problems)})")
 
@@ -98,6 +115,9 @@ def _replacing(folder: Path) -> Iterator[Path]:
             os.replace(folder, previous)
         os.replace(part, folder)
     except OSError as error:
+        if previous.exists() and not folder.exists():
+            with suppress(OSError):
+                os.replace(previous, folder)
         shutil.rmtree(part, ignore_errors=True)
         raise RunFailed(
             f"{folder}: the checkpoint could not be written ({error.strerror or error}); "
@@ -109,13 +129,13 @@ def _beside(folder: Path, what: str) -> Path:
     return folder.with_name(f".{folder.name}.{what}")
 
 
-def _damage(folder: Path) -> str | None:
+def _damage(folder: Path, averages: bool) -> str | None:
     """What is wrong with a checkpoint, or None."""
     if not folder.is_dir():
         return f"{folder.name} is not there"
     try:
         checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-        for name in (WEIGHTS, OPTIMIZER, STATE):
+        for name in (WEIGHTS, OPTIMIZER, STATE, *([AVERAGE] if averages else [])):
             if _sha256(folder / name) != checksums[name]:
                 return f"{folder.name}/{name} is damaged"
     except OSError as error:
@@ -125,8 +145,10 @@ def _damage(folder: Path) -> str | None:
     return None
 
 
-def _load(folder: Path, model: paddle.Model) -> dict[str, Any]:
+def _load(folder: Path, model: paddle.Model, average: Average | None) -> dict[str, Any]:
     load_weights(model.network, folder / WEIGHTS)
+    if average is not None:
+        average.set_weights(read_weights(folder / AVERAGE))
     try:
         with np.load(folder / OPTIMIZER, allow_pickle=False) as arrays:
             accumulators = dict(arrays)

@@ -40,8 +40,10 @@ def make_loaders(config: Config) -> Loaders:
     Raises:
         UserError: the data are not there or not right, or an operation cannot take them.
     """
-    train, evaluation, test = _datasets(config)
-    measured = cache(lambda: statistics(train))  # for both stages, and only where asked for
+    train, evaluation, test = open_datasets(config)
+    measured = cache(
+        lambda: statistics(train, config.data.on_bad_image)
+    )  # for both stages, and only where asked for
     bound = {stage: _operations(config, stage, measured) for stage in ("train", "eval")}
 
     def loader(dataset: Dataset, stage: str, workers: int | None = config.data.workers) -> Loader:
@@ -54,6 +56,8 @@ def make_loaders(config: Config) -> Loaders:
         }
         if isinstance(dataset, ArrayDataset):
             return ArrayLoader(dataset, size, bound[stage], **options)
+        if training:
+            options["on_bad_image"] = config.data.on_bad_image
         return FileLoader(dataset, size, bound[stage], workers=workers, **options)
 
     return Loaders(
@@ -65,7 +69,21 @@ def make_loaders(config: Config) -> Loaders:
     )
 
 
-def _datasets(config: Config) -> tuple[Dataset, Dataset, Dataset | None]:
+def open_datasets(config: Config) -> tuple[Dataset, Dataset, Dataset | None]:
+    """The parts to train on, to judge epochs by, and to test on at the end where that differs.
+
+    Raises:
+        UserError: the data are not there or not right.
+    """
+    train, evaluation, test = _parts(config)
+    limit = config.data.limit
+    if limit is None:
+        return train, evaluation, test
+    test = None if test is None else sources.subset(test, limit)
+    return sources.subset(train, limit), sources.subset(evaluation, limit), test
+
+
+def _parts(config: Config) -> tuple[Dataset, Dataset, Dataset | None]:
     data = config.data
     if data.name == "folder":
         assert data.path is not None

@@ -14,11 +14,21 @@ import numpy as np
 import paddle
 from rich.console import Console
 
-from resnet_fit.callbacks import Checkpoint, Clock, History, Interruption, ProgressBar, VisualDL
-from resnet_fit.callbacks.nan_guard import NaNGuard
+from resnet_fit.callbacks import (
+    Checkpoint,
+    Clock,
+    EarlyStopping,
+    History,
+    Interruption,
+    NaNGuard,
+    NaNSkip,
+    ProgressBar,
+    VisualDL,
+    WeightAverage,
+)
 from resnet_fit.callbacks.progress import clock_time, show
 from resnet_fit.config import Config, dump_config, load_run_config
-from resnet_fit.errors import UserError
+from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import lock, write_json, write_text
 from resnet_fit.runtime import describe
 from resnet_fit.training.checkpoints import load_checkpoint
@@ -51,6 +61,7 @@ def fit(config: Config, output: str | Path = "runs", name: str | None = None) ->
     experiment = set_up(config)
     watch = _Watch(experiment, folder)
     _make(folder)
+    require_space(folder, experiment)
     try:
         with lock(folder):
             write_text(folder / "config.yaml", dump_config(config))
@@ -76,7 +87,8 @@ def resume(folder: str | Path, overrides: Sequence[str] = ()) -> Run:
     with lock(folder):
         experiment = set_up(config)
         watch = _Watch(experiment, folder)
-        state, found = load_checkpoint(folder / "checkpoints" / "last", experiment.model)
+        last = folder / "checkpoints" / "last"
+        state, found = load_checkpoint(last, experiment.model, watch.average)
         watch.restore(state)
         watch.checkpoint.complete(found)
         watch.console.print(f"goes on from {found} after step {watch.clock.step}")
@@ -93,7 +105,20 @@ class _Watch:
         self.console = Console(highlight=False, soft_wrap=True)
         self.clock = clock = Clock()
         self.history = History(folder / "metrics.jsonl", clock)
-        parts: dict[str, Any] = {"history": self.history}
+        parts: dict[str, Any] = {"loader": experiment.loaders.train}
+        first: list[paddle.callbacks.Callback] = [NaNGuard(clock)]
+        self.nan_skip = self.average = self.early_stopping = None
+        if config.training.on_nan == "skip":
+            self.nan_skip = NaNSkip(clock=clock)
+            parts["nan_skip"] = self.nan_skip
+            first = [self.nan_skip]
+        if config.training.ema is not None:
+            self.average = WeightAverage(
+                experiment.loaders.evaluation, **config.training.ema.model_dump(), clock=clock
+            )
+            parts["average"] = self.average
+            first.append(self.average)
+        parts["history"] = self.history
         if config.logging.visualdl:
             parts["visualdl"] = VisualDL(
                 folder / "visualdl",
@@ -102,6 +127,14 @@ class _Watch:
                 hyperparameters(config),
                 clock,
             )
+        if config.training.early_stopping is not None:
+            self.early_stopping = EarlyStopping(
+                config.checkpoint.monitor,
+                config.checkpoint.mode,
+                **config.training.early_stopping.model_dump(),
+                clock=clock,
+            )
+            parts["early_stopping"] = self.early_stopping
         self.parts = parts
         self.checkpoint = Checkpoint(
             folder / "checkpoints",
@@ -110,13 +143,20 @@ class _Watch:
             config.checkpoint.every_minutes,
             parts,
             clock,
+            config.checkpoint.every_steps,
+            config.checkpoint.keep,
+            self.average,
         )
         self.progress = ProgressBar(config.training.epochs, clock, self.console)
         self.interruption = Interruption(self.checkpoint)
         self.callbacks: list[paddle.callbacks.Callback] = [
-            NaNGuard(clock),
+            *first,
             paddle.callbacks.LRScheduler(),  # before a checkpoint, which holds the next rate
-            *parts.values(),
+            *(
+                p
+                for p in parts.values()
+                if isinstance(p, paddle.callbacks.Callback) and p not in first
+            ),
             self.progress,
             self.checkpoint,
             self.interruption,
@@ -133,8 +173,14 @@ class _Watch:
     def epochs_done(self) -> int:
         return self.clock.epoch - self.clock.within_epoch
 
+    @property
+    def has_stopped(self) -> bool:
+        return self.early_stopping is not None and self.early_stopping.stopped is not None
+
     def close(self) -> None:
         self.progress.close()
+        if self.nan_skip is not None:
+            self.nan_skip.close()
         self.interruption.close()
         if "visualdl" in self.parts:
             self.parts["visualdl"].close()
@@ -151,9 +197,7 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
         f"{experiment.engine} engine"
     )
     epochs_left = config.training.epochs - watch.epochs_done
-    if epochs_left > 0:
-        within = watch.clock.epoch_step if watch.clock.within_epoch else 0
-        loaders.train.set_position(watch.epochs_done, within)
+    if epochs_left > 0 and not watch.has_stopped:
         try:
             model.fit(
                 loaders.train,
@@ -163,13 +207,32 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
                 verbose=0,
                 callbacks=watch.callbacks,
             )
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RunFailed) or not _out_of_memory(error):
+                raise
+            raise RunFailed(
+                f"memory ran out in epoch {watch.clock.epoch} after step {watch.clock.step}, at "
+                f"data.batch_size {config.data.batch_size}; try a smaller one with a larger "
+                "training.accumulate, or training.amp. The last checkpoint is untouched"
+            ) from error
         finally:
             watch.close()
+    if watch.has_stopped:
+        console.print(f"stopped early after epoch {watch.clock.epoch}: no better for some time")
+    skipped: dict[str, str] = getattr(loaders.train, "skipped", {})
+    if skipped:
+        lines = [f"{path}: {reason}\n" for path, reason in sorted(skipped.items())]
+        write_text(folder / "skipped_images.txt", "".join(lines))
+        console.print(f"{len(skipped)} unreadable images skipped: {folder / 'skipped_images.txt'}")
     test = None
     if loaders.test is not None:
         test = plain_numbers(model.evaluate(loaders.test, verbose=0))
+        if watch.average is not None and watch.average.average:
+            averaged = plain_numbers(watch.average.evaluate(loaders.test))
+            test |= {f"ema_{name}": value for name, value in averaged.items()}
         console.print(f"test {show(test)}")
     summary = summarize(experiment, watch.history.rows, environment, test)
+    summary |= {"stopped_early": watch.has_stopped, "skipped_images": len(skipped)}
     write_json(folder / "summary.json", summary)
     console.print(f"{clock_time(summary['seconds'])}, all in {folder}")
     return Run(model, folder, summary)
@@ -194,6 +257,33 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be made ({error.strerror}); see --output") from None
+
+
+def require_space(folder: Path, experiment: Experiment) -> None:
+    """Refuse to start a run whose checkpoints cannot fit on the disk.
+
+    Raises:
+        UserError: with the room there is and the room there must be; the folder is removed.
+    """
+    config = experiment.config
+    moments = {"sgd": 0, "momentum": 1}.get(config.optimizer.name, 2)
+    one = 4 * experiment.facts["parameters"] * (1 + moments + (config.training.ema is not None))
+    # last, the one before, the next while it is written, and best; linked copies take nothing.
+    needed = one * (4 + config.checkpoint.keep)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        folder.rmdir()
+        raise UserError(
+            f"{folder}: {free / 1e6:,.0f} MB are free on this disk, and the checkpoints of this "
+            f"run need {needed / 1e6:,.0f} MB; see --output"
+        )
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    """Paddle has no type of its own for it; its message names the kind of error."""
+    text = str(error).lower()
+    signs = ("resourceexhausted", "out of memory", "cannot allocate", "bad_alloc")
+    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
 def hyperparameters(config: Config) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""A training that no longer gets better ends by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resnet_fit.callbacks import logs as read
+from resnet_fit.callbacks.clock import Clock, Clocked
+
+
+class EarlyStopping(Clocked):
+    """Ends `fit` after ``patience`` evaluations that did not beat the best one.
+
+    `paddle.callbacks.EarlyStopping` forgets its counters when a run is resumed; this one has a
+    state to save. To be listed before the checkpoint that saves it.
+
+    Args:
+        monitor: a metric of the evaluation.
+        mode: ``max`` or ``min``: which direction is better.
+        patience: evaluations to wait.
+        min_delta: an evaluation must beat the best one by more than this.
+        clock: one that is shared with other callbacks; its own by default.
+
+    Attributes:
+        stopped: the epoch it ended the training after, or None.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "top1",
+        mode: str = "max",
+        patience: int = 10,
+        min_delta: float = 0.0,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(clock)
+        self.monitor, self.mode = monitor, mode
+        self.patience, self.min_delta = patience, min_delta
+        self.best: float | None = None
+        self.waited = 0
+        self.stopped: int | None = None
+        self._trained = False
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self._trained = True
+
+    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
+        value = read.metrics(self, logs).get(self.monitor)
+        if value is None or not self._trained:  # an evaluation outside of `fit`
+            return
+        self._trained = False
+        sign = 1 if self.mode == "max" else -1
+        if value == value and (self.best is None or sign * (value - self.best) > self.min_delta):
+            self.best, self.waited = value, 0
+            return
+        self.waited += 1
+        if self.waited >= self.patience:
+            self.stopped = self.clock.epoch
+            self.model.stop_training = True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "waited": self.waited, "stopped": self.stopped}
+
+    def set_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.waited = state["best"], state["waited"]
+        self.stopped = state["stopped"]

@@ -1,0 +1,131 @@
+"""An average of the weights over the last steps, judged beside the weights themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from resnet_fit.callbacks.clock import Clock, Clocked
+from resnet_fit.training.state import Arrays
+
+PREFIX = "ema_"
+
+
+class WeightAverage(Clocked):
+    """Exponential moving average (EMA) of all parameters and running statistics.
+
+    After each optimizer step ``average = decay * average + (1 - decay) * weight``; in the first
+    steps the decay is no more than (1 + n) / (10 + n), so that the random start is soon forgotten.
+    Polyak and Juditsky 1992; in this form Tan and Le 2019, "EfficientNet".
+
+    After each evaluation of the weights the average is evaluated as well, and what it reaches is
+    handed to all later callbacks under the same names with ``ema_`` in front. To be listed first.
+
+    Args:
+        evaluation: the batches to judge the average on, as `fit` takes them; None judges nothing.
+        decay: between 0 and 1; 1 / (1 - decay) is about how many steps are averaged over.
+        warm_up: whether the decay grows in the first steps.
+        clock: one that is shared with other callbacks; its own by default.
+    """
+
+    def __init__(
+        self,
+        evaluation: Iterable[Any] | None = None,
+        decay: float = 0.999,
+        warm_up: bool = True,
+        clock: Clock | None = None,
+    ) -> None:
+        super().__init__(clock)
+        self.evaluation = evaluation
+        self.decay = decay
+        self.warm_up = warm_up
+        self.updates = 0
+        self.average: dict[str, Tensor] = {}
+        self._loaded: Arrays = {}
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if not self.average:
+            self.average = {
+                name: tensor.detach().astype("float32").clone()
+                for name, tensor in _averaged(self.model.network).items()
+            }
+        for name, value in self._loaded.items():
+            self.average[name].set_value(value)
+        self._loaded = {}
+        if self.evaluation is not None:
+            names = self.params["metrics"]
+            names += [PREFIX + n for n in names if not n.startswith(PREFIX)]
+        super().on_train_begin(logs)
+
+    def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        for name in [n for n in logs or () if n.startswith(PREFIX)]:  # of the epoch before
+            del (logs or {})[name]
+        super().on_train_batch_begin(step, logs)
+
+    def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_train_batch_end(step, logs)
+        done = step + 1  # as `fit` counts, which steps the optimizer at these
+        if done % getattr(self.model, "_accumulate", 1) == 0 or done == self.params["steps"]:
+            self.update()
+
+    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
+        if logs is None or self.evaluation is None or not self.average:
+            return
+        raw = dict(logs)
+        judged = self.evaluate(self.evaluation)
+        logs.clear()  # Paddle has one dictionary for all evaluations, and now it holds that one
+        logs.update(raw | {PREFIX + name: value for name, value in judged.items()})
+
+    def update(self) -> None:
+        """Let the weights of now into the average."""
+        self.updates += 1
+        decay = self.decay
+        if self.warm_up:
+            decay = min(decay, (1 + self.updates) / (10 + self.updates))
+        with paddle.no_grad():
+            for name, tensor in _averaged(self.model.network).items():
+                average = self.average[name]
+                average.scale_(decay)
+                average.add_(tensor.detach().astype("float32") * (1 - decay))
+
+    def evaluate(self, batches: Iterable[Any]) -> dict[str, Any]:
+        """What `paddle.Model.evaluate` says of the averaged weights."""
+        with self.applied():
+            return self.model.evaluate(batches, verbose=0)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The network has the averaged weights meanwhile, and then its own again."""
+        tensors = _averaged(self.model.network)
+        own = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        try:
+            for name, tensor in tensors.items():
+                tensor.set_value(self.average[name].astype(tensor.dtype))
+            yield
+        finally:
+            for name, tensor in tensors.items():
+                tensor.set_value(own[name])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The average as a state dict, complete for `paddle.Model.load`."""
+        return {**self.model.network.state_dict(), **self.average}
+
+    def set_weights(self, weights: Arrays) -> None:
+        """Go on from a saved average."""
+        self._loaded = {n: np.asarray(v) for n, v in weights.items() if "float" in str(v.dtype)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates}
+
+    def set_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+
+
+def _averaged(network: paddle.nn.Layer) -> dict[str, Tensor]:
+    """Parameters and buffers that are real numbers, by their structured names."""
+    return {n: t for n, t in network.state_dict().items() if "float" in str(t.dtype)}
