@@ -27,6 +27,8 @@ examples:
       run the same experiment again
   resnet-fit --resume runs/first-try
       go on with a run that was stopped
+  resnet-fit check --config configs/resnet18_folder.yaml --set data.path=photos
+      read every image once: classes, sizes, duplicates, unreadable files
   resnet-fit view runs
       see the curves in VisualDL's web page
 
@@ -151,7 +153,36 @@ def view(arguments: Sequence[str]) -> None:
     serve([Path(run) for run in options.runs], options.host, options.port)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"view": view}
+def check(arguments: Sequence[str]) -> None:
+    """go through all data of a config, without training"""
+    parser = _Parser(
+        prog="resnet-fit check",
+        description="Read every image once: counts per class, sizes, mean and deviation, images "
+        "that are in both parts, unreadable files.",
+    )
+    parser.add_argument("--config", metavar="FILE", required=True, help="the experiment")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        action="append",
+        default=[],
+        help="change one setting",
+    )
+    options = parser.parse_args(arguments)
+
+    from resnet_fit.config import load_config
+
+    config = load_config(options.config, options.overrides)
+    _start(options.overrides)
+    from rich.console import Console
+
+    from resnet_fit.reports.check import check_data
+
+    check_data(config, Console(highlight=False, soft_wrap=True))
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"check": check, "view": view}
 
 
 class _Parser(argparse.ArgumentParser):

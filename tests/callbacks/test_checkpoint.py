@@ -156,6 +156,17 @@ def test_within_an_epoch_as_often_as_asked(tmp_path):
     assert Count.steps == [1, 2, 3, 4, 5, 6]
 
 
+def test_as_often_as_asked_in_steps_and_the_newest_epochs_kept(tmp_path):
+    checkpoint = Checkpoint(tmp_path, every_steps=2, keep=2)
+    saves = []
+    real = checkpoint.save
+    checkpoint.save = lambda: (saves.append(checkpoint.clock.step), real())
+    make_model().fit(TRAIN, EVAL, epochs=3, verbose=0, callbacks=[checkpoint])
+    assert saves == [2, 3, 5, 6, 8, 9]
+    assert sorted(p.name for p in tmp_path.glob("e*")) == ["epoch-0002", "epoch-0003"]
+    assert state(tmp_path / "epoch-0002")["clock"]["epoch"] == 2
+
+
 def test_paddle_opens_it_and_a_new_model_goes_on_from_it(tmp_path):
     model = make_model()
     model.fit(TRAIN, EVAL, epochs=1, verbose=0, callbacks=[Checkpoint(tmp_path)])

@@ -34,7 +34,7 @@ class NaNSkip(Clocked):
         self.skipped = 0
         self._in_a_row = 0
         self._refused = False
-        self._buffers: list[tuple[paddle.Tensor, paddle.Tensor]] = []
+        self._statistics: list[tuple[paddle.Tensor, paddle.Tensor]] = []
         self._metrics: list[dict[str, Any]] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -51,7 +51,9 @@ class NaNSkip(Clocked):
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_begin(step, logs)
         self._refused = False
-        self._buffers = [(b, b.clone()) for b in self.model.network.buffers()]
+        tensors = self.model.network.state_dict().values()
+        # Paddle's batch norm keeps its running statistics among the parameters.
+        self._statistics = [(t, t.clone()) for t in tensors if t.stop_gradient]
         self._metrics = [m.state_dict() for m in self._restorable()]
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
@@ -68,8 +70,8 @@ class NaNSkip(Clocked):
                 f"{self.rate:g}; the last checkpoint may be from before that. Try a lower "
                 "optimizer.learning_rate, a warm-up, or training.clip_norm"
             )
-        for buffer, before in self._buffers:
-            buffer.set_value(before)
+        for tensor, before in self._statistics:
+            tensor.set_value(before)
         for metric, state in zip(self._restorable(), self._metrics, strict=True):
             metric.set_state_dict(state)
         self._correct(logs)

@@ -133,7 +133,7 @@ def show(metrics: dict[str, float]) -> str:
     """``loss 1.2345 top1 56.70 %``."""
     return " ".join(
         f"{name} {value:.2%}".replace("%", " %")
-        if name.startswith("top")
+        if name.removeprefix("ema_").startswith("top")
         else f"{name} {value:.4f}"
         for name, value in metrics.items()
     )

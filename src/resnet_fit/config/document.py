@@ -49,6 +49,15 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    """Text with line breaks of Unicode or control characters is escaped, else it reads otherwise."""
+    style = None if text.isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
 @dataclass
 class Document:
     """A nested mapping, and for each path in it the place (``file:line``) that set it.

@@ -29,10 +29,15 @@ def raise_problems(problems: Sequence[Problem], document: Document) -> None:
         return
     lines = []
     for problem in problems:
-        key = ".".join(map(str, problem.path))
+        key = ".".join(_printable(part) for part in problem.path)
         parts = (document.place(problem.path), key, problem.message)
         lines.append(": ".join(part for part in parts if part))
     raise UserError("\n".join(lines))
+
+
+def _printable(part: str | int) -> str:
+    """A part of a key, such that it stays on its line."""
+    return str(part) if str(part).isprintable() else repr(part)
 
 
 def problems_of(error: ValidationError, schema: type[BaseModel]) -> list[Problem]:

@@ -89,11 +89,11 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Da
     return dataset.take(np.flatnonzero(~chosen)), dataset.take(np.flatnonzero(chosen))
 
 
-def subset(dataset: Dataset, n: int, seed: int = 0) -> Dataset:
-    """Keep ``n`` samples, each class its share; all of them if there are no more than ``n``."""
-    if n < 1:
+def subset(dataset: Dataset, n: int | None, seed: int = 0) -> Dataset:
+    """Keep ``n`` samples, each class its share; all of them if there are no more, or for None."""
+    if n is not None and n < 1:
         raise UserError(f"a limit on the number of images is 1 or more, received {n}")
-    if n >= len(dataset):
+    if n is None or n >= len(dataset):
         return dataset
     quotas = _shares(np.bincount(dataset.labels, minlength=len(dataset.classes)), n)
     return dataset.take(np.flatnonzero(_choose(dataset.labels, quotas, seed)))

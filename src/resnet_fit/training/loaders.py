@@ -75,19 +75,11 @@ def open_datasets(config: Config) -> tuple[Dataset, Dataset, Dataset | None]:
     Raises:
         UserError: the data are not there or not right.
     """
-    train, evaluation, test = _parts(config)
-    limit = config.data.limit
-    if limit is None:
-        return train, evaluation, test
-    test = None if test is None else sources.subset(test, limit)
-    return sources.subset(train, limit), sources.subset(evaluation, limit), test
-
-
-def _parts(config: Config) -> tuple[Dataset, Dataset, Dataset | None]:
-    data = config.data
+    data, limit = config.data, config.data.limit
     if data.name == "folder":
         assert data.path is not None
-        return *sources.folder(data.path, data.validation or None, data.split_seed), None
+        files, held_out = sources.folder(data.path, data.validation or None, data.split_seed)
+        return sources.subset(files, limit), sources.subset(held_out, limit), None
     if data.name == "digits":
         train, test = sources.digits()
     else:
@@ -95,8 +87,10 @@ def _parts(config: Config) -> tuple[Dataset, Dataset, Dataset | None]:
             data.path
         )
     if not data.validation:
-        return train, test, None
-    return *sources.split(train, data.validation, data.split_seed), test
+        return sources.subset(train, limit), sources.subset(test, limit), None
+    parts = (*sources.split(train, data.validation, data.split_seed), test)
+    train, evaluation, test = (sources.subset(part, limit) for part in parts)
+    return train, evaluation, test
 
 
 def _operations(config: Config, stage: str, measured: Callable[[], Statistics]) -> list[Any]:

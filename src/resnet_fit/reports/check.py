@@ -1,0 +1,159 @@
+"""All data of an experiment gone through once, without training."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from resnet_fit.config import Config
+from resnet_fit.data.sources import ArrayDataset, FileDataset
+from resnet_fit.data.transforms import BadImage, decode
+from resnet_fit.errors import RunFailed
+from resnet_fit.runtime import usable_cores
+from resnet_fit.training.loaders import open_datasets
+
+# So many pairs of equal images are shown; all are counted.
+SHOWN_DUPLICATES = 10
+
+
+@dataclass
+class Findings:
+    """What one part of the data holds.
+
+    Attributes:
+        counts: images per class.
+        sizes: how often each (width, height) occurs.
+        levels: for each channel, how often each grey level occurs.
+        names: of each image, by a digest of its pixels.
+        bad: reason by path of every unreadable file.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    levels: np.ndarray | None = None
+    names: dict[bytes, str] = field(default_factory=dict)
+    repeated: int = 0
+    bad: dict[str, str] = field(default_factory=dict)
+
+    def add(self, label: str, name: str, pixels: np.ndarray) -> None:
+        """Note an image ``[H, W, C]``."""
+        height, width, channels = pixels.shape
+        self.counts[label] += 1
+        self.sizes[width, height] += 1
+        levels = np.stack(
+            [np.bincount(pixels[..., c].reshape(-1), minlength=256) for c in range(channels)]
+        )
+        self.levels = levels if self.levels is None else self.levels + levels
+        digest = hashlib.blake2b(
+            np.ascontiguousarray(pixels).tobytes() + repr(pixels.shape).encode(), digest_size=16
+        ).digest()
+        self.repeated += digest in self.names
+        self.names.setdefault(digest, name)
+
+    def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each channel over all pixels, in units of 0..1."""
+        assert self.levels is not None
+        share, grey = self.levels / self.levels.sum(1, keepdims=True), np.arange(256) / 255
+        mean = share @ grey
+        return mean, np.sqrt((share * (grey - mean[:, None]) ** 2).sum(1))
+
+
+def check_data(config: Config, console: Console) -> dict[str, Findings]:
+    """Go through the data of a config and print what is found.
+
+    Returns:
+        the findings of each part: ``train``, ``evaluation`` and, where there is one, ``test``.
+
+    Raises:
+        UserError: the data are not there.
+        RunFailed: there are unreadable files; all of them are printed first.
+    """
+    parts = dict(zip(("train", "evaluation", "test"), open_datasets(config), strict=True))
+    datasets = {name: data for name, data in parts.items() if data is not None}
+    found = {name: examine(data) for name, data in datasets.items()}
+    console.print(_class_table(found, datasets["train"].classes))
+    for name, findings in found.items():
+        console.print(f"{name}: {_describe(findings)}")
+    for name, findings in list(found.items())[1:]:
+        _print_duplicates(console, name, found["train"], findings)
+    bad = {path: why for findings in found.values() for path, why in findings.bad.items()}
+    for reason in bad.values():
+        console.print(f"unreadable: {reason}")
+    if bad:
+        raise RunFailed(f"{len(bad)} unreadable images, listed above")
+    return found
+
+
+def examine(dataset: ArrayDataset | FileDataset) -> Findings:
+    """Read every image of one part."""
+    findings = Findings()
+    for index, (name, pixels) in enumerate(_images(dataset)):
+        if isinstance(pixels, BadImage):
+            findings.bad[name] = str(pixels)
+        else:
+            findings.add(dataset.classes[int(dataset.labels[index])], name, pixels)
+    return findings
+
+
+def _images(dataset: ArrayDataset | FileDataset) -> Iterator[tuple[str, np.ndarray | BadImage]]:
+    """Name and pixels ``[H, W, C]`` of every image, or what is wrong with it."""
+    if isinstance(dataset, ArrayDataset):
+        for index, image in enumerate(dataset.images):
+            yield f"image {index}", image.transpose(1, 2, 0)
+        return
+    threads = usable_cores()
+    with ThreadPoolExecutor(threads) as pool:  # decoders give the interpreter's lock away
+        for start in range(0, len(dataset), 64):  # so that few images are in memory at once
+            paths = dataset.paths[start : start + 64]
+            yield from zip(paths, pool.map(_pixels, paths), strict=True)
+
+
+def _pixels(path: str) -> np.ndarray | BadImage:
+    try:
+        return np.asarray(decode(path))
+    except BadImage as error:
+        return error
+
+
+def _class_table(found: dict[str, Findings], classes: tuple[str, ...]) -> Table:
+    table = Table("class", *found)
+    for name in classes:
+        table.add_row(name, *(f"{findings.counts[name]:,}" for findings in found.values()))
+    table.add_row("all", *(f"{f.counts.total():,}" for f in found.values()))
+    return table
+
+
+def _describe(findings: Findings) -> str:
+    if findings.levels is None:
+        return "no readable image"
+    widths, heights = (sorted(size[axis] for size in findings.sizes.elements()) for axis in (0, 1))
+    if len(findings.sizes) == 1:
+        sizes = f"all {widths[0]}x{heights[0]}"
+    else:
+        middle = len(widths) // 2
+        sizes = (
+            f"widths {widths[0]} to {widths[-1]} (median {widths[middle]}), "
+            f"heights {heights[0]} to {heights[-1]} (median {heights[middle]})"
+        )
+    mean, std = (", ".join(f"{v:.4f}" for v in values) for values in findings.mean_and_std())
+    repeated = f"; {findings.repeated} images are there twice" if findings.repeated else ""
+    return f"{sizes}; mean {mean}; standard deviation {std}{repeated}"
+
+
+def _print_duplicates(console: Console, name: str, train: Findings, other: Findings) -> None:
+    both = sorted(train.names.keys() & other.names.keys(), key=other.names.__getitem__)
+    if not both:
+        console.print(f"train and {name} have no image in common")
+        return
+    console.print(f"{len(both)} images are in train and in {name}, which then judges too well:")
+    for digest in both[:SHOWN_DUPLICATES]:
+        console.print(f"  {train.names[digest]} = {other.names[digest]}")
+    if len(both) > SHOWN_DUPLICATES:
+        console.print(f"  and {len(both) - SHOWN_DUPLICATES} more")

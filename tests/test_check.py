@@ -1,0 +1,116 @@
+"""`resnet-fit check` finds what is wrong with data, and trains nothing."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnet_fit import fit, parse_config
+from resnet_fit.cli import main
+from resnet_fit.errors import UserError
+
+GREY = {"red": (200, 10, 20), "blue": (10, 20, 200)}
+CONFIG = {
+    "model": {"depth": [1, 1], "stem": "cifar", "width": 4},
+    "data": {"name": "folder", "batch_size": 4, "workers": 0},
+    "augmentation": {
+        "train": [{"random_resized_crop": {"size": 16}}, "normalize"],
+        "eval": [{"resize": {"size": 16}}, {"center_crop": {"size": 16}}, "normalize"],
+    },
+    "optimizer": {"name": "sgd", "learning_rate": 0.01},
+    "training": {"epochs": 1},
+}
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 6), ("val", 3)):
+        for name, colour in GREY.items():
+            folder = tmp_path / "photos" / part / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                noise = rng.integers(0, 40, (20 + i, 30, 3))
+                Image.fromarray((noise + colour).astype("uint8")).save(folder / f"{i}.png")
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def config(photos, write_yaml):
+    return write_yaml(CONFIG | {"data": CONFIG["data"] | {"path": str(photos)}})
+
+
+def run(capsys, *arguments):
+    code = main(["check", *map(str, arguments)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_good_data(config, capsys, tmp_path):
+    code, out, _ = run(capsys, "--config", config)
+    assert code == 0
+    rows = [[c.strip() for c in line.split("│")[1:-1]] for line in out.splitlines() if "│" in line]
+    assert ["red", "6", "3"] in rows
+    assert ["all", "12", "6"] in rows
+    assert "widths 30 to 30 (median 30), heights 20 to 25 (median 23)" in out
+    assert "train and evaluation have no image in common" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_bad_files_and_duplicates(config, photos, capsys):
+    (photos / "train/red/broken.jpg").write_bytes(b"not an image")
+    (photos / "val/blue/empty.png").write_bytes(b"")
+    os.link(photos / "train/red/0.png", photos / "val/red/copy.png")
+    code, out, err = run(capsys, "--config", config)
+    assert code == 1
+    assert "1 images are in train and in evaluation" in out
+    assert f"{photos}/train/red/0.png = {photos}/val/red/copy.png" in out
+    assert sum(line.startswith("unreadable: ") for line in out.splitlines()) == 2
+    assert err.splitlines() == ["resnet-fit: 2 unreadable images, listed above"]
+
+
+def test_mean_and_deviation_are_numpys(config, photos, capsys):
+    _, out, _ = run(capsys, "--config", config)
+    pixels = np.concatenate(
+        [np.asarray(Image.open(f)).reshape(-1, 3) for f in photos.glob("train/*/*.png")]
+    )
+    mean = ", ".join(f"{v:.4f}" for v in pixels.mean(0) / 255)
+    std = ", ".join(f"{v:.4f}" for v in pixels.std(0) / 255)
+    assert f"mean {mean}; standard deviation {std}" in out
+
+
+def test_data_in_memory(repository, capsys):
+    code, out, _ = run(capsys, "--config", repository / "configs/resnet18_digits.yaml")
+    assert code == 0
+    assert "all 8x8" in out
+
+
+def test_mistakes_are_one_line(capsys, tmp_path):
+    code, _, err = run(capsys, "--config", tmp_path / "none.yaml")
+    assert (code, len(err.splitlines())) == (2, 1)
+    code, _, err = run(capsys)
+    assert (code, len(err.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_may_skip_bad_images_and_lists_them(photos, tmp_path, workers):
+    bad = photos / "train/red/broken.jpg"
+    bad.write_bytes(b"not an image")
+    data = CONFIG["data"] | {"path": str(photos), "workers": workers}
+    with pytest.raises(UserError, match=r"broken\.jpg"):
+        fit(parse_config(CONFIG | {"data": data}), tmp_path, "stops")
+    config = parse_config(CONFIG | {"data": data | {"on_bad_image": "skip"}})
+    result = fit(config, tmp_path, "skips")
+    assert result.summary["skipped_images"] == 1
+    lines = (result.folder / "skipped_images.txt").read_text().splitlines()
+    assert [line.startswith(f"{bad}: ") for line in lines] == [True]
+
+
+def test_evaluation_never_skips(photos, tmp_path):
+    (photos / "val/red/broken.jpg").write_bytes(b"not an image")
+    data = CONFIG["data"] | {"path": str(photos), "on_bad_image": "skip"}
+    with pytest.raises(UserError, match=r"val/red/broken\.jpg"):
+        fit(parse_config(CONFIG | {"data": data}), tmp_path, "stops")
