@@ -16,7 +16,7 @@ from resnet_fit.config import Config, dump_config, load_config, parse_config
 from resnet_fit.errors import UserError
 
 MANY = settings(
-    max_examples=300,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

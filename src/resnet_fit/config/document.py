@@ -50,7 +50,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    """Control characters and Unicode's line breaks are escaped: bare they would be read otherwise."""
+    """Control characters and Unicode's line breaks are escaped: bare, they read otherwise."""
     style = None if text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
