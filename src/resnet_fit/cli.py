@@ -85,14 +85,7 @@ def train(arguments: Sequence[str]) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--config", metavar="FILE", help="the experiment")
     what.add_argument("--resume", metavar="RUN", help="the folder of a run to go on with")
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        dest="overrides",
-        action="append",
-        default=[],
-        help="change one setting, such as training.epochs=5; may be repeated",
-    )
+    _add_overrides(parser)
     parser.add_argument("--output", metavar="DIR", help="where runs go (runs)")
     parser.add_argument("--name", help="the run's name (the config's name and the time)")
     parser.add_argument("--device", metavar="cpu|gpu|gpu:N", help="same as --set training.device=")
@@ -161,14 +154,7 @@ def check(arguments: Sequence[str]) -> None:
         "that are in both parts, unreadable files.",
     )
     parser.add_argument("--config", metavar="FILE", required=True, help="the experiment")
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        dest="overrides",
-        action="append",
-        default=[],
-        help="change one setting",
-    )
+    _add_overrides(parser)
     options = parser.parse_args(arguments)
 
     from resnet_fit.config import load_config
@@ -190,6 +176,17 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def _add_overrides(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        action="append",
+        default=[],
+        help="change one setting, such as training.epochs=5; may be repeated",
+    )
 
 
 def _summary(function: Callable[..., object]) -> str:

@@ -94,7 +94,7 @@ class Checkpoint(Clocked):
         if not self._unsaved:
             return
         value = read.metrics(self, logs).get(self.monitor)
-        improved = value is not None and self._improves(value)
+        improved = value is not None and read.improves(value, self.best, self.mode)
         if improved:
             self.best, self._best_step = value, self.clock.step
         self._save_epoch()
@@ -154,8 +154,3 @@ class Checkpoint(Clocked):
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self._best_step = state["best"], state["best_step"]
-
-    def _improves(self, value: float) -> bool:
-        if self.best is None:
-            return value == value
-        return value > self.best if self.mode == "max" else value < self.best

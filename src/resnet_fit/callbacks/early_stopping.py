@@ -50,8 +50,7 @@ class EarlyStopping(Clocked):
         if value is None or not self._trained:  # an evaluation outside of `fit`
             return
         self._trained = False
-        sign = 1 if self.mode == "max" else -1
-        if value == value and (self.best is None or sign * (value - self.best) > self.min_delta):
+        if read.improves(value, self.best, self.mode, self.min_delta):
             self.best, self.waited = value, 0
             return
         self.waited += 1

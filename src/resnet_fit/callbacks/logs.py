@@ -29,6 +29,13 @@ def of_last_batch(
     return {name: value for name, value in values.items() if name not in means}
 
 
+def improves(value: float, best: float | None, mode: str, by: float = 0.0) -> bool:
+    """Whether a value beats the best one by more than ``by``; no number ever does."""
+    if best is None:
+        return value == value
+    return (value - best if mode == "max" else best - value) > by
+
+
 def learning_rate(callback: paddle.callbacks.Callback) -> float:
     """The rate that the next step will use."""
     return float(callback.model._optimizer.get_lr())

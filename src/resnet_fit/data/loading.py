@@ -260,13 +260,21 @@ def statistics(
         pieces = _thumbnails(subset(dataset, STATISTICS_FILES), on_bad_image)
     else:
         pieces = (dataset.images[i : i + 1000].swapaxes(0, 1) for i in range(0, len(dataset), 1000))
-    levels = np.arange(256)
     counts = sum(
         np.array([np.bincount(channel.reshape(-1), minlength=256) for channel in piece])
         for piece in pieces
     )
     if not np.any(counts):
         raise UserError("no readable image to take a mean and standard deviation of")
+    return moments(np.asarray(counts))
+
+
+def moments(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return each channel's mean and standard deviation, in units of 0..1.
+
+    ``counts`` ``[C, 256]`` says how often each grey level occurs.
+    """
+    levels = np.arange(256)
     share = counts / np.sum(counts, axis=1, keepdims=True)
     mean = share @ levels
     std = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(1))

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_fit.config import Config
+from resnet_fit.data.loading import moments
 from resnet_fit.data.sources import ArrayDataset, FileDataset
 from resnet_fit.data.transforms import BadImage, decode
 from resnet_fit.errors import RunFailed
@@ -56,13 +57,6 @@ class Findings:
         ).digest()
         self.repeated += digest in self.names
         self.names.setdefault(digest, name)
-
-    def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of each channel over all pixels, in units of 0..1."""
-        assert self.levels is not None
-        share, grey = self.levels / self.levels.sum(1, keepdims=True), np.arange(256) / 255
-        mean = share @ grey
-        return mean, np.sqrt((share * (grey - mean[:, None]) ** 2).sum(1))
 
 
 def check_data(config: Config, console: Console) -> dict[str, Findings]:
@@ -142,7 +136,7 @@ def _describe(findings: Findings) -> str:
             f"widths {widths[0]} to {widths[-1]} (median {widths[middle]}), "
             f"heights {heights[0]} to {heights[-1]} (median {heights[middle]})"
         )
-    mean, std = (", ".join(f"{v:.4f}" for v in values) for values in findings.mean_and_std())
+    mean, std = (", ".join(f"{v:.4f}" for v in values) for values in moments(findings.levels))
     repeated = f"; {findings.repeated} images are there twice" if findings.repeated else ""
     return f"{sizes}; mean {mean}; standard deviation {std}{repeated}"
 

@@ -41,9 +41,8 @@ def make_loaders(config: Config) -> Loaders:
         UserError: the data are not there or not right, or an operation cannot take them.
     """
     train, evaluation, test = open_datasets(config)
-    measured = cache(
-        lambda: statistics(train, config.data.on_bad_image)
-    )  # for both stages, and only where asked for
+    # Once for both stages, and only where asked for.
+    measured = cache(lambda: statistics(train, config.data.on_bad_image))
     bound = {stage: _operations(config, stage, measured) for stage in ("train", "eval")}
 
     def loader(dataset: Dataset, stage: str, workers: int | None = config.data.workers) -> Loader:

@@ -61,9 +61,9 @@ def fit(config: Config, output: str | Path = "runs", name: str | None = None) ->
     experiment = set_up(config)
     watch = _Watch(experiment, folder)
     _make(folder)
-    require_space(folder, experiment)
     try:
         with lock(folder):
+            require_space(folder, experiment)
             write_text(folder / "config.yaml", dump_config(config))
             return _train(experiment, watch)
     except UserError:
@@ -106,18 +106,15 @@ class _Watch:
         self.clock = clock = Clock()
         self.history = History(folder / "metrics.jsonl", clock)
         parts: dict[str, Any] = {"loader": experiment.loaders.train}
-        first: list[paddle.callbacks.Callback] = [NaNGuard(clock)]
+        guard: paddle.callbacks.Callback = NaNGuard(clock)
         self.nan_skip = self.average = self.early_stopping = None
         if config.training.on_nan == "skip":
-            self.nan_skip = NaNSkip(clock=clock)
-            parts["nan_skip"] = self.nan_skip
-            first = [self.nan_skip]
+            guard = self.nan_skip = parts["nan_skip"] = NaNSkip(clock=clock)
         if config.training.ema is not None:
             self.average = WeightAverage(
                 experiment.loaders.evaluation, **config.training.ema.model_dump(), clock=clock
             )
             parts["average"] = self.average
-            first.append(self.average)
         parts["history"] = self.history
         if config.logging.visualdl:
             parts["visualdl"] = VisualDL(
@@ -150,13 +147,9 @@ class _Watch:
         self.progress = ProgressBar(config.training.epochs, clock, self.console)
         self.interruption = Interruption(self.checkpoint)
         self.callbacks: list[paddle.callbacks.Callback] = [
-            *first,
+            guard,
             paddle.callbacks.LRScheduler(),  # before a checkpoint, which holds the next rate
-            *(
-                p
-                for p in parts.values()
-                if isinstance(p, paddle.callbacks.Callback) and p not in first
-            ),
+            *(parts[name] for name in parts if name not in ("loader", "nan_skip")),
             self.progress,
             self.checkpoint,
             self.interruption,
@@ -263,7 +256,7 @@ def require_space(folder: Path, experiment: Experiment) -> None:
     """Refuse to start a run whose checkpoints cannot fit on the disk.
 
     Raises:
-        UserError: with the room there is and the room there must be; the folder is removed.
+        UserError: with the room there is and the room there must be.
     """
     config = experiment.config
     moments = {"sgd": 0, "momentum": 1}.get(config.optimizer.name, 2)
@@ -272,7 +265,6 @@ def require_space(folder: Path, experiment: Experiment) -> None:
     needed = one * (4 + config.checkpoint.keep)
     free = shutil.disk_usage(folder).free
     if free < needed:
-        folder.rmdir()
         raise UserError(
             f"{folder}: {free / 1e6:,.0f} MB are free on this disk, and the checkpoints of this "
             f"run need {needed / 1e6:,.0f} MB; see --output"
