@@ -123,6 +123,40 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("augmentation.train", "normalize"),
     ),
     "unknown monitor": (put("checkpoint.monitor", "accuracy"), ("checkpoint.monitor", "top1")),
+    "threshold without its loss": (
+        put("training.target_threshold", 0.2),
+        ("training.target_threshold", "binary_cross_entropy"),
+    ),
+    "class weight of zero": (
+        put("training.class_weights", [1, 0]),
+        ("training.class_weights", "balanced", "[1, 0]"),
+    ),
+    "frozen at a random start": (
+        put("training.freeze", ["backbone"]),
+        ("training.freeze", "model.weights"),
+    ),
+    "blocks left out of a plain net": (
+        put("model", {"depth": 18, "shortcut": "none", "stochastic_depth": 0.1}),
+        ("model.stochastic_depth", "shortcuts"),
+    ),
+    "every block left out": (put("model.stochastic_depth", 1.0), ("less than 1",)),
+    "mix of another kind": (
+        put("augmentation.mix", {"mixap": 1.0}),
+        ("augmentation.mix.mixap", "Did you mean 'mixup'?"),
+    ),
+    "negative mixup": (put("augmentation.mix", {"mixup": -1}), ("augmentation.mix.mixup", "-1")),
+    "policy too strong": (
+        put("augmentation.train", [{"rand_augment": {"magnitude": 40}}, "normalize"]),
+        ("augmentation.train.0.rand_augment", "0 to 30", "40"),
+    ),
+    "policy after normalize": (
+        put("augmentation.train", ["normalize", "trivial_augment"]),
+        ("augmentation.train", "trivial_augment comes after normalize"),
+    ),
+    "rate factor of zero": (
+        put("optimizer.rate_factors", {"fc": 0}),
+        ("optimizer.rate_factors.fc", "greater than 0"),
+    ),
     "best loss is the highest": (put("checkpoint.monitor", "loss"), ("checkpoint.mode", "min")),
 }
 

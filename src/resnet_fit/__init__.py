@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from resnet_fit.callbacks import (
         Checkpoint,
         EarlyStopping,
+        FlipAverage,
         History,
         ProgressBar,
+        StepSeed,
         VisualDL,
         WeightAverage,
     )
     from resnet_fit.config import Config, dump_config, load_config, parse_config
     from resnet_fit.errors import RunFailed, UserError
-    from resnet_fit.networks import load_weights, plain, resnet
-    from resnet_fit.training.losses import CrossEntropy
+    from resnet_fit.networks import freeze, load_weights, plain, resnet
+    from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy
     from resnet_fit.training.metrics import MeanLoss, TopK, classification_metrics
     from resnet_fit.training.run import fit, resume
 
@@ -30,29 +32,34 @@ _HOMES = {
     "callbacks": (
         "Checkpoint",
         "EarlyStopping",
+        "FlipAverage",
         "History",
         "ProgressBar",
+        "StepSeed",
         "VisualDL",
         "WeightAverage",
     ),
     "config": ("Config", "dump_config", "load_config", "parse_config"),
     "errors": ("RunFailed", "UserError"),
-    "networks": ("load_weights", "plain", "resnet"),
-    "training.losses": ("CrossEntropy",),
+    "networks": ("freeze", "load_weights", "plain", "resnet"),
+    "training.losses": ("BinaryCrossEntropy", "CrossEntropy"),
     "training.metrics": ("MeanLoss", "TopK", "classification_metrics"),
     "training.run": ("fit", "resume"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "BinaryCrossEntropy",
     "Checkpoint",
     "Config",
     "CrossEntropy",
     "EarlyStopping",
+    "FlipAverage",
     "History",
     "MeanLoss",
     "ProgressBar",
     "RunFailed",
+    "StepSeed",
     "TopK",
     "UserError",
     "VisualDL",
@@ -60,6 +67,7 @@ __all__ = [
     "classification_metrics",
     "dump_config",
     "fit",
+    "freeze",
     "load_config",
     "load_weights",
     "parse_config",

@@ -98,6 +98,7 @@ def test_another_kind_of_optimizer_starts_its_section_afresh(tiny):
         "reference_batch_size": None,
         "weight_decay": 0.0,
         "decay_norms_and_biases": False,
+        "rate_factors": {},
         "name": "adamw",
         "beta1": 0.9,
         "beta2": 0.999,

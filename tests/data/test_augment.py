@@ -17,6 +17,7 @@ from resnet_fit.data.augment import (
     HorizontalFlip,
     Normalize,
     RandomCrop,
+    RandomErasing,
     Resize,
     VerticalFlip,
     compose,
@@ -347,3 +348,51 @@ def test_grey_levels_are_not_worked_on_after_normalize(late):
 def test_settings_that_cannot_be(name, options, message):
     with pytest.raises(UserError, match=message):
         augment.OPERATIONS[name](**options)
+
+
+# --- random erasing -------------------------------------------------------------------
+
+
+def test_erasing_takes_a_rectangle_of_the_stated_area_and_shape():
+    ones = np.ones((3000, 1, 40, 40), np.float32)
+    erasing = RandomErasing(p=0.6, scale=(0.02, 0.33), ratio=(0.3, 3.3))
+    erased = erasing(ones, np.random.default_rng(0)) == 0
+    hit = erased.any((1, 2, 3))
+    assert abs(hit.mean() - 0.6) < 0.03
+    rows, columns = erased[hit, 0].any(2).sum(1), erased[hit, 0].any(1).sum(1)
+    np.testing.assert_array_equal(rows * columns, erased[hit].sum((1, 2, 3)))  # rectangles
+    area, ratio = rows * columns / 1600, rows / columns
+    assert 0.015 < area.min() < 0.03
+    assert 0.31 < area.max() < 0.35
+    assert abs(area.mean() - 0.175) < 0.01  # uniform in the area
+    assert abs(np.log(ratio).mean()) < 0.05  # log-uniform in the ratio
+    assert 3 < ratio.max() < 4
+    assert 0.45 < erased[hit].any(0)[0].mean() <= 1  # everywhere
+    np.testing.assert_array_equal(ones, 1)
+
+
+def test_erasing_is_cut_to_the_image():
+    ones = np.ones((50, 1, 8, 8), np.float32)
+    erased = RandomErasing(1.0, (1.0, 1.0), (3.0, 3.0))(ones, np.random.default_rng(0)) == 0
+    assert erased.any(3).all()  # of full height
+    assert (erased[:, 0, 0].sum(1) == 5).all()  # 8 / sqrt(3) wide
+
+
+@pytest.mark.parametrize(
+    ("operation", "idle"),
+    [
+        (HorizontalFlip(0.0), True),
+        (HorizontalFlip(), False),
+        (RandomCrop(0), True),
+        (RandomCrop(0, size=4), False),
+        (RandomErasing(0.0), True),
+        (RandomErasing(), False),
+        (ColorJitter(), True),
+        (ColorJitter(hue=0.1), False),
+    ],
+)
+def test_idle_operations_say_so(operation, idle):
+    images = photos(8)
+    changed = operation(images, np.random.default_rng(0))
+    assert operation.idle == idle
+    assert (changed.shape == images.shape and np.array_equal(changed, images)) == idle

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from resnet_fit.training.losses import CrossEntropy
+from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy, balanced_weights
 
 LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype("float32") * 3
 LABELS = np.array([0, 3, 1, 1, 2, 0])
@@ -57,3 +57,55 @@ def test_large_logits_stay_finite():
 def test_half_precision_logits_are_summed_in_float32():
     loss = CrossEntropy()(paddle.to_tensor(LOGITS).astype("float16"), paddle.to_tensor(LABELS))
     assert loss.dtype == paddle.float32
+
+
+# --- each class for itself, and classes of other weight ---------------------------------
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("labels", [LABELS, MIXED])
+def test_binary_cross_entropy_equals_the_definition(smoothing, labels):
+    target = labels if labels is MIXED else np.eye(4)[labels]
+    target = target * (1 - smoothing) + smoothing / 4
+    p = 1 / (1 + np.exp(-LOGITS.astype("float64")))
+    expected = -(target * np.log(p) + (1 - target) * np.log(1 - p)).mean(1)
+    loss = BinaryCrossEntropy(smoothing)
+    logits, given = paddle.to_tensor(LOGITS), paddle.to_tensor(labels)
+    np.testing.assert_allclose(loss.per_sample(logits, given).numpy(), expected, rtol=1e-5)
+    assert float(loss(logits, given)) == pytest.approx(expected.mean(), rel=1e-5)
+
+
+def test_a_threshold_makes_targets_whole():
+    logits = paddle.to_tensor(LOGITS)
+    whole = paddle.to_tensor((MIXED > 0.2).astype("float32"))
+    thresholded = BinaryCrossEntropy(target_threshold=0.2)(logits, paddle.to_tensor(MIXED))
+    assert float(thresholded) == float(BinaryCrossEntropy()(logits, whole))
+
+
+def test_class_weights_multiply_each_class():
+    weights = [0.5, 2.0, 1.0, 3.0]
+    logits, labels = paddle.to_tensor(LOGITS), paddle.to_tensor(LABELS)
+    plain = CrossEntropy().per_sample(logits, labels).numpy()
+    weighted = CrossEntropy(class_weights=weights).per_sample(logits, labels).numpy()
+    np.testing.assert_allclose(weighted, plain * np.array(weights)[LABELS], rtol=1e-6)
+    # Paddle divides by the sum of the weights it met; the rest is the same.
+    theirs = paddle.nn.CrossEntropyLoss(weight=paddle.to_tensor(weights))(logits, labels)
+    assert float(theirs) == pytest.approx(weighted.sum() / np.array(weights)[LABELS].sum())
+
+
+def test_class_weights_of_probabilities_are_theirs_in_proportion():
+    weights = np.array([0.5, 2.0, 1.0, 3.0])
+    logits, mixed = paddle.to_tensor(LOGITS), paddle.to_tensor(MIXED)
+    log_softmax = LOGITS - np.log(np.exp(LOGITS).sum(1, keepdims=True))
+    expected = -(weights * MIXED * log_softmax).sum(1)
+    ours = CrossEntropy(class_weights=weights.tolist()).per_sample(logits, mixed).numpy()
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+def test_balanced_weights_make_classes_equal_and_keep_the_mean():
+    labels = np.repeat([0, 1, 3], [70, 20, 10])
+    weights = balanced_weights(labels, 4)
+    sums = [weights[c] * (labels == c).sum() for c in (0, 1, 3)]
+    np.testing.assert_allclose(sums, sums[0])
+    assert np.mean(np.array(weights)[labels]) == pytest.approx(1)
+    assert weights[2] == 1

@@ -28,12 +28,23 @@ def adam(w, g, state):
     return w - RATE * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
 
 
+def lamb(w, g, state, decay):
+    """You et al. 2019, algorithm 2; what has no decay is left at its length of step."""
+    t = state["t"] = state.get("t", 0) + 1
+    m = state["m"] = 0.9 * state.get("m", 0) + 0.1 * g
+    v = state["v"] = 0.999 * state.get("v", 0) + 0.001 * g * g
+    update = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-6) + decay * w
+    trust = np.linalg.norm(w) / np.linalg.norm(update) if decay and np.any(w) else 1.0
+    return w - RATE * trust * update
+
+
 CASES = {
     "sgd": (schema.SGD, {"name": "sgd"}, lambda w, g, s: w - RATE * g),
     "momentum": (schema.Momentum, {"name": "momentum"}, momentum(False)),
     "nesterov": (schema.Momentum, {"name": "momentum", "nesterov": True}, momentum(True)),
     "adam": (schema.Adam, {"name": "adam"}, adam),
     "adamw": (schema.Adam, {"name": "adamw"}, adam),
+    "lamb": (schema.Lamb, {"name": "lamb"}, lamb),
 }
 
 
@@ -57,6 +68,9 @@ def test_three_steps(case, everything):
                 continue
             w, g = weights[name], parameter.grad.numpy().astype("float64")
             decay = DECAY if everything or w.ndim > 1 else 0.0
+            if case == "lamb":
+                weights[name] = lamb(w, g, states[name], decay)
+                continue
             if case == "adamw":
                 w, decay = w * (1 - RATE * decay), 0.0
             weights[name] = step(w, g + decay * w, states[name])

@@ -3,11 +3,13 @@
 from resnet_fit.callbacks.checkpoint import Checkpoint
 from resnet_fit.callbacks.clock import Clock
 from resnet_fit.callbacks.early_stopping import EarlyStopping
+from resnet_fit.callbacks.flip_average import FlipAverage
 from resnet_fit.callbacks.history import History
 from resnet_fit.callbacks.interruption import Interruption
 from resnet_fit.callbacks.nan_guard import NaNGuard
 from resnet_fit.callbacks.nan_skip import NaNSkip
 from resnet_fit.callbacks.progress import ProgressBar
+from resnet_fit.callbacks.step_seed import StepSeed
 from resnet_fit.callbacks.visualdl import VisualDL
 from resnet_fit.callbacks.weight_average import WeightAverage
 
@@ -15,11 +17,13 @@ __all__ = [
     "Checkpoint",
     "Clock",
     "EarlyStopping",
+    "FlipAverage",
     "History",
     "Interruption",
     "NaNGuard",
     "NaNSkip",
     "ProgressBar",
+    "StepSeed",
     "VisualDL",
     "WeightAverage",
 ]

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import paddle
 from paddle import Tensor
 
-from resnet_fit.callbacks.clock import Clock, Clocked
+from resnet_fit.callbacks.clock import Clock
+from resnet_fit.callbacks.second_evaluation import SecondEvaluation
 from resnet_fit.training.state import Arrays
 
-PREFIX = "ema_"
 
-
-class WeightAverage(Clocked):
+class WeightAverage(SecondEvaluation):
     """Exponential moving average (EMA) of all parameters and running statistics.
 
     After each optimizer step ``average = decay * average + (1 - decay) * weight``; in the first
@@ -33,6 +32,8 @@ class WeightAverage(Clocked):
         clock: one that is shared with other callbacks; its own by default.
     """
 
+    prefix: ClassVar[str] = "ema_"
+
     def __init__(
         self,
         evaluation: Iterable[Any] | None = None,
@@ -40,8 +41,7 @@ class WeightAverage(Clocked):
         warm_up: bool = True,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(clock)
-        self.evaluation = evaluation
+        super().__init__(evaluation, clock)
         self.decay = decay
         self.warm_up = warm_up
         self.updates = 0
@@ -57,29 +57,13 @@ class WeightAverage(Clocked):
         for name, value in self._loaded.items():
             self.average[name].set_value(value)
         self._loaded = {}
-        if self.evaluation is not None:
-            names = self.params["metrics"]
-            names += [PREFIX + n for n in names if not n.startswith(PREFIX)]
         super().on_train_begin(logs)
-
-    def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        for name in [n for n in logs or () if n.startswith(PREFIX)]:  # of the epoch before
-            del (logs or {})[name]
-        super().on_train_batch_begin(step, logs)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(step, logs)
         done = step + 1  # as `fit` counts, which steps the optimizer at these
         if done % getattr(self.model, "_accumulate", 1) == 0 or done == self.params["steps"]:
             self.update()
-
-    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
-        if logs is None or self.evaluation is None or not self.average:
-            return
-        raw = dict(logs)
-        judged = self.evaluate(self.evaluation)
-        logs.clear()  # Paddle has one dictionary for all evaluations, and now it holds that one
-        logs.update(raw | {PREFIX + name: value for name, value in judged.items()})
 
     def update(self) -> None:
         """Let the weights of now into the average."""
@@ -93,19 +77,14 @@ class WeightAverage(Clocked):
                 average.scale_(decay)
                 average.add_(tensor.detach().astype("float32") * (1 - decay))
 
-    def evaluate(self, batches: Iterable[Any]) -> dict[str, Any]:
-        """What `paddle.Model.evaluate` says of the averaged weights."""
-        with self.applied():
-            return self.model.evaluate(batches, verbose=0)
-
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The network has the averaged weights meanwhile, and then its own again."""
         tensors = _averaged(self.model.network)
         own = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         try:
-            for name, tensor in tensors.items():
-                tensor.set_value(self.average[name].astype(tensor.dtype))
+            for name, average in self.average.items():
+                tensors[name].set_value(average.astype(tensors[name].dtype))
             yield
         finally:
             for name, tensor in tensors.items():

@@ -5,6 +5,7 @@ Nothing in this package imports Paddle, so that a mistake in a config is answere
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -15,7 +16,8 @@ from pydantic import ValidationError
 from resnet_fit.config import operations
 from resnet_fit.config.checks import check
 from resnet_fit.config.document import Document, dump, override, read_document
-from resnet_fit.config.problems import Problem, problems_of, raise_problems
+from resnet_fit.config.futile import futile
+from resnet_fit.config.problems import Problem, lines_of, problems_of, raise_problems
 from resnet_fit.config.schema import Config
 from resnet_fit.data import augment, transforms
 from resnet_fit.errors import UserError, suggest
@@ -94,7 +96,11 @@ def _config(document: Document, overrides: Sequence[str]) -> Config:
         problems.extend(wrong)
     raise_problems(problems, document)
     augmentation = config.augmentation.model_copy(update=resolved)
-    return config.model_copy(update={"augmentation": augmentation})
+    config = config.model_copy(update={"augmentation": augmentation})
+    train = operations.build(resolved["train"], registry(config))
+    for line in lines_of(list(futile(config, train)), document):
+        warnings.warn(f"{line}: changes nothing", stacklevel=4)
+    return config
 
 
 def _validate(document: Document) -> Config:

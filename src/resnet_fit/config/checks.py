@@ -39,6 +39,8 @@ def _depth(config: Config) -> Iterator[Problem]:
         yield Problem(
             ("model", "zero_init_residual"), "needs shortcuts: without, every output would be zero"
         )
+    if model.stochastic_depth and model.shortcut == "none":
+        yield Problem(("model", "stochastic_depth"), "needs shortcuts to leave blocks out around")
 
 
 def _schedule(config: Config) -> Iterator[Problem]:
@@ -80,6 +82,16 @@ def _data(config: Config) -> Iterator[Problem]:
 
 def _training(config: Config) -> Iterator[Problem]:
     training = config.training
+    if training.target_threshold is not None and training.loss != "binary_cross_entropy":
+        yield Problem(
+            ("training", "target_threshold"),
+            f"needs training.loss: binary_cross_entropy, received {training.loss}",
+        )
+    if training.freeze and config.model.weights is None:
+        yield Problem(
+            ("training", "freeze"),
+            "needs model.weights: what is frozen would stay at its random start",
+        )
     if training.on_nan == "skip" and training.accumulate > 1:
         yield Problem(
             ("training", "on_nan"),

@@ -25,14 +25,18 @@ class Problem:
 
 def raise_problems(problems: Sequence[Problem], document: Document) -> None:
     """Raise one UserError with a line for each problem, in the order of the document."""
-    if not problems:
-        return
+    if problems:
+        raise UserError("\n".join(lines_of(problems, document)))
+
+
+def lines_of(problems: Sequence[Problem], document: Document) -> list[str]:
+    """A line for each problem: its place in the document, its key, its message."""
     lines = []
     for problem in problems:
         key = ".".join(_printable(part) for part in problem.path)
         parts = (document.place(problem.path), key, problem.message)
         lines.append(": ".join(part for part in parts if part))
-    raise UserError("\n".join(lines))
+    return lines
 
 
 def _printable(part: str | int) -> str:

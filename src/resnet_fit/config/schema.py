@@ -40,6 +40,7 @@ class ResNet(Section):
     block: Literal["basic", "bottleneck"] | None = None
     width: PositiveInt | None = None
     zero_init_residual: bool = False
+    stochastic_depth: Below1 = 0.0
     weights: str | None = None
 
 
@@ -49,7 +50,8 @@ class Data(Section):
     ``validation`` holds out that share of the training set. Epochs are then judged on it, and the
     test set is used once, after the last epoch. ``limit`` takes so many images of each part, each
     class its share. ``on_bad_image: skip`` leaves unreadable files out of the training, and lists
-    them.
+    them. ``sampler: balanced`` trains on all classes equally often; with ``repeats`` each image
+    comes so many times in a row, differently augmented, and so fewer of them in an epoch.
     """
 
     name: Literal["cifar10", "cifar100", "digits", "folder"]
@@ -61,26 +63,55 @@ class Data(Section):
     drop_last: bool = False
     limit: PositiveInt | None = None
     on_bad_image: Literal["error", "skip"] = "error"
+    sampler: Literal["shuffled", "balanced"] = "shuffled"
+    repeats: PositiveInt = 1
     workers: Annotated[int, Field(ge=0)] | None = None
 
 
+class Mixing(Section):
+    """Arguments of `resnet_fit.data.mixing.Mix`."""
+
+    mixup: NonNegative = 0.0
+    cutmix: NonNegative = 0.0
+    share: Share = 1.0
+
+
+class Progressive(Section):
+    """Images of ``start`` pixels a side in the first epoch, of full size at ``until``.
+
+    ``until`` is a share of the training; sizes lie ``step`` pixels apart.
+    """
+
+    start: PositiveInt
+    until: Annotated[float, Field(gt=0, le=1)] = 0.75
+    step: PositiveInt = 4
+
+
 class Augmentation(Section):
-    """Ordered operations. Each entry is a name, or a name with options."""
+    """Ordered operations. Each entry is a name, or a name with options.
+
+    ``mix`` blends the finished images of a batch in pairs, and their labels.
+    """
 
     train: list[Any] = ["normalize"]
     eval: list[Any] = ["normalize"]
+    mix: Mixing | None = None
+    progressive: Progressive | None = None
 
 
 class _Optimizer(Section):
     """``reference_batch_size`` is the batch size the learning rate was found for.
 
     Where it is given, the rate used is ``learning_rate * batch / reference_batch_size``.
+    ``rate_factors`` multiplies it for layers of the network and all within them:
+    ``{layer3: 0.3, layer4: 0.5}``, or ``{backbone: 0.1}`` for all but the last one.
     """
 
     learning_rate: Positive
     reference_batch_size: PositiveInt | None = None
     weight_decay: NonNegative = 0.0
     decay_norms_and_biases: bool = False
+    rate_factors: dict[str, Positive] = {}
 
 
 class SGD(_Optimizer):
@@ -100,6 +131,15 @@ class Adam(_Optimizer):
     beta1: Below1 = 0.9
     beta2: Below1 = 0.999
     epsilon: Positive = 1e-8
+
+
+class Lamb(_Optimizer):
+    """For large batches: each layer's step is as long as its weights say (You et al. 2019)."""
+
+    name: Literal["lamb"]
+    beta1: Below1 = 0.9
+    beta2: Below1 = 0.999
+    epsilon: Positive = 1e-6
 
 
 class _Schedule(Section):
@@ -158,6 +198,15 @@ class EMA(Section):
     warm_up: bool = True
 
 
+def _class_weights(value: Any) -> str | list[float] | None:
+    if value is None or value == "balanced":
+        return value
+    numbers = isinstance(value, list) and value and all(type(n) in (int, float) for n in value)
+    if numbers and min(value) > 0:
+        return value
+    raise ValueError("expected balanced, or a list with a number above 0 for each class")
+
+
 class EarlyStopping(Section):
     """Ends the training after ``patience`` epochs that did not beat the best ``monitor``."""
 
@@ -172,20 +221,29 @@ class Training(Section):
     several times faster; ``auto`` takes what is fastest on the device. ``accumulate`` batches make
     one optimizer step; ``clip_norm`` bounds the gradients' global norm. ``on_nan``: what to do when
     a loss or a gradient is NaN or infinite: stop the run, or leave the step out. ``ema`` averages
-    the weights.
+    the weights. ``loss: binary_cross_entropy`` takes each class for itself, and with
+    ``target_threshold`` every class of more than that probability for a whole one.
+    ``class_weights`` multiplies the loss by class; ``balanced`` makes up for unequal numbers of
+    images. ``freeze`` keeps layers of the network as they are; ``backbone`` is all but the last
+    one. ``flip_averaging`` also reports what images and their mirror images reach together.
     """
 
     epochs: PositiveInt
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
     engine: Literal["auto", "framework", "onednn"] = "auto"
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
     label_smoothing: Below1 = 0.0
+    target_threshold: Share | None = None
+    class_weights: Annotated[Any, PlainValidator(_class_weights)] = None
+    freeze: list[str] = []
     clip_norm: Positive | None = None
     accumulate: PositiveInt = 1
     amp: Amp = Amp()
     on_nan: Literal["stop", "skip"] = "stop"
     ema: EMA | None = None
     early_stopping: EarlyStopping | None = None
+    flip_averaging: bool = False
 
 
 class Checkpoint(Section):
@@ -213,7 +271,7 @@ class Config(Section):
     model: ResNet
     data: Data
     augmentation: Augmentation = Augmentation()
-    optimizer: Annotated[SGD | Momentum | Adam, Field(discriminator="name")]
+    optimizer: Annotated[SGD | Momentum | Adam | Lamb, Field(discriminator="name")]
     schedule: Annotated[
         Constant | Step | MultiStep | Cosine | OneCycle, Field(discriminator="name")
     ] = Constant()

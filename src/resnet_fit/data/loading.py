@@ -17,6 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from resnet_fit.data.augment import Operation, compose
+from resnet_fit.data.mixing import Mix
+from resnet_fit.data.resizing import Sizes, at_size
+from resnet_fit.data.sampling import Sampler, in_order, shuffled
 from resnet_fit.data.seeding import generator
 from resnet_fit.data.sources import ArrayDataset, FileDataset, subset
 from resnet_fit.data.transforms import BadImage, Geometric, Resize, load, stages
@@ -36,7 +39,11 @@ STATISTICS_SIZE = 64
 
 
 class Loader:
-    """What loaders share: order, position, prefetching and its clock.
+    """What loaders share: order, mixing, position, prefetching and its clock.
+
+    An epoch has the images that ``sampler`` says; by default all, in random order if ``shuffle`` is
+    set. ``mix`` makes the labels of a batch probabilities, float32 ``[B, classes]``. ``sizes`` says
+    how many pixels a side the images of an epoch have, for progressive resizing.
 
     `epoch` counts the iterations that ran to their end; an iteration left early is not counted, and
     the next one starts its epoch anew. `wait_seconds` sums the time the consumer waited for
@@ -44,8 +51,18 @@ class Loader:
     """
 
     def __init__(
-        self, count: int, batch_size: int, shuffle: bool, seed: int, drop_last: bool
+        self,
+        dataset: ArrayDataset | FileDataset,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        drop_last: bool,
+        sampler: Sampler | None,
+        mix: Mix | None,
+        sizes: Sizes | None,
     ) -> None:
+        count = len(dataset)
         if batch_size < 1:
             raise UserError(f"batch_size: received {batch_size}, expected 1 or more")
         if seed < 0:
@@ -56,7 +73,10 @@ class Loader:
                 f"no batch to load: {count} images, batch size {batch_size}"
                 + (", and the incomplete last batch is dropped" if count else "")
             )
-        self.count, self.batch_size, self.shuffle, self.seed = count, batch_size, shuffle, seed
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.labels, self._classes = dataset.labels, len(dataset.classes)
+        self._sampler = sampler or (shuffled if shuffle else in_order)
+        self._mix, self._sizes = mix, sizes
         self.wait_seconds = 0.0
         self._start = self._position = (0, 0)
         self._first = 0
@@ -130,11 +150,14 @@ class Loader:
         raise NotImplementedError
 
     def _order(self, epoch: int) -> np.ndarray:
-        return (
-            generator(self.seed, epoch).permutation(self.count)
-            if self.shuffle
-            else np.arange(self.count)
-        )
+        return self._sampler(self.labels, generator(self.seed, epoch))
+
+    def _mixed(self, images: np.ndarray, labels: np.ndarray, epoch: int, batch: int) -> Batch:
+        if self._mix is None:
+            return [images, labels]
+        # As the number of a row it is none's: a stream that nothing else draws from.
+        rng = generator(self.seed, epoch, batch, self.batch_size + 1)
+        return [*self._mix(images, labels, self._classes, rng)]
 
     def _rows(self, order: np.ndarray, batch: int) -> np.ndarray:
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]
@@ -156,18 +179,32 @@ class ArrayLoader(Loader):
         shuffle: bool = False,
         seed: int = 0,
         drop_last: bool = False,
+        sampler: Sampler | None = None,
+        mix: Mix | None = None,
+        sizes: Sizes | None = None,
     ) -> None:
-        super().__init__(len(dataset), batch_size, shuffle, seed, drop_last)
+        super().__init__(
+            dataset,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=drop_last,
+            sampler=sampler,
+            mix=mix,
+            sizes=sizes,
+        )
         self.dataset = dataset
-        self._augment = compose(augment)
+        self._augment = tuple(augment)
+        compose(augment)  # refuses a wrong order now, not at the first batch
 
     def _source(self, epoch: int, first: int) -> AbstractContextManager[Callable[[int], Batch]]:
         order = self._order(epoch)
+        augment = compose(at_size(self._augment, self._sizes, epoch))
 
         def make(batch: int) -> Batch:
             rows = self._rows(order, batch)
-            images = self._augment(self.dataset.images[rows], generator(self.seed, epoch, batch))
-            return [images, self.dataset.labels[rows]]
+            images = augment(self.dataset.images[rows], generator(self.seed, epoch, batch))
+            return self._mixed(images, self.dataset.labels[rows], epoch, batch)
 
         return nullcontext(make)
 
@@ -192,8 +229,20 @@ class FileLoader(Loader):
         workers: int | None = None,
         drop_last: bool = False,
         on_bad_image: Literal["error", "skip"] = "error",
+        sampler: Sampler | None = None,
+        mix: Mix | None = None,
+        sizes: Sizes | None = None,
     ) -> None:
-        super().__init__(len(dataset), batch_size, shuffle, seed, drop_last)
+        super().__init__(
+            dataset,
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=drop_last,
+            sampler=sampler,
+            mix=mix,
+            sizes=sizes,
+        )
         if workers is None:
             workers = min(usable_cores(), MOST_WORKERS)
         if workers < 0:
@@ -204,10 +253,9 @@ class FileLoader(Loader):
         self.workers = workers
         self.skipped: dict[str, str] = {}
         """Path and reason of every file that was left out so far."""
-        # Pixels leave the workers as uint8, a quarter of the bytes they have once normalised.
-        geometry, inside, after = stages(transforms)
-        self._recipe = Recipe(geometry, inside, seed, on_bad_image)
-        self._after = compose(after)
+        self._transforms = tuple(transforms)
+        self._on_bad_image = on_bad_image
+        stages(transforms)  # refuses a wrong order now, not at the first batch
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"skipped": dict(self.skipped)}
@@ -219,6 +267,10 @@ class FileLoader(Loader):
     @contextmanager
     def _source(self, epoch: int, first: int) -> Iterator[Callable[[int], Batch | None]]:
         order = self._order(epoch)
+        # Pixels leave the workers as uint8, a quarter of the bytes they have once normalised.
+        geometry, inside, after = stages(at_size(self._transforms, self._sizes, epoch))
+        recipe = Recipe(geometry, inside, self.seed, self._on_bad_image)
+        finishing = compose(after)
 
         def task(batch: int) -> Task:
             return Task(
@@ -231,13 +283,13 @@ class FileLoader(Loader):
             if not len(made.rows):
                 return None
             # No row has the number batch_size: a stream that nothing else draws from.
-            images = self._after(made.images, generator(self.seed, epoch, batch, self.batch_size))
-            return [images, self.dataset.labels[rows[made.rows]]]
+            images = finishing(made.images, generator(self.seed, epoch, batch, self.batch_size))
+            return self._mixed(images, self.dataset.labels[rows[made.rows]], epoch, batch)
 
         if self.workers == 0:
-            yield lambda batch: finish(batch, self._recipe.make(task(batch)))
+            yield lambda batch: finish(batch, recipe.make(task(batch)))
             return
-        with Workers(min(self.workers, self._batches - first), self._recipe) as pool:
+        with Workers(min(self.workers, self._batches - first), recipe) as pool:
             ahead = iter(range(first, self._batches))
 
             def make(batch: int) -> Batch | None:

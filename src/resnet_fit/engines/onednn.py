@@ -48,7 +48,7 @@ class OneDNN:
 
     def normalize(self, layer: nn.BatchNorm2D, x: Tensor, relu: bool = False) -> Tensor:
         running = layer._mean, layer._variance
-        if not layer.training:
+        if not layer.training or layer._use_global_stats:
             plan = _NormPlan(*running, layer._epsilon, relu, False, paddle.is_grad_enabled())
             return _Normalize.apply(x, layer.weight, layer.bias, plan)
         batch = paddle.empty_like(layer._mean), paddle.empty_like(layer._variance)

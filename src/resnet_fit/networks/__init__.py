@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from resnet_fit.networks.blocks import Layers
     from resnet_fit.networks.complexity import count_macs, count_parameters
+    from resnet_fit.networks.parts import freeze
     from resnet_fit.networks.residual import ResNet, check_image_size, plain, resnet
     from resnet_fit.networks.safetensors import read_safetensors, write_safetensors
     from resnet_fit.networks.weights import LoadReport, load_weights, read_weights
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "blocks": ("Layers",),
     "complexity": ("count_macs", "count_parameters"),
+    "parts": ("freeze",),
     "residual": ("ResNet", "check_image_size", "plain", "resnet"),
     "safetensors": ("read_safetensors", "write_safetensors"),
     "weights": ("LoadReport", "load_weights", "read_weights"),
@@ -32,6 +34,7 @@ __all__ = [
     "check_image_size",
     "count_macs",
     "count_parameters",
+    "freeze",
     "load_weights",
     "plain",
     "read_safetensors",

@@ -80,6 +80,27 @@ class Projection(nn.Sequential):
         return self.operations.normalize(norm, self.operations.convolve(conv, x))
 
 
+class StochasticDepth(nn.Layer):
+    """In training, a branch left out for each image by chance, and scaled up where it stays.
+
+    Huang et al. 2016, "Deep networks with stochastic depth"; scaled in training, so that evaluation
+    is the network as it stands. Chance is Paddle's own: see `resnet_fit.callbacks.StepSeed`.
+
+    Args:
+        p: how often a branch is left out.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, branch: Tensor) -> Tensor:
+        if not self.training:
+            return branch
+        stays = paddle.rand([branch.shape[0], 1, 1, 1]) >= self.p
+        return branch * (stays.astype("float32") / (1 - self.p)).astype(branch.dtype)
+
+
 def make_shortcut(
     kind: str, in_channels: int, out_channels: int, stride: int, layers: Layers
 ) -> nn.Layer | None:
@@ -108,6 +129,7 @@ class Block(nn.Layer):
     expansion: int
     depth: int
     downsample: nn.Layer | None
+    stochastic_depth: nn.Layer | None
 
     def forward(self, x: Tensor) -> Tensor:
         ops = self.operations
@@ -119,7 +141,10 @@ class Block(nn.Layer):
         last_norm = getattr(self, f"bn{self.depth}")
         if self.downsample is None:
             return ops.normalize(last_norm, x, relu=True)
-        return ops.add(ops.normalize(last_norm, x), self.downsample(around))
+        x = ops.normalize(last_norm, x)
+        if self.stochastic_depth is not None:
+            x = self.stochastic_depth(x)
+        return ops.add(x, self.downsample(around))
 
 
 class BasicBlock(Block):
@@ -136,6 +161,7 @@ class BasicBlock(Block):
         shortcut: nn.Layer | None,
         layers: Layers,
         last_norm_weight: float = 1.0,
+        drop: float = 0.0,
     ) -> None:
         super().__init__()
         self.conv1 = layers.conv(in_channels, width, 3, stride)
@@ -143,6 +169,7 @@ class BasicBlock(Block):
         self.conv2 = layers.conv(width, width, 3)
         self.bn2 = layers.norm(width, last_norm_weight)
         self.downsample = shortcut
+        self.stochastic_depth = StochasticDepth(drop) if drop else None
 
 
 class BottleneckBlock(Block):
@@ -163,6 +190,7 @@ class BottleneckBlock(Block):
         shortcut: nn.Layer | None,
         layers: Layers,
         last_norm_weight: float = 1.0,
+        drop: float = 0.0,
         stride_on: str = "3x3",
     ) -> None:
         super().__init__()
@@ -174,3 +202,4 @@ class BottleneckBlock(Block):
         self.conv3 = layers.conv(width, width * self.expansion, 1)
         self.bn3 = layers.norm(width * self.expansion, last_norm_weight)
         self.downsample = shortcut
+        self.stochastic_depth = StochasticDepth(drop) if drop else None

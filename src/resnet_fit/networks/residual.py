@@ -48,6 +48,7 @@ class ResNet(nn.Layer):
         shortcut: str,
         stride_on: str,
         zero_init_residual: bool,
+        stochastic_depth: float,
         width: int,
         in_channels: int,
         layers: Layers,
@@ -65,12 +66,16 @@ class ResNet(nn.Layer):
         self.bn1 = layers.norm(width)
 
         channels = width
+        count = 0
         for stage, size in enumerate(stage_sizes):
             stage_width = width * 2**stage
             out_channels = stage_width * block.expansion
             blocks = []
             for index in range(size):
                 stride = 2 if stage > 0 and index == 0 else 1
+                # The first block is left out least, the last one most (section 3, equation 4).
+                count += 1
+                options["drop"] = stochastic_depth * count / sum(stage_sizes)
                 way_around = make_shortcut(shortcut, channels, out_channels, stride, layers)
                 blocks.append(block(channels, stage_width, stride, way_around, layers, **options))
                 channels = out_channels
@@ -105,6 +110,7 @@ def resnet(
     shortcut: Shortcut = "projection",
     stride_on: StrideOn = "3x3",
     zero_init_residual: bool = False,
+    stochastic_depth: float = 0.0,
     width: int | None = None,
     in_channels: int = 3,
     weights: str | os.PathLike[str] | None = None,
@@ -128,6 +134,8 @@ def resnet(
             paddle.vision) or ``1x1`` (the paper).
         zero_init_residual: start each block's last norm at zero, so that each block starts as its
             shortcut (Goyal et al. 2017, section 5.1).
+        stochastic_depth: how often the last block is left out for an image in training, below 1;
+            the others less, in proportion to their place (Huang et al. 2016).
         width: channels of the first stage, doubled by each later one; 64, or 16 for ``cifar3``.
         weights: a file for :func:`load_weights`. If it has another number of classes, ``fc`` alone
             keeps its random start, and a warning says so. Not in a static graph, where
@@ -160,6 +168,11 @@ def resnet(
         raise UserError(
             "zero_init_residual=True needs shortcuts: with shortcut='none' every output would be 0."
         )
+    if not 0 <= stochastic_depth < 1 or (stochastic_depth and shortcut == "none"):
+        raise UserError(
+            f"stochastic_depth={stochastic_depth!r}: expected 0 or more and less than 1, and "
+            "shortcuts to leave blocks out around."
+        )
     network = ResNet(
         BLOCKS[block_name],
         stage_sizes,
@@ -168,6 +181,7 @@ def resnet(
         shortcut,
         stride_on,
         zero_init_residual,
+        stochastic_depth,
         width,
         in_channels,
         layers or Layers(),

@@ -13,11 +13,13 @@ from paddle import Tensor, nn
 
 from resnet_fit.config import Config
 from resnet_fit.engines import choose_engine
-from resnet_fit.networks import check_image_size, count_macs, count_parameters, resnet
+from resnet_fit.errors import UserError
+from resnet_fit.networks import check_image_size, count_macs, count_parameters, freeze, resnet
+from resnet_fit.networks.parts import check_parts
 from resnet_fit.runtime import choose_device
 from resnet_fit.training import schedules
 from resnet_fit.training.loaders import Loaders, make_loaders
-from resnet_fit.training.losses import CrossEntropy
+from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy, balanced_weights
 from resnet_fit.training.metrics import classification_metrics
 from resnet_fit.training.mixed_precision import check_amp, use_amp
 from resnet_fit.training.optimizers import make_optimizer
@@ -74,7 +76,31 @@ def make_network(config: Config, loaders: Loaders) -> nn.Layer:
     options = config.model.model_dump(exclude={"name"})
     channels, height, width = loaders.image_shape
     check_image_size(config.model.stem, min(height, width))
-    return resnet(num_classes=len(loaders.classes), in_channels=channels, **options)
+    network = resnet(num_classes=len(loaders.classes), in_channels=channels, **options)
+    check_parts(network, config.training.freeze, "training.freeze")
+    freeze(network, config.training.freeze)
+    if not count_parameters(network):
+        raise UserError("training.freeze: nothing is left to train")
+    return network
+
+
+def make_loss(config: Config, loaders: Loaders) -> CrossEntropy | BinaryCrossEntropy:
+    """The loss of a config, with the weights its classes need.
+
+    Raises:
+        UserError: another number of class weights than the data have classes.
+    """
+    training, classes = config.training, len(loaders.classes)
+    weights = training.class_weights
+    if weights == "balanced":
+        weights = balanced_weights(loaders.train.labels, classes)
+    elif weights is not None and len(weights) != classes:
+        raise UserError(
+            f"training.class_weights: received {len(weights)}, and the data have {classes} classes"
+        )
+    if training.loss == "binary_cross_entropy":
+        return BinaryCrossEntropy(training.label_smoothing, weights, training.target_threshold)
+    return CrossEntropy(training.label_smoothing, weights)
 
 
 def prepare(
@@ -84,7 +110,7 @@ def prepare(
     rate, steps = full_rate(config), len(loaders.train)
     schedule = schedules.per_step(make_schedule(config), rate, steps)
     optimizer = make_optimizer(network, config.optimizer, schedule, config.training.clip_norm)
-    loss = CrossEntropy(config.training.label_smoothing)
+    loss = make_loss(config, loaders)
     metrics = classification_metrics(loss, len(loaders.classes))
     amp_configs = use_amp(config.training.amp, network, engine)
     model = paddle.Model(network)
@@ -92,7 +118,9 @@ def prepare(
     return model
 
 
-def averaged(loss: CrossEntropy, batches: int) -> Callable[[Tensor, Tensor], Tensor]:
+def averaged(
+    loss: CrossEntropy | BinaryCrossEntropy, batches: int
+) -> Callable[[Tensor, Tensor], Tensor]:
     """A loss for gradients accumulated over ``batches``, which Paddle adds up as they come."""
     if batches == 1:
         return loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -12,9 +13,13 @@ import numpy as np
 
 from resnet_fit.config import operations, registry
 from resnet_fit.config.schema import Config
-from resnet_fit.data import sources
+from resnet_fit.data import sampling, sources
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader, statistics
+from resnet_fit.data.mixing import Mix
+from resnet_fit.data.resizing import Sizes, progressive
+from resnet_fit.data.sampling import Sampler
 from resnet_fit.data.sources import ArrayDataset, FileDataset
+from resnet_fit.errors import UserError
 
 Dataset = ArrayDataset | FileDataset
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -41,9 +46,13 @@ def make_loaders(config: Config) -> Loaders:
         UserError: the data are not there or not right, or an operation cannot take them.
     """
     train, evaluation, test = open_datasets(config)
+    _warn_if_balanced_already(config, train)
     # Once for both stages, and only where asked for.
     measured = cache(lambda: statistics(train, config.data.on_bad_image))
     bound = {stage: _operations(config, stage, measured) for stage in ("train", "eval")}
+
+    mix = config.augmentation.mix and Mix(**config.augmentation.mix.model_dump())
+    sizes = _sizes(config, train, bound["train"])
 
     def loader(dataset: Dataset, stage: str, workers: int | None = config.data.workers) -> Loader:
         training = stage == "train"
@@ -53,6 +62,8 @@ def make_loaders(config: Config) -> Loaders:
             "seed": config.training.seed,
             "drop_last": training and config.data.drop_last,
         }
+        if training:
+            options |= {"sampler": _sampler(config), "mix": mix, "sizes": sizes}
         if isinstance(dataset, ArrayDataset):
             return ArrayLoader(dataset, size, bound[stage], **options)
         if training:
@@ -100,6 +111,45 @@ def _operations(config: Config, stage: str, measured: Callable[[], Statistics]) 
             mean, std = measured()
             bound[i] = dataclasses.replace(operation, mean=mean, std=std)
     return bound
+
+
+def _warn_if_balanced_already(config: Config, train: Dataset) -> None:
+    counts = np.bincount(train.labels, minlength=len(train.classes))
+    wanted = {
+        "data.sampler": config.data.sampler == "balanced",
+        "training.class_weights": config.training.class_weights == "balanced",
+    }
+    for key, is_wanted in wanted.items():
+        if is_wanted and len(set(counts.tolist())) == 1:
+            warnings.warn(
+                f"{key}: balanced changes nothing, each class has {counts[0]} images", stacklevel=4
+            )
+
+
+def _sampler(config: Config) -> Sampler:
+    sampler: Sampler = getattr(sampling, config.data.sampler)
+    repeats = config.data.repeats
+    return sampler if repeats == 1 else sampling.repeated(sampler, repeats)
+
+
+def _sizes(config: Config, train: Dataset, bound: list[Any]) -> Sizes | None:
+    """The sizes of progressive resizing, up to what the training's images have without it."""
+    wanted = config.augmentation.progressive
+    if wanted is None:
+        return None
+    one = train.take(np.arange(1))
+    full = _image_shape(
+        ArrayLoader(one, 1, bound)
+        if isinstance(one, ArrayDataset)
+        else FileLoader(one, 1, bound, workers=0)
+    )[1]
+    if wanted.start >= full:
+        raise UserError(
+            f"augmentation.progressive.start: received {wanted.start}, expected less than the "
+            f"{full} pixels a side that the training's images have"
+        )
+    epochs = max(1.0, wanted.until * config.training.epochs)
+    return progressive(wanted.start, full, epochs, wanted.step)
 
 
 def _image_shape(loader: Loader) -> tuple[int, int, int]:

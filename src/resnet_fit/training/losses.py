@@ -1,37 +1,89 @@
-"""The training objective."""
+"""The training objective.
+
+Labels are class indices (integers, ``[N]`` or ``[N, 1]``) or probabilities (``[N, C]``, as mixing
+makes them); which of the two is seen from their shape and type, so that one loss serves a mixed
+training and a plain evaluation. They are probabilities already: no loss puts a softmax on them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 
-class CrossEntropy(nn.Layer):
-    """Mean cross entropy of logits ``[N, C]`` against classes or probabilities.
+class _Loss(nn.Layer):
+    """The mean over samples of what `per_sample` says.
 
-    Labels are class indices (integers, ``[N]`` or ``[N, 1]``) or probabilities (``[N, C]``, as
-    mixing makes them); which of the two is seen from their shape and type, so that one loss serves
-    a mixed training and a plain evaluation. ``label_smoothing`` e mixes e of the uniform
-    distribution into either (Szegedy et al. 2015, section 7).
+    ``label_smoothing`` e mixes e of the uniform distribution into the labels (Szegedy et al. 2015,
+    section 7). ``class_weights`` multiplies what each class adds to the loss, and the mean is not
+    divided by them: weights with a mean of 1 keep the learning rate what it was.
     """
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
+    ) -> None:
         super().__init__()
         self.label_smoothing = label_smoothing
+        self.class_weights = (
+            None if class_weights is None else paddle.to_tensor(class_weights, "float32")
+        )
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self.per_sample(logits, labels).mean()
 
     def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of each sample, ``[N]``."""
-        logits = logits.astype("float32")
-        classes = logits.shape[-1]
-        target = as_probabilities(labels, classes)
+        raise NotImplementedError
+
+    def _targets(self, labels: Tensor, classes: int) -> Tensor:
+        targets = as_probabilities(labels, classes)
         if self.label_smoothing:
-            target = target * (1 - self.label_smoothing) + self.label_smoothing / classes
-        # -sum(p log softmax(x)) with sum(p) = 1, without ever forming the softmax.
-        return paddle.logsumexp(logits, axis=-1) - (target * logits).sum(axis=-1)
+            targets = targets * (1 - self.label_smoothing) + self.label_smoothing / classes
+        return targets
+
+    def _weighted(self, values: Tensor) -> Tensor:
+        return values if self.class_weights is None else values * self.class_weights
+
+
+class CrossEntropy(_Loss):
+    """Mean cross entropy of logits ``[N, C]`` against classes or probabilities."""
+
+    def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
+        logits = logits.astype("float32")
+        targets = self._targets(labels, logits.shape[-1])
+        # -log softmax(x), without ever forming the softmax.
+        surprise = paddle.logsumexp(logits, axis=-1, keepdim=True) - logits
+        return self._weighted(targets * surprise).sum(axis=-1)
+
+
+class BinaryCrossEntropy(_Loss):
+    """Each class a question of its own: mean over samples and classes of its cross entropy.
+
+    Wightman et al. 2021, "ResNet strikes back", section 3. With ``target_threshold`` each class of
+    more than that probability is fully there, as in their best recipes: of two mixed images both
+    are.
+    """
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        target_threshold: float | None = None,
+    ) -> None:
+        super().__init__(label_smoothing, class_weights)
+        self.target_threshold = target_threshold
+
+    def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
+        logits = logits.astype("float32")
+        targets = self._targets(labels, logits.shape[-1])
+        if self.target_threshold is not None:
+            targets = (targets > self.target_threshold).astype("float32")
+        each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        return self._weighted(each).mean(axis=-1)
 
 
 def as_probabilities(labels: Tensor, classes: int) -> Tensor:
@@ -39,3 +91,13 @@ def as_probabilities(labels: Tensor, classes: int) -> Tensor:
     if len(labels.shape) == 2 and labels.shape[-1] == classes and "float" in str(labels.dtype):
         return labels.astype("float32")
     return F.one_hot(labels.flatten().astype("int64"), classes).astype("float32")
+
+
+def balanced_weights(labels: np.ndarray, classes: int) -> list[float]:
+    """A weight for each class by which all add as much to the loss; their mean over samples is 1.
+
+    A class that does not occur has weight 1.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    present = np.count_nonzero(counts)
+    return [len(labels) / (present * n) if n else 1.0 for n in counts.tolist()]

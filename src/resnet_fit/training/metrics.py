@@ -9,7 +9,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from resnet_fit.training.losses import CrossEntropy
+from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy, as_probabilities
 
 
 class MeanLoss(paddle.metric.Metric):
@@ -56,7 +56,8 @@ class MeanLoss(paddle.metric.Metric):
 class TopK(paddle.metric.Metric):
     """Share of samples whose class is among the ``k`` highest logits, as ``top1``, ``top5``, ...
 
-    Where labels are probabilities, the class is the most probable one.
+    Where labels are probabilities, a sample counts with that of its ``k`` highest logits together:
+    of two mixed images, each with its share (as Zhang et al. 2017 count it).
     """
 
     def __init__(self, k: Sequence[int] = (1, 5)) -> None:
@@ -70,12 +71,9 @@ class TopK(paddle.metric.Metric):
         return [f"top{k}" for k in self.k]
 
     def compute(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """``[N, max k]``: 1 where the n-th best class is the right one."""
+        """``[N, max k]``: the probability of the n-th best class, 1 where it is the right one."""
         best = paddle.topk(logits, max(self.k), axis=-1)[1]
-        if len(labels.shape) == 2 and labels.shape[-1] == logits.shape[-1]:
-            labels = labels.argmax(axis=-1)
-        hits = best == labels.reshape([-1, 1]).astype(best.dtype)
-        return hits.astype("float32")
+        return paddle.take_along_axis(as_probabilities(labels, logits.shape[-1]), best, axis=-1)
 
     def update(self, hits: np.ndarray) -> list[float]:
         right = [float(hits[:, :k].sum()) for k in self.k]
@@ -96,6 +94,8 @@ class TopK(paddle.metric.Metric):
         self.right, self.count = list(state["right"]), state["count"]
 
 
-def classification_metrics(loss: CrossEntropy, classes: int) -> list[paddle.metric.Metric]:
+def classification_metrics(
+    loss: CrossEntropy | BinaryCrossEntropy, classes: int
+) -> list[paddle.metric.Metric]:
     """Mean loss, top-1 and top-5 (the highest k that says something, for fewer than 6 classes)."""
     return [MeanLoss(loss.per_sample), TopK(sorted({1, max(1, min(5, classes - 1))}))]

@@ -8,19 +8,25 @@ import paddle
 from paddle import nn
 
 from resnet_fit.config import schema
+from resnet_fit.networks.parts import BACKBONE, check_parts, head_of, part_of
 
 
 def make_optimizer(
     network: nn.Layer,
-    config: schema.SGD | schema.Momentum | schema.Adam,
+    config: schema.SGD | schema.Momentum | schema.Adam | schema.Lamb,
     learning_rate: float | paddle.optimizer.lr.LRScheduler,
     clip_norm: float | None = None,
 ) -> paddle.optimizer.Optimizer:
     """The optimizer a config describes, over all trainable parameters of a network.
 
     Weight decay leaves norms and biases alone unless ``decay_norms_and_biases`` is set. Gradients
-    are clipped by their global norm.
+    are clipped by their global norm. Of several ``rate_factors`` the longest name counts.
+
+    Raises:
+        UserError: a rate factor for what is no layer of the network.
     """
+    if config.rate_factors:
+        _set_rate_factors(network, config.rate_factors)
     trained = [p for p in network.parameters() if not p.stop_gradient]
     decayed = [p for p in trained if config.decay_norms_and_biases or len(p.shape) > 1]
     common: dict[str, Any] = {
@@ -28,15 +34,21 @@ def make_optimizer(
         "parameters": trained,
         "grad_clip": paddle.nn.ClipGradByGlobalNorm(clip_norm) if clip_norm else None,
     }
-    if isinstance(config, schema.Adam):
+    names = {p.name for p in decayed}
+    if isinstance(config, schema.Adam | schema.Lamb):
         common |= {"beta1": config.beta1, "beta2": config.beta2, "epsilon": config.epsilon}
         if config.name == "adamw":
-            names = {p.name for p in decayed}
             return paddle.optimizer.AdamW(
                 weight_decay=config.weight_decay,
                 apply_decay_param_fun=names.__contains__,
                 **common,
             )
+    if isinstance(config, schema.Lamb):
+        return paddle.optimizer.Lamb(
+            lamb_weight_decay=config.weight_decay,
+            exclude_from_weight_decay_fn=lambda parameter: parameter.name not in names,
+            **common,
+        )
     # A decay that belongs to a parameter is fused into the momentum kernel; one that belongs to
     # the optimizer would reach norms and biases as well.
     for parameter in decayed:
@@ -50,3 +62,13 @@ def make_optimizer(
             momentum=config.momentum, use_nesterov=config.nesterov, **common
         )
     return paddle.optimizer.SGD(**common)
+
+
+def _set_rate_factors(network: nn.Layer, factors: dict[str, float]) -> None:
+    check_parts(network, factors, "optimizer.rate_factors")
+    head = head_of(network)
+    for name, parameter in network.named_parameters():
+        parts = [part for part in factors if part_of(name, part, head)]
+        if parts:  # Paddle's own place for it
+            longest = max(parts, key=lambda part: (part != BACKBONE, len(part)))
+            parameter.optimize_attr["learning_rate"] = factors[longest]

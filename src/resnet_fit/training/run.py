@@ -18,11 +18,13 @@ from resnet_fit.callbacks import (
     Checkpoint,
     Clock,
     EarlyStopping,
+    FlipAverage,
     History,
     Interruption,
     NaNGuard,
     NaNSkip,
     ProgressBar,
+    StepSeed,
     VisualDL,
     WeightAverage,
 )
@@ -115,6 +117,10 @@ class _Watch:
                 experiment.loaders.evaluation, **config.training.ema.model_dump(), clock=clock
             )
             parts["average"] = self.average
+        self.flips = None
+        if config.training.flip_averaging:
+            self.flips = FlipAverage(experiment.loaders.evaluation, clock)
+        has_chance = config.model.stochastic_depth > 0
         parts["history"] = self.history
         if config.logging.visualdl:
             parts["visualdl"] = VisualDL(
@@ -149,6 +155,8 @@ class _Watch:
         self.callbacks: list[paddle.callbacks.Callback] = [
             guard,
             paddle.callbacks.LRScheduler(),  # before a checkpoint, which holds the next rate
+            *([StepSeed(config.training.seed, clock)] if has_chance else []),
+            *([self.flips] if self.flips is not None else []),
             *(parts[name] for name in parts if name not in ("loader", "nan_skip")),
             self.progress,
             self.checkpoint,
@@ -220,9 +228,10 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
     test = None
     if loaders.test is not None:
         test = plain_numbers(model.evaluate(loaders.test, verbose=0))
-        if watch.average is not None and watch.average.average:
-            averaged = plain_numbers(watch.average.evaluate(loaders.test))
-            test |= {f"ema_{name}": value for name, value in averaged.items()}
+        for second in (watch.average, watch.flips):
+            if second is not None:
+                judged = plain_numbers(second.evaluate(loaders.test))
+                test |= {second.prefix + name: value for name, value in judged.items()}
         console.print(f"test {show(test)}")
     summary = summarize(experiment, watch.history.rows, environment, test)
     summary |= {"stopped_early": watch.has_stopped, "skipped_images": len(skipped)}

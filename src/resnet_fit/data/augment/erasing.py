@@ -1,0 +1,87 @@
+"""Parts of an image left out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from resnet_fit.data.augment.operation import Array, Operation, require
+
+
+@dataclass(frozen=True)
+class Cutout(Operation):
+    """Set a square of ``size`` pixels around a random pixel to 0 (DeVries and Taylor 2017, 3).
+
+    The square may hang over the edge. After `Normalize` 0 is the mean colour, as in the paper;
+    before it, black.
+    """
+
+    size: int
+    draws: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        require(self.size > 0, "size", self.size, "1 or more pixels")
+
+    def apply(self, images: Array, uniforms: Array) -> Array:
+        h, w = images.shape[2:]
+        top = (uniforms[:, 0] * h).astype(np.intp) - self.size // 2
+        left = (uniforms[:, 1] * w).astype(np.intp) - self.size // 2
+        cut = images.copy()
+        for image, y, x in zip(cut, top.tolist(), left.tolist(), strict=True):
+            image[:, max(0, y) : y + self.size, max(0, x) : x + self.size] = 0
+        return cut
+
+
+@dataclass(frozen=True)
+class RandomErasing(Operation):
+    """Set a random rectangle to 0 with probability ``p`` (Zhong et al. 2017, algorithm 1).
+
+    It has a share of the image's area uniform in ``scale`` and an aspect ratio (height : width)
+    log-uniform in ``ratio``. Where it is longer than a side, it is cut to that side: the paper
+    draws anew, which fixed numbers for each image do not allow. After `Normalize` 0 is the mean
+    colour; before it, black.
+    """
+
+    p: float = 0.25
+    scale: tuple[float, float] = (0.02, 0.33)
+    ratio: tuple[float, float] = (0.3, 3.3)
+    draws: ClassVar[int] = 5
+
+    def __post_init__(self) -> None:
+        require(0 <= self.p <= 1, "p", self.p, "a probability, 0 to 1")
+        require(
+            0 < self.scale[0] <= self.scale[1] <= 1,
+            "scale",
+            self.scale,
+            "two rising shares of the area, 0 to 1",
+        )
+        require(
+            0 < self.ratio[0] <= self.ratio[1] < math.inf,
+            "ratio",
+            self.ratio,
+            "two rising ratios above 0",
+        )
+
+    @property
+    def idle(self) -> bool:
+        return self.p == 0
+
+    def apply(self, images: Array, uniforms: Array) -> Array:
+        h, w = images.shape[2:]
+        area = h * w * _uniform(uniforms[:, 1], *self.scale)
+        ratio = np.exp(_uniform(uniforms[:, 2], *(math.log(r) for r in self.ratio)))
+        heights = np.clip(np.rint(np.sqrt(area * ratio)), 1, h).astype(np.intp)
+        widths = np.clip(np.rint(np.sqrt(area / ratio)), 1, w).astype(np.intp)
+        tops = (uniforms[:, 3] * (h - heights + 1)).astype(np.intp)
+        lefts = (uniforms[:, 4] * (w - widths + 1)).astype(np.intp)
+        erased = images.copy()
+        for i in np.flatnonzero(uniforms[:, 0] < self.p):
+            erased[i, :, tops[i] : tops[i] + heights[i], lefts[i] : lefts[i] + widths[i]] = 0
+        return erased
+
+
+def _uniform(uniforms: Array, low: float, high: float) -> Array:
+    return low + (high - low) * uniforms

@@ -1,0 +1,172 @@
+"""Where things are in an image: crops, flips, size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from resnet_fit.data.augment.operation import Array, Operation, require
+from resnet_fit.errors import UserError
+
+
+@dataclass(frozen=True)
+class RandomCrop(Operation):
+    """Pad every side by ``padding`` pixels, then cut a window at a random place.
+
+    The window is ``size`` pixels square, or as large as the image came in. ``mode`` says what the
+    padding holds: ``zero`` (He et al. 2015, section 4.2) or the ``reflect``-ed image, edge not
+    repeated.
+    """
+
+    padding: int = 4
+    mode: Literal["zero", "reflect"] = "zero"
+    size: int | None = None
+    draws: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        require(self.padding >= 0, "padding", self.padding, "0 or more pixels")
+        require(self.mode in ("zero", "reflect"), "mode", self.mode, "zero or reflect")
+        require(self.size is None or self.size > 0, "size", self.size, "1 or more pixels")
+
+    @property
+    def idle(self) -> bool:
+        return self.padding == 0 and self.size is None
+
+    def apply(self, images: Array, uniforms: Array) -> Array:
+        padded = pad(images, self.padding, self.mode)
+        h, w = (self.size, self.size) if self.size else images.shape[2:]
+        rows, columns = padded.shape[2] - h + 1, padded.shape[3] - w + 1
+        if rows < 1 or columns < 1:
+            raise UserError(
+                f"random_crop.size: {h} does not fit into images of {images.shape[3]}x"
+                f"{images.shape[2]} with a padding of {self.padding}"
+            )
+        top = (uniforms[:, 0] * rows).astype(np.intp)
+        left = (uniforms[:, 1] * columns).astype(np.intp)
+        return crop(padded, top, left, h, w)
+
+
+def pad(images: Array, width: int, mode: str) -> Array:
+    """Surround images by ``width`` pixels of zeros or of their own reflection."""
+    if width == 0:
+        return images
+    n, c, h, w = images.shape
+    if mode == "reflect":
+        if width >= min(h, w):
+            raise UserError(
+                f"random_crop.padding: {width} cannot be reflected from an image of {h}x{w}"
+            )
+        padded = np.empty((n, c, h + 2 * width, w + 2 * width), images.dtype)
+        inner = padded[:, :, width : width + h]
+        inner[..., width : width + w] = images
+        inner[..., :width] = images[..., width:0:-1]
+        inner[..., width + w :] = images[..., -2 : -width - 2 : -1]
+        padded[:, :, :width] = inner[:, :, width:0:-1]
+        padded[:, :, width + h :] = inner[:, :, -2 : -width - 2 : -1]
+        return padded
+    padded = np.zeros((n, c, h + 2 * width, w + 2 * width), images.dtype)
+    padded[:, :, width : width + h, width : width + w] = images
+    return padded
+
+
+def crop(images: Array, top: Array, left: Array, height: int, width: int) -> Array:
+    """Cut from image i the window whose upper left corner is at (``top[i]``, ``left[i]``)."""
+    windows = np.lib.stride_tricks.sliding_window_view(images, (height, width), axis=(2, 3))
+    return windows[np.arange(len(images)), :, top, left]
+
+
+@dataclass(frozen=True)
+class _Flip(Operation):
+    """Mirror images along ``axis`` with probability ``p``."""
+
+    p: float = 0.5
+    draws: ClassVar[int] = 1
+    axis: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        require(0 <= self.p <= 1, "p", self.p, "a probability, 0 to 1")
+
+    @property
+    def idle(self) -> bool:
+        return self.p == 0
+
+    def apply(self, images: Array, uniforms: Array) -> Array:
+        chosen = uniforms[:, 0] < self.p
+        flipped = images.copy()
+        flipped[chosen] = np.flip(images[chosen], self.axis)
+        return flipped
+
+
+class HorizontalFlip(_Flip):
+    """Mirror left and right with probability ``p``."""
+
+    axis = 3
+
+
+class VerticalFlip(_Flip):
+    """Mirror top and bottom with probability ``p``."""
+
+    axis = 2
+
+
+@dataclass(frozen=True)
+class Resize(Operation):
+    """Resample to ``size`` pixels square; area-weighted when shrinking, as Pillow does it."""
+
+    size: int
+    interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"
+
+    def __post_init__(self) -> None:
+        require(self.size > 0, "size", self.size, "1 or more pixels")
+        require(
+            self.interpolation in KERNELS, "interpolation", self.interpolation, ", ".join(KERNELS)
+        )
+
+    def apply(self, images: Array, uniforms: Array) -> Array:
+        h, w = images.shape[2:]
+        if h == w == self.size:
+            return images
+        down, across = (_resampling(s, self.size, self.interpolation) for s in (h, w))
+        # Between its two passes, too, Pillow keeps to grey levels: bicubic overshoots at edges.
+        values = np.clip(images.astype(np.float32) @ across.T, 0, 255)
+        values = np.clip(down @ values, 0, 255)
+        return values if images.dtype == np.float32 else (values + 0.5).astype(images.dtype)
+
+
+def _triangle(x: Array) -> Array:
+    return np.maximum(0, 1 - np.abs(x))
+
+
+def _cubic(x: Array) -> Array:
+    """Keys' cubic convolution (1981) with a = -0.5."""
+    x = np.abs(x)
+    return np.where(
+        x < 1, (1.5 * x - 2.5) * x * x + 1, np.where(x < 2, ((-0.5 * x + 2.5) * x - 4) * x + 2, 0)
+    )
+
+
+KERNELS: dict[str, tuple[Callable[[Array], Array] | None, float]] = {
+    "nearest": (None, 0),
+    "bilinear": (_triangle, 1),
+    "bicubic": (_cubic, 2),
+}
+
+
+@lru_cache(maxsize=32)
+def _resampling(source: int, target: int, interpolation: str) -> Array:
+    """Return the ``[target, source]`` matrix that resamples one axis; each row sums to 1."""
+    kernel, reach = KERNELS[interpolation]
+    scale = source / target
+    centres = (np.arange(target) + 0.5) * scale
+    if kernel is None:
+        weights = np.eye(source)[centres.astype(np.intp)]
+    else:
+        stretch = max(1.0, scale)
+        distance = np.arange(source) + 0.5 - centres[:, None]
+        weights = np.where(np.abs(distance) < reach * stretch, kernel(distance / stretch), 0)
+        weights /= weights.sum(1, keepdims=True)
+    return weights.astype(np.float32)

@@ -1,0 +1,54 @@
+"""From grey levels to what a network sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from resnet_fit.data.augment.operation import Array, Operation, require
+from resnet_fit.errors import UserError
+
+
+@dataclass(frozen=True)
+class Normalize(Operation):
+    """Turn grey levels 0..255 into float32 ``(x / 255 - mean) / std``, per channel.
+
+    ``mean`` and ``std`` are in units of 0..1, one value for each channel or one for all. Left out,
+    they are to be filled in from the data set's own statistics (`loading.statistics`) before use.
+    """
+
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    grey_levels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require(
+            (self.mean is None) == (self.std is None),
+            "mean, std",
+            (self.mean, self.std),
+            "both or none",
+        )
+        if self.std is not None:
+            require(
+                bool(self.std) and all(s > 0 for s in self.std), "std", self.std, "values above 0"
+            )
+            require(bool(self.mean), "mean", self.mean, "a value for each channel, or one for all")
+
+    def apply(self, images: Array, uniforms: Array) -> Array:
+        if self.mean is None or self.std is None:
+            raise UserError(
+                "normalize: mean and std are not set; give them, or the data set's statistics"
+            )
+        mean, std = (np.asarray(v, np.float64)[:, None, None] for v in (self.mean, self.std))
+        channels = images.shape[1]
+        for name, given in (("mean", mean), ("std", std)):
+            if len(given) not in (1, channels):
+                raise UserError(
+                    f"normalize.{name}: {len(given)} values for images of {channels} channel(s)"
+                )
+        values = images.astype(np.float32)
+        values *= (1 / (255 * std)).astype(np.float32)
+        values -= (mean / std).astype(np.float32)
+        return values

@@ -1,0 +1,43 @@
+"""What an augmentation operation is."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from resnet_fit.errors import UserError
+
+Array = np.ndarray
+
+
+class Operation:
+    """One entry of an augmentation list; subclasses are frozen dataclasses of its settings."""
+
+    draws: ClassVar[int] = 0
+    grey_levels: ClassVar[bool] = False
+    """Whether it understands grey levels only, and so comes before `Normalize`."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether these settings leave every image as it is."""
+        return False
+
+    def apply(self, images: Array, uniforms: Array) -> Array:
+        """Return changed images, the inputs untouched; ``uniforms`` is ``[N, draws]`` in [0, 1)."""
+        raise NotImplementedError
+
+    def __call__(self, images: Array, rng: np.random.Generator) -> Array:
+        """Draw what ``images`` need from ``rng`` and apply the operation."""
+        return self.apply(images, rng.random((len(images), self.draws)))
+
+
+def require(right: bool, key: str, received: object, expected: str) -> None:
+    """Raise a UserError for a setting that is not right."""
+    if not right:
+        raise UserError(f"{key}: received {received!r}, expected {expected}")
+
+
+def rounded(values: Array) -> Array:
+    """Grey levels 0..255, of whatever type, as uint8."""
+    return values if values.dtype == np.uint8 else (values + 0.5).astype(np.uint8)

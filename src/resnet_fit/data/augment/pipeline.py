@@ -1,0 +1,79 @@
+"""A list of operations as one function of a batch."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from resnet_fit.data.augment.colour import ColorJitter
+from resnet_fit.data.augment.erasing import Cutout, RandomErasing
+from resnet_fit.data.augment.geometry import HorizontalFlip, RandomCrop, Resize, VerticalFlip
+from resnet_fit.data.augment.normalize import Normalize
+from resnet_fit.data.augment.operation import Array, Operation
+from resnet_fit.data.augment.policies import RandAugment, TrivialAugment
+from resnet_fit.errors import UserError
+
+Batch = Callable[[Array, np.random.Generator], Array]
+
+# Values worked on at a time: float32 copies of them and the temporaries of a colour operation stay
+# in a core's second-level cache. Measured: with pieces of 1,024 images half of the speed is lost.
+CHUNK_VALUES = 32 * 3 * 32 * 32
+
+OPERATIONS: dict[str, type[Operation]] = {
+    "random_crop": RandomCrop,
+    "horizontal_flip": HorizontalFlip,
+    "vertical_flip": VerticalFlip,
+    "resize": Resize,
+    "cutout": Cutout,
+    "random_erasing": RandomErasing,
+    "color_jitter": ColorJitter,
+    "rand_augment": RandAugment,
+    "trivial_augment": TrivialAugment,
+    "normalize": Normalize,
+}
+
+
+def compose(operations: Sequence[Operation]) -> Batch:
+    """Chain operations, in their order, into one function of a batch and a generator.
+
+    The result is what calling them one after another gives, made a cache-sized piece at a time; the
+    returned array is fresh at each call. Raises UserError for an order that cannot be meant.
+    """
+    operations = tuple(operations)
+    check_order(operations)
+    draws = [op.draws for op in operations]
+    columns = [
+        slice(end - n, end) for n, end in zip(draws, itertools.accumulate(draws), strict=True)
+    ]
+
+    def run(images: Array, rng: np.random.Generator) -> Array:
+        uniforms = rng.random((len(images), sum(draws)))
+        step = max(1, CHUNK_VALUES // max(1, math.prod(images.shape[1:])))
+        result: Array | None = None
+        for start in range(0, len(images), step):
+            part = slice(start, start + step)
+            piece = images[part]
+            for op, column in zip(operations, columns, strict=True):
+                piece = op.apply(piece, uniforms[part, column])
+            if result is None:
+                result = np.empty((len(images), *piece.shape[1:]), piece.dtype)
+            result[part] = piece
+        return images.copy() if result is None else result
+
+    return run
+
+
+def check_order(operations: Sequence[Operation]) -> None:
+    """Raise UserError for operations that cannot be meant in this order."""
+    normalized = False
+    for op in operations:
+        if normalized and op.grey_levels:
+            name = next(n for n, cls in OPERATIONS.items() if isinstance(op, cls))
+            raise UserError(
+                f"augmentation: {name} comes after normalize; it works on grey levels, put it "
+                "before"
+            )
+        normalized = normalized or isinstance(op, Normalize)

@@ -1,0 +1,185 @@
+"""Policies: operations picked for each image by chance, from one fixed set.
+
+What an operation does is what Pillow does; how strong it is at which magnitude is the papers'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from resnet_fit.data.augment.colour import adjust_brightness, adjust_contrast, adjust_saturation
+from resnet_fit.data.augment.operation import Array, Operation, require, rounded
+
+# Strengths have this many steps in both papers' code.
+STEPS = 30
+
+
+@dataclass(frozen=True)
+class RandAugment(Operation):
+    """``operations`` picked one after another, all of one ``magnitude`` of 0 to 30.
+
+    Cubuk et al. 2019, "RandAugment"; their set of fourteen.
+    """
+
+    operations: int = 2
+    magnitude: int = 9
+    grey_levels: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        require(self.operations > 0, "operations", self.operations, "1 or more")
+        require(0 <= self.magnitude <= STEPS, "magnitude", self.magnitude, f"0 to {STEPS}")
+
+    @property
+    def draws(self) -> int:  # type: ignore[override]
+        return 2 * self.operations
+
+    def apply(self, images: Array, uniforms: Array) -> Array:
+        strengths = np.full(len(images), self.magnitude / STEPS)
+        # The longest shift is a share of the side, as of the 331 pixels it was tuned at.
+        shift = images.shape[3] * 150 / 331
+        chosen = _operations(shear=0.3, shift=shift, turn=30, colour=0.9, bits=4)
+        for which, signs in uniforms.reshape(len(images), -1, 2).transpose(1, 2, 0):
+            images = _apply(chosen, images, which, strengths, signs)
+        return images
+
+
+@dataclass(frozen=True)
+class TrivialAugment(Operation):
+    """One operation, of a magnitude drawn with it: no setting at all.
+
+    Mueller and Hutter 2021, "TrivialAugment", with its wide set of strengths.
+    """
+
+    draws: ClassVar[int] = 3
+    grey_levels: ClassVar[bool] = True
+
+    def apply(self, images: Array, uniforms: Array) -> Array:
+        strengths = np.floor(uniforms[:, 1] * (STEPS + 1)) / STEPS
+        chosen = _operations(shear=0.99, shift=32, turn=135, colour=0.99, bits=6)
+        return _apply(chosen, images, uniforms[:, 0], strengths, uniforms[:, 2])
+
+
+# Takes images, uint8 here, a strength of 0..1 and a sign of -1 or 1 for each.
+_Applied = Callable[[Array, Array, Array], Array]
+
+
+def _operations(
+    shear: float, shift: float, turn: float, colour: float, bits: int
+) -> list[_Applied]:
+    """The fourteen of the papers, with what each does at full strength."""
+
+    def factors(strengths: Array, signs: Array) -> Array:
+        return 1 + signs * strengths * colour
+
+    return [
+        lambda x, m, s: x,
+        lambda x, m, s: affine(x, shear_x=s * m * shear),
+        lambda x, m, s: affine(x, shear_y=s * m * shear),
+        lambda x, m, s: affine(x, shift_x=np.trunc(s * m * shift)),
+        lambda x, m, s: affine(x, shift_y=np.trunc(s * m * shift)),
+        lambda x, m, s: affine(x, turn=s * m * turn),
+        lambda x, m, s: adjust_brightness(x, factors(m, s)),
+        lambda x, m, s: adjust_saturation(x, factors(m, s)) if x.shape[1] == 3 else x,
+        lambda x, m, s: adjust_contrast(x, factors(m, s)),
+        lambda x, m, s: adjust_sharpness(x, factors(m, s)),
+        lambda x, m, s: posterize(x, 8 - np.rint(m * bits).astype(int)),
+        lambda x, m, s: solarize(x, 255 * (1 - m)),
+        lambda x, m, s: autocontrast(x),
+        lambda x, m, s: equalize(x),
+    ]
+
+
+def _apply(
+    operations: list[_Applied], images: Array, which: Array, strengths: Array, signs: Array
+) -> Array:
+    """Let each image have the operation that its uniform number ``which`` falls on."""
+    result = rounded(images)
+    result = result.copy() if result is images else result
+    chosen = (which * len(operations)).astype(np.intp)
+    signs = np.where(signs < 0.5, -1, 1)
+    for i in np.unique(chosen):
+        rows = np.flatnonzero(chosen == i)
+        result[rows] = rounded(operations[i](result[rows], strengths[rows], signs[rows]))
+    return result
+
+
+def affine(
+    images: Array,
+    shear_x: Array | float = 0.0,
+    shear_y: Array | float = 0.0,
+    shift_x: Array | float = 0.0,
+    shift_y: Array | float = 0.0,
+    turn: Array | float = 0.0,
+) -> Array:
+    """Take each pixel from where the nearest one was before, black from outside.
+
+    A pixel's place is its centre. Shears are shares of the other coordinate, as from the upper left
+    corner, shifts are pixels, ``turn`` is degrees against the clock around the middle.
+    """
+    n, channels, h, w = images.shape
+    column, row = np.arange(w) + 0.5, (np.arange(h) + 0.5)[:, None]
+    shear_x, shear_y, shift_x, shift_y = (
+        np.reshape(value, (-1, 1, 1)) for value in (shear_x, shear_y, shift_x, shift_y)
+    )
+    angle = np.reshape(np.deg2rad(turn), (-1, 1, 1))
+    across, down = column - w / 2, row - h / 2
+    x = np.cos(angle) * across - np.sin(angle) * down + w / 2 + shear_x * row + shift_x
+    y = np.sin(angle) * across + np.cos(angle) * down + h / 2 + shear_y * column + shift_y
+    x, y = np.broadcast_arrays(np.floor(x).astype(np.intp), np.floor(y).astype(np.intp))
+    inside = (x >= 0) & (x < w) & (y >= 0) & (y < h)
+    source = np.where(inside, y * w + x, 0).reshape(-1, 1, h * w)
+    moved = np.take_along_axis(images.reshape(n, channels, h * w), source, axis=2)
+    return moved.reshape(images.shape) * inside[:, None]
+
+
+def adjust_sharpness(images: Array, factors: Array) -> Array:
+    """Blend image i with its smoothed self: 0 gives that, 1 the image, 2 its edges stressed.
+
+    Smoothed is the mean of 3x3 pixels, the middle one weighing 5 of 13; edge pixels stay.
+    """
+    values = images.astype(np.float32)
+    smooth = values.copy()
+    h, w = images.shape[2:]
+    total = 4 * values[..., 1:-1, 1:-1]
+    for y in range(3):
+        for x in range(3):
+            total = total + values[..., y : y + h - 2, x : x + w - 2]
+    smooth[..., 1:-1, 1:-1] = np.floor(total / 13 + 0.5)
+    factors = np.asarray(factors, np.float32)[:, None, None, None]
+    return np.clip(smooth + factors * (values - smooth), 0, 255)
+
+
+def posterize(images: Array, bits: Array) -> Array:
+    """Keep the upper ``bits`` of each grey level."""
+    masks = (0xFF << (8 - bits) & 0xFF).astype(np.uint8)
+    return images & masks[:, None, None, None]
+
+
+def solarize(images: Array, thresholds: Array) -> Array:
+    """Invert grey levels from the threshold on."""
+    return np.where(images >= thresholds[:, None, None, None], 255 - images, images)
+
+
+def autocontrast(images: Array) -> Array:
+    """Stretch each channel to 0..255."""
+    low, high = (f(images, axis=(2, 3), keepdims=True).astype(float) for f in (np.min, np.max))
+    scale = np.divide(255, high - low, out=np.ones_like(high), where=high > low)
+    offset = np.where(high > low, -low * scale, 0)
+    return np.clip(images * scale + offset, 0, 255).astype(np.uint8)
+
+
+def equalize(images: Array) -> Array:
+    """Spread the grey levels of each channel so that all occur about equally often."""
+    result = images.copy()
+    for channel in result.reshape(-1, images.shape[2] * images.shape[3]):
+        counts = np.bincount(channel, minlength=256)
+        # The brightest level that occurs has no step of its own.
+        step = (len(channel) - counts[channel.max()]) // 255
+        if step:
+            below = np.cumsum(counts) - counts
+            channel[:] = np.minimum((step // 2 + below) // step, 255).astype(np.uint8)[channel]
+    return result

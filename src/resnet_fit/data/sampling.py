@@ -1,0 +1,55 @@
+"""Which images an epoch has, and in which order.
+
+A sampler takes the labels of a data set and a generator, and returns as many indices into it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+Sampler = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+def in_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every image once, as they come."""
+    return np.arange(len(labels))
+
+
+def shuffled(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every image once, in random order."""
+    return rng.permutation(len(labels))
+
+
+def balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every class that occurs equally often, in random order.
+
+    Within a class no image comes again before all others have come.
+    """
+    present = np.unique(labels)
+    quotas = np.full(len(present), len(labels) // len(present))
+    quotas[rng.permutation(len(present))[: len(labels) % len(present)]] += 1
+    chosen = [
+        _cycled(np.flatnonzero(labels == label), quota, rng)
+        for label, quota in zip(present, quotas, strict=True)
+    ]
+    return rng.permutation(np.concatenate(chosen))
+
+
+def repeated(sampler: Sampler, times: int) -> Sampler:
+    """Each image ``times`` times in a row, so that a batch has it differently augmented.
+
+    An epoch stays as long as it was, and has the first images of ``sampler``'s order only
+    (Hoffer et al. 2019, "Augment your batch"; in this form Berman et al. 2019, "MultiGrain").
+    """
+
+    def sample(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return np.repeat(sampler(labels, rng), times)[: len(labels)]
+
+    return sample
+
+
+def _cycled(indices: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    rounds = [rng.permutation(indices) for _ in range(-(-n // len(indices)))]
+    return np.concatenate(rounds)[:n] if rounds else indices[:0]

@@ -1,0 +1,123 @@
+"""Every trick: what it changes is seen, and a run that stops amid it ends as one that did not."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from conftest import TINY
+from test_resume import Stop, assert_equal_runs, rows, stop_after
+
+from resnet_fit import fit, parse_config, resume
+from resnet_fit.config.document import dump
+
+TRICKS = {
+    "mixup": ["augmentation.mix={mixup: 0.2}"],
+    "cutmix": ["augmentation.mix={cutmix: 1.0}"],
+    "mixup or cutmix": ["augmentation.mix={mixup: 0.2, cutmix: 1.0, share: 0.8}"],
+    "rand_augment": ["augmentation.train=[rand_augment, normalize]"],
+    "trivial_augment": ["augmentation.train=[trivial_augment, normalize]"],
+    "random_erasing": ["augmentation.train=[normalize, random_erasing: {p: 0.5}]"],
+    "averaged weights": ["training.ema={decay: 0.8}"],
+    "stochastic depth": ["model.stochastic_depth=0.5"],
+    "progressive resizing": ["augmentation.progressive={start: 4, step: 2}"],
+    "flip averaging": ["training.flip_averaging=true"],
+    "rate factors": ["optimizer.rate_factors={backbone: 0.1}"],
+    "lamb": ["optimizer={name: lamb, learning_rate: 0.01, weight_decay: 0.02}"],
+    "binary cross entropy": ["training.loss=binary_cross_entropy"],
+    "threshold": [
+        "training.loss=binary_cross_entropy",
+        "training.target_threshold=0.2",
+        "augmentation.mix={cutmix: 1.0}",
+    ],
+    "class weights": ["training.class_weights=[1, 2, 1, 1, 3, 1, 1, 1, 1, 0.5]"],
+    "balanced sampler": ["data.sampler=balanced", "data.limit=195"],
+    "repeated augmentation": ["data.repeats=2"],
+    "label smoothing": ["training.label_smoothing=0.1"],
+    "clipping": ["training.clip_norm=0.1"],
+}
+BASE = copy.deepcopy(TINY)
+BASE["data"] |= {"batch_size": 50, "limit": 200}  # 4 steps an epoch
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    return fit(parse_config(BASE), tmp_path_factory.mktemp("runs"), "plain").folder
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_it_trains_two_batches_saves_resumes_and_trains_on(plain, tmp_path, monkeypatch, trick):
+    config = parse_config(BASE, TRICKS[trick])
+    whole = fit(config, tmp_path, "whole").folder
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Stop):
+            fit(parse_config(BASE, [*TRICKS[trick], "checkpoint.every_steps=1"]), tmp_path, "cut")
+    assert_equal_runs(resume(tmp_path / "cut").folder, whole)
+    assert rows(whole) != rows(plain)
+
+
+def test_frozen_parts_of_trained_weights(plain, tmp_path, monkeypatch):
+    weights = plain / "checkpoints" / "last" / "model.pdparams"
+    overrides = [f"model.weights={weights}", "training.freeze=[backbone]"]
+    whole = fit(parse_config(BASE, overrides), tmp_path, "whole").folder
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Stop):
+            fit(parse_config(BASE, [*overrides, "checkpoint.every_steps=1"]), tmp_path, "cut")
+    assert_equal_runs(resume(tmp_path / "cut").folder, whole)
+    tuned = fit(parse_config(BASE, overrides[:1]), tmp_path, "tuned").folder
+    assert rows(tuned) != rows(whole)
+
+
+# --- settings without effect --------------------------------------------------------------
+
+FUTILE = {
+    "augmentation.mix={mixup: 0}": r"augmentation\.mix: with mixup 0, cutmix 0 and share 1",
+    "augmentation.mix={mixup: 1, share: 0}": r"augmentation\.mix: .* share 0",
+    "augmentation.train=[horizontal_flip: {p: 0}, normalize]": r"train\.0: with these options",
+    "augmentation.train=[color_jitter, normalize]": r"train\.0: with these options",
+    "augmentation.train=[normalize, random_erasing: {p: 0}]": r"train\.1: with these options",
+    "training.early_stopping={patience: 2}": r"patience: 2 epochs of 2 can never go by",
+    "training.class_weights=[1, 1, 1, 1, 1, 1, 1, 1, 1, 1]": r"every class has weight 1",
+    "optimizer={name: momentum, learning_rate: 1, momentum: 0, nesterov: true}": r"nesterov: with",
+    "optimizer.rate_factors={fc: 1}": r"optimizer\.rate_factors\.fc: a factor of 1",
+}
+
+
+@pytest.mark.parametrize("assignment", FUTILE)
+def test_what_changes_nothing_is_told(assignment):
+    with pytest.warns(UserWarning, match=FUTILE[assignment] + ".*changes nothing") as caught:
+        parse_config(BASE, [assignment])
+    assert len(caught) == 1
+
+
+def test_what_changes_nothing_together_is_told():
+    with pytest.warns(UserWarning, match=r"data\.repeats: nothing in augmentation\.train"):
+        parse_config(BASE, ["data.repeats=2", "augmentation.train=[normalize]"])
+    threshold = ["training.loss=binary_cross_entropy", "training.target_threshold=0.2"]
+    with pytest.warns(UserWarning, match=r"training\.label_smoothing: .* makes targets whole"):
+        parse_config(BASE, [*threshold, "training.label_smoothing=0.1"])
+
+
+def test_the_place_of_what_changes_nothing_is_told(write_yaml):
+    from resnet_fit import load_config
+
+    file = write_yaml(dump(BASE | {"augmentation": {"mix": {"mixup": 0.0}}}))
+    with pytest.warns(UserWarning, match=rf"^{file}:\d+: augmentation.mix: "):
+        load_config(file)
+
+
+@pytest.mark.parametrize("assignment", ["data.sampler=balanced", "training.class_weights=balanced"])
+def test_balance_of_what_is_balanced_is_told(tiny, assignment):
+    from resnet_fit.training.loaders import make_loaders
+
+    even = parse_config(tiny, [assignment, "data.limit=100"])
+    with pytest.warns(UserWarning, match=r"balanced changes nothing, each class has 10 images"):
+        make_loaders(even)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("trick", TRICKS)
+def test_what_changes_something_is_not_complained_of(trick):
+    parse_config(BASE, TRICKS[trick])
