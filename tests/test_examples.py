@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,8 +13,11 @@ import numpy as np
 import paddle
 import pytest
 from conftest import REPOSITORY
+from PIL import Image
 
 import resnet_fit
+from resnet_fit import load_config
+from resnet_fit.config.document import dump
 from resnet_fit.networks import read_weights, resnet
 
 EXAMPLES = REPOSITORY / "examples"
@@ -118,3 +122,65 @@ def test_convert_refuses_in_one_line(source, target, word, tmp_path):
     assert "Traceback" not in done.stderr
     assert word in done.stderr.splitlines()[-1]
     assert not list(tmp_path.iterdir())
+
+
+STUDY = """
+title: Widths
+set: [training.epochs=2, data.limit=200]
+against: [epochs, minutes]
+runs:
+  narrow: {label: of 4, config: tiny.yaml, set: [model.width=4]}
+  wide: {label: of 8, config: tiny.yaml}
+"""
+
+
+def test_study_trains_draws_and_goes_on(tmp_path, tiny):
+    (tmp_path / "tiny.yaml").write_text(dump(tiny))
+    (tmp_path / "widths.yaml").write_text(STUDY)
+    done = run("study.py", "widths.yaml", "--set", "training.seed=3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    output = tmp_path / "runs" / "widths"
+    assert sorted(p.name for p in output.iterdir()) == ["narrow", "wide", "widths.png"]
+    with Image.open(output / "widths.png") as figure:
+        assert figure.size == (990, 748)
+    summary = json.loads((output / "narrow" / "summary.json").read_text())
+    assert (summary["config"]["model"]["width"], summary["config"]["training"]["seed"]) == (4, 3)
+    error = 100 * (1 - summary["last"]["eval"]["top1"])
+    assert re.search(rf"of 4 .*{error:.2f}", done.stdout)
+    # One is finished, the other is cut off: only that is trained.
+    (output / "wide" / "summary.json").unlink()
+    before = (output / "narrow" / "metrics.jsonl").stat().st_mtime_ns
+    again = run("study.py", "widths.yaml", "--set", "training.seed=3", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "== narrow" not in again.stdout
+    assert "== wide" in again.stdout
+    assert (output / "narrow" / "metrics.jsonl").stat().st_mtime_ns == before
+    assert (output / "wide" / "summary.json").exists()
+
+
+@pytest.mark.parametrize("file", sorted((EXAMPLES / "studies").glob("*.yaml")))
+def test_shipped_studies_are_of_valid_experiments(file):
+    sys.path.insert(0, str(EXAMPLES))
+    from study import read_study
+
+    study = read_study(file)
+    for of in study.runs.values():
+        load_config(file.parent / of.config, [*study.set, *of.set])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("title: x\nruns: {}\n", "study.yaml:2: runs: "),
+        ("title: x\nruns: {a: {label: a, confg: b}}\n", "Did you mean 'config'?"),
+        ("title: x\nruns: {a: {label: a, config: b.yaml}}\n", "no such config file"),
+        ("title: x\ndraw: [test eror]\nruns: {}\n", "Did you mean 'test error'?"),
+    ],
+)
+def test_mistakes_in_a_study_are_told_in_one_line_each(text, words, tmp_path):
+    (tmp_path / "study.yaml").write_text(text)
+    done = run("study.py", "study.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()

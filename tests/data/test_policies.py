@@ -73,7 +73,7 @@ def seen_by(operation, images, columns):
         (8, enhanced(ImageEnhance.Contrast, 1.54)),
         (9, enhanced(ImageEnhance.Sharpness, 1.54)),
         (10, lambda image: ImageOps.posterize(image, 8 - round(0.6 * 4))),
-        (11, lambda image: ImageOps.solarize(image, 255 * 0.4)),
+        (11, lambda image: ImageOps.solarize(image, round(255 * 0.4))),
         (12, ImageOps.autocontrast),
         (13, ImageOps.equalize),
     ],

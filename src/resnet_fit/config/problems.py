@@ -112,7 +112,7 @@ def _walk(
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
-    if get_origin(annotation) in (Annotated, Union, UnionType):
+    if get_origin(annotation) in (Annotated, Union, UnionType, dict):
         return [s for arg in get_args(annotation) for s in _sections(arg)]
     is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return [annotation] if is_section else []
