@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from paddle import Tensor
+from paddle import Tensor, nn
 
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
 
@@ -24,12 +25,16 @@ class FlipAverage(SecondEvaluation):
     def applied(self) -> Iterator[None]:
         network = self.model.network
         forward = network.forward
+        own = vars(network).get("forward")  # a compiled or casting one, or the class's
 
-        def both(images: Tensor, *rest: Any) -> Tensor:
+        def both(self: nn.Layer, images: Tensor, *rest: Any) -> Tensor:
             return (forward(images, *rest) + forward(images.flip(3), *rest)) / 2
 
-        network.forward = both
+        network.forward = types.MethodType(both, network)
         try:
             yield
         finally:
-            del network.forward  # the class's own is seen again
+            if own is None:
+                del network.forward
+            else:
+                network.forward = own

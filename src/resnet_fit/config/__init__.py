@@ -29,6 +29,7 @@ CHANGEABLE = (
     "training.epochs",
     "training.device",
     "training.engine",
+    "training.compile",
     "data.path",
     "data.workers",
     "checkpoint.every_minutes",

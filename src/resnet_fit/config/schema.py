@@ -217,12 +217,13 @@ class EarlyStopping(Section):
 class Training(Section):
     """How long and by what means.
 
-    ``engine``: Paddle's own operations (``framework``) or, on a CPU, those of oneDNN, which are
-    several times faster; ``auto`` takes what is fastest on the device. ``accumulate`` batches make
-    one optimizer step; ``clip_norm`` bounds the gradients' global norm. ``on_nan``: what to do when
-    a loss or a gradient is NaN or infinite: stop the run, or leave the step out. ``ema`` averages
-    the weights. ``loss: binary_cross_entropy`` takes each class for itself, and with
-    ``target_threshold`` every class of more than that probability for a whole one.
+    ``engine``: Paddle's own operations (``framework``; on a GPU in half precision rather
+    ``channels_last``) or, on a CPU, those of oneDNN, which are several times faster; ``auto`` takes
+    what is fastest on the device. ``compile`` makes one static graph of Paddle's own operations.
+    ``accumulate`` batches make one optimizer step; ``clip_norm`` bounds the gradients' global norm.
+    ``on_nan``: what to do when a loss or a gradient is NaN or infinite: stop the run, or leave the
+    step out. ``ema`` averages the weights. ``loss: binary_cross_entropy`` takes each class for
+    itself, and with ``target_threshold`` every class of more than that probability for a whole one.
     ``class_weights`` multiplies the loss by class; ``balanced`` makes up for unequal numbers of
     images. ``freeze`` keeps layers of the network as they are; ``backbone`` is all but the last
     one. ``flip_averaging`` also reports what images and their mirror images reach together.
@@ -231,7 +232,8 @@ class Training(Section):
     epochs: PositiveInt
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
-    engine: Literal["auto", "framework", "onednn"] = "auto"
+    engine: Literal["auto", "framework", "channels_last", "onednn"] = "auto"
+    compile: Literal["off", "static", "cinn"] = "off"
     loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
     label_smoothing: Below1 = 0.0
     target_threshold: Share | None = None

@@ -1,4 +1,4 @@
-"""Who computes a network's operations: Paddle itself, or oneDNN on a CPU.
+"""Who computes a network's operations: Paddle itself, in either layout, or oneDNN on a CPU.
 
 A network calls its operations through an attribute, ``operations``, so that one definition of a
 block serves both. They are those of `resnet_fit.engines.framework` until `use_engine` says else.
@@ -10,8 +10,11 @@ from typing import Any
 
 from paddle import nn
 
-from resnet_fit.engines import framework
+from resnet_fit.engines import channels_last, framework
+from resnet_fit.engines.compiled import compile_forward
 from resnet_fit.errors import UserError
+
+__all__ = ["choose_engine", "compile_forward", "onednn_problem", "use_engine"]
 
 
 def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
@@ -20,13 +23,14 @@ def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
     Weights, checkpoints and results stay as they are, up to rounding.
 
     Args:
-        engine: ``framework`` (Paddle's own operations) or ``onednn`` (CPU only).
+        engine: ``framework`` (Paddle's own operations), ``channels_last`` (the same on another
+            layout, for GPUs in half precision) or ``onednn`` (CPU only).
         dtype: of the activations by ``onednn``: ``float32`` or ``bfloat16``.
 
     Raises:
         UserError: the engine cannot be used here; the message says why.
     """
-    operations: Any = framework
+    operations: Any = channels_last if engine == "channels_last" else framework
     if engine == "onednn":
         problem = onednn_problem()
         if problem:
@@ -39,14 +43,15 @@ def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
             layer.operations = operations
 
 
-def choose_engine(name: str, device: str) -> str:
-    """``auto`` resolved for a device (``cpu`` or ``gpu:N``).
+def choose_engine(name: str, device: str, compiled: bool = False) -> str:
+    """``auto`` resolved for a device (``cpu`` or ``gpu:N``), and for a static graph.
 
     Raises:
         UserError: the named engine does not work there.
     """
     if name == "auto":
-        return "onednn" if device == "cpu" and not onednn_problem() else "framework"
+        fits = device == "cpu" and not compiled and not onednn_problem()
+        return "onednn" if fits else "framework"
     if name == "onednn" and device != "cpu":
         raise UserError(f"training.engine: onednn works on a CPU only, and the device is {device}")
     if name == "onednn" and onednn_problem():

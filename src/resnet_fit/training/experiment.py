@@ -12,7 +12,7 @@ import paddle
 from paddle import Tensor, nn
 
 from resnet_fit.config import Config
-from resnet_fit.engines import choose_engine
+from resnet_fit.engines import choose_engine, compile_forward
 from resnet_fit.errors import UserError
 from resnet_fit.networks import check_image_size, count_macs, count_parameters, freeze, resnet
 from resnet_fit.networks.parts import check_parts
@@ -47,7 +47,7 @@ def set_up(config: Config) -> Experiment:
         UserError: for what does not fit together.
     """
     device = choose_device(config.training.device)
-    engine = choose_engine(config.training.engine, device)
+    engine = choose_engine(config.training.engine, device, config.training.compile != "off")
     check_amp(config.training.amp, device, engine)
     seed_everything(config.training.seed)
     loaders = make_loaders(config)
@@ -112,6 +112,8 @@ def prepare(
     optimizer = make_optimizer(network, config.optimizer, schedule, config.training.clip_norm)
     loss = make_loss(config, loaders)
     metrics = classification_metrics(loss, len(loaders.classes))
+    if config.training.compile != "off":
+        compile_forward(network, "CINN" if config.training.compile == "cinn" else None)
     amp_configs = use_amp(config.training.amp, network, engine)
     model = paddle.Model(network)
     model.prepare(optimizer, averaged(loss, config.training.accumulate), metrics, amp_configs)

@@ -1,0 +1,58 @@
+"""The operations of a residual network by Paddle itself, on images ``[N, H, W, C]`` inside.
+
+GPUs with tensor cores multiply half-precision convolutions in this layout; in the other one each
+convolution is surrounded by transpositions. Written by Paddle's documentation: results are those of
+the framework engine, which tests on a CPU show; what it brings on a GPU was not measured.
+"""
+
+from __future__ import annotations
+
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from resnet_fit.engines.framework import add, fork
+
+__all__ = ["add", "convolve", "enter", "fork", "max_pool", "mean", "normalize", "zero_pad"]
+
+
+def enter(images: Tensor) -> Tensor:
+    """Images ``[N, C, H, W]`` as the other operations take them."""
+    return images.transpose([0, 2, 3, 1])
+
+
+def convolve(layer: nn.Conv2D, x: Tensor) -> Tensor:
+    return F.conv2d(x, layer.weight, layer.bias, layer._stride, layer._padding, data_format="NHWC")
+
+
+def normalize(layer: nn.BatchNorm2D, x: Tensor, relu: bool = False) -> Tensor:
+    """Batch norm, and a ReLU where asked for."""
+    y = F.batch_norm(
+        x,
+        layer._mean,
+        layer._variance,
+        layer.weight,
+        layer.bias,
+        training=layer.training,
+        momentum=layer._momentum,
+        epsilon=layer._epsilon,
+        data_format="NHWC",
+        use_global_stats=layer._use_global_stats,
+    )
+    return F.relu(y) if relu else y
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """3x3, stride 2, padding 1."""
+    return F.max_pool2d(x, 3, 2, 1, data_format="NHWC")
+
+
+def zero_pad(x: Tensor, new_channels: int, stride: int) -> Tensor:
+    """Every ``stride``-th pixel, then channels of zeros appended."""
+    if stride > 1:
+        x = x[:, ::stride, ::stride]
+    return F.pad(x, [0, 0, 0, 0, 0, 0, 0, new_channels])
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean over all pixels, ``[N, C]``."""
+    return x.mean(axis=[1, 2])

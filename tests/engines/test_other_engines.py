@@ -1,0 +1,79 @@
+"""Channels last and a static graph compute what Paddle's own operations do, one by one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import paddle
+import pytest
+
+from resnet_fit import fit, parse_config, resnet, resume
+from resnet_fit.engines import choose_engine, compile_forward, use_engine
+from resnet_fit.training.losses import CrossEntropy
+
+NETWORKS = {
+    "basic, projection": {"depth": [1, 1], "stem": "cifar", "width": 8},
+    "basic, zero-pad": {"depth": 8, "stem": "cifar3", "shortcut": "zero-pad"},
+    "plain": {"depth": 8, "stem": "cifar3", "shortcut": "none"},
+    "bottleneck, max pool": {"depth": [1, 1], "block": "bottleneck", "width": 8},
+}
+
+
+def step(network, images):
+    """Logits, gradients, and the state after one training step."""
+    network.train()
+    logits = network(images)
+    CrossEntropy()(logits, paddle.to_tensor([0, 1, 2, 3])).backward()
+    named = network.named_parameters()
+    gradients = {n: p.grad.numpy() for n, p in named if not p.stop_gradient}
+    network.eval()
+    return {"logits": logits.numpy(), "evaluated": network(images).numpy()} | gradients
+
+
+def read_history(run):
+    return [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.filterwarnings("ignore:stem='imagenet'")
+@pytest.mark.parametrize("way", ["channels_last", "static", "static channels_last"])
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_equals_the_framework_engine(kind, way):
+    paddle.seed(0)
+    reference = resnet(num_classes=5, **NETWORKS[kind])
+    network = resnet(num_classes=5, **NETWORKS[kind])
+    network.set_state_dict(reference.state_dict())
+    if "channels_last" in way:
+        use_engine(network, "channels_last")
+    if "static" in way:
+        compile_forward(network)
+    images = paddle.to_tensor(
+        np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype("float32")
+    )
+    expected, ours = step(reference, images), step(network, images)
+    assert expected.keys() == ours.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(ours[name], value, rtol=1e-3, atol=2e-5, err_msg=name)
+    for name, value in reference.state_dict().items():
+        theirs = network.state_dict()[name].numpy()
+        np.testing.assert_allclose(theirs, value.numpy(), rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "overrides", [["training.engine=channels_last"], ["training.compile=static"]]
+)
+def test_a_run_goes_on_in_another_engine(tiny, tmp_path, overrides):
+    tiny["training"] |= {"ema": {"decay": 0.9}, "flip_averaging": True}
+    run = fit(parse_config(tiny, overrides), tmp_path, "run")
+    reference = fit(parse_config(tiny, ["training.engine=framework"]), tmp_path, "reference")
+    ours, theirs = (
+        [row["train"]["loss"] for row in read_history(each)] for each in (run, reference)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=0.02)
+    longer = ["training.epochs=3", "training.engine=auto", "training.compile=off"]
+    assert resume(run.folder, longer).summary["epochs"] == 3
+
+
+def test_auto_takes_no_engine_without_a_static_form():
+    assert choose_engine("auto", "cpu", compiled=True) == "framework"
+    assert choose_engine("auto", "gpu:0") == "framework"
