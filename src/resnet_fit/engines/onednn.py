@@ -426,9 +426,9 @@ def _entering(shape: Shape, dtype: str) -> tuple[Primitive, Primitive]:
 class _Enter(PyLayer):
     @staticmethod
     def forward(ctx: Any, images: Tensor, dtype: str) -> Tensor:
+        ctx.wanted = not images.stop_gradient  # of the argument: a converted copy has no gradient
         images = images.astype("float32").contiguous()
         ctx.shape, ctx.dtype = tuple(images.shape), dtype
-        ctx.wanted = not images.stop_gradient
         x = _empty(ctx.shape, dtype)
         _entering(ctx.shape, dtype)[0](images.data_ptr(), x.data_ptr())
         return x
