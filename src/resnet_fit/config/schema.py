@@ -43,13 +43,24 @@ class ResNet(Section):
     weights: str | None = None
 
 
+class Cache(Section):
+    """Decoded images kept in a file, shrunk to ``shorter_side`` pixels.
+
+    The transforms then act on these. They are made at the first run, in the user's cache folder or
+    in the folder ``path``, and again for files that change; see `resnet_fit.data.cache`.
+    """
+
+    shorter_side: PositiveInt
+    path: str | None = None
+
+
 class Data(Section):
     """What to train and test on.
 
     ``validation`` holds out that share of the training set. Epochs are then judged on it, and the
     test set is used once, after the last epoch. ``limit`` takes so many images of each part, each
     class its share. ``on_bad_image: skip`` leaves unreadable files out of the training, and lists
-    them.
+    them. ``cache`` spares decoding images again in every epoch.
     """
 
     name: Literal["cifar10", "cifar100", "digits", "folder"]
@@ -62,6 +73,7 @@ class Data(Section):
     limit: PositiveInt | None = None
     on_bad_image: Literal["error", "skip"] = "error"
     workers: Annotated[int, Field(ge=0)] | None = None
+    cache: Cache | None = None
 
 
 class Augmentation(Section):

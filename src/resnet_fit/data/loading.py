@@ -20,7 +20,7 @@ from resnet_fit.data.augment import Operation, compose
 from resnet_fit.data.seeding import generator
 from resnet_fit.data.sources import ArrayDataset, FileDataset, subset
 from resnet_fit.data.transforms import BadImage, Geometric, Resize, load, stages
-from resnet_fit.data.workers import Made, Recipe, Task, Workers
+from resnet_fit.data.workers import Batching, Made, Task, make_all
 from resnet_fit.errors import UserError
 from resnet_fit.runtime import usable_cores
 
@@ -206,7 +206,7 @@ class FileLoader(Loader):
         """Path and reason of every file that was left out so far."""
         # Pixels leave the workers as uint8, a quarter of the bytes they have once normalised.
         geometry, inside, after = stages(transforms)
-        self._recipe = Recipe(geometry, inside, seed, on_bad_image)
+        self._recipe = Batching(geometry, inside, seed, on_bad_image)
         self._after = compose(after)
 
     def state_dict(self) -> dict[str, Any]:
@@ -221,8 +221,12 @@ class FileLoader(Loader):
         order = self._order(epoch)
 
         def task(batch: int) -> Task:
+            rows, copies = self._rows(order, batch), self.dataset.copies
             return Task(
-                tuple(self.dataset.paths[i] for i in self._rows(order, batch)), epoch, batch
+                tuple(self.dataset.paths[i] for i in rows),
+                tuple(None if copies is None else copies[i] for i in rows),
+                epoch,
+                batch,
             )
 
         def finish(batch: int, made: Made) -> Batch | None:
@@ -234,18 +238,9 @@ class FileLoader(Loader):
             images = self._after(made.images, generator(self.seed, epoch, batch, self.batch_size))
             return [images, self.dataset.labels[rows[made.rows]]]
 
-        if self.workers == 0:
-            yield lambda batch: finish(batch, self._recipe.make(task(batch)))
-            return
-        with Workers(min(self.workers, self._batches - first), self._recipe) as pool:
-            ahead = iter(range(first, self._batches))
-
-            def make(batch: int) -> Batch | None:
-                while pool.room and (following := next(ahead, None)) is not None:
-                    pool.send(task(following))
-                return finish(batch, pool.take())
-
-            yield make
+        tasks = map(task, range(first, self._batches))
+        with make_all(self._recipe, tasks, min(self.workers, self._batches - first)) as made:
+            yield lambda batch: finish(batch, next(made))
 
 
 def statistics(
