@@ -231,7 +231,7 @@ def test_a_damaged_cache_is_built_anew(photos, place, decoded, pattern, damage):
     raw = bytearray(file.read_bytes())
     if damage == "flipped":
         with np.load(file) as arrays:
-            raw[raw.index(arrays["keys"][7])] ^= 1
+            raw[raw.index(arrays["keys"][7].tobytes())] ^= 1
     file.unlink()
     if damage != "gone":
         file.write_bytes({"cut": raw[:-100], "flipped": raw, "empty": b""}[damage])
@@ -326,7 +326,9 @@ def test_a_killed_build_is_not_taken_for_whole_and_not_lost(photos, place, decod
     with build(photos, place, 0.2) as process:
         added = 0
         while added < 5:
-            added += process.stdout.readline() == "added\n"
+            line = process.stdout.readline()
+            assert line, process.communicate()
+            added += line == "added\n"
         process.send_signal(deadly)
         process.communicate(timeout=30)
     assert process.returncode != 0

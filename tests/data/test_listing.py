@@ -149,6 +149,14 @@ def test_a_damaged_file_is_not_believed(photos, kept, looks, damage):
     assert len(looks) == 6
 
 
+def test_a_listing_by_other_rules_is_not_believed(photos, monkeypatch, looks):
+    content(photos)
+    looks.clear()
+    monkeypatch.setattr(listing, "_RULES", b"2 jpg")
+    content(photos)
+    assert len(looks) == 6
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(photos, kept):
     kept.parent.parent.mkdir()
     kept.parent.write_text("in the way")

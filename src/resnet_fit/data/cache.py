@@ -46,8 +46,10 @@ TASK_FILES = 16
 NOTE_SECONDS = 60.0
 # Files whose sizes are looked at to know the disk space that all will take.
 SAMPLE = 200
-# Threads that ask for sizes and times: on a file server an answer takes its time.
-THREADS = 16
+# Threads that ask for sizes and times, since a file server takes its time to answer, and how many
+# files each asks for at once.
+THREADS = 8
+KEYS_AT_ONCE = 1000
 
 
 def cache_images(
@@ -139,7 +141,7 @@ class _Index:
     """What a cache holds: of each image its key, and offset, width and height in ``file``."""
 
     file: str = field(default_factory=lambda: f"pixels-{secrets.token_hex(4)}.bin")
-    keys: np.ndarray = field(default_factory=lambda: np.zeros(0, "S16"))
+    keys: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
     places: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))
 
     @classmethod
@@ -171,40 +173,44 @@ class _Index:
         """Where each key stands in the index, -1 for one that it does not have."""
         if not len(self.keys):
             return np.full(len(keys), -1)
-        order = np.argsort(self.keys, kind="stable")
-        found = order[np.minimum(np.searchsorted(self.keys, keys, sorter=order), len(order) - 1)]
-        return np.where(self.keys[found] == keys, found, -1)
+        # Found by the first number; the second one tells whether it is right.
+        order = np.argsort(self.keys[:, 0])
+        found = np.searchsorted(self.keys[order, 0], keys[:, 0])
+        found = order[np.minimum(found, len(order) - 1)]
+        return np.where((self.keys[found] == keys).all(axis=1), found, -1)
 
     def copies(self, folder: Path, rows: np.ndarray) -> Copies:
         none = np.array([[-1, 0, 0]])
         # Row -1 is the last one: what is not there.
         return Copies(os.fspath(folder / self.file), np.concatenate([self.places, none])[rows])
 
-    def extend(self, keys: list[bytes], sizes: list[Size]) -> None:
+    def extend(self, keys: np.ndarray, sizes: list[Size]) -> None:
         """Add images that lie behind the others, in this order."""
         shapes = np.array(sizes, np.int64).reshape(-1, 2)
         starts = self.end + bounds_of(3 * shapes.prod(1))[:, 0]
-        self.keys = np.concatenate([self.keys, np.array(keys, "S16")])
+        self.keys = np.concatenate([self.keys, keys])
         self.places = np.concatenate([self.places, np.column_stack([starts, shapes])])
 
 
 def _keys(paths: Paths) -> np.ndarray:
-    """16 bytes for each file: a digest of its path below the root, size and time of last change."""
+    """Two numbers for each file, a digest of its path below the root, size and time of change."""
+    root = os.fsencode(os.path.join(paths.root, ""))
 
-    def digests(start: int) -> bytes:
-        return b"".join(_digest(paths, i) for i in range(start, min(start + 1000, len(paths))))
+    def digests(first: int) -> bytes:
+        found = []
+        for begin, end in paths.bounds[first : first + KEYS_AT_ONCE].tolist():
+            name = paths.block[begin:end]
+            try:
+                status = os.stat(root + name)
+                text = b"%b\0%d\0%d" % (name, status.st_size, status.st_mtime_ns)
+            except OSError:  # the decoder will say what is wrong with it
+                text = name
+            found.append(hashlib.blake2b(text, digest_size=16).digest())
+        return b"".join(found)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        return np.frombuffer(b"".join(pool.map(digests, range(0, len(paths), 1000))), "S16")
-
-
-def _digest(paths: Paths, index: int) -> bytes:
-    try:
-        status = os.stat(paths[index])
-        state = b"\0%d\0%d" % (status.st_size, status.st_mtime_ns)
-    except OSError:  # the decoder will say what is wrong with it
-        state = b""
-    return hashlib.blake2b(paths.below_root(index) + state, digest_size=16).digest()
+        parts = pool.map(digests, range(0, len(paths), KEYS_AT_ONCE))
+        return np.frombuffer(b"".join(parts), np.uint64).reshape(-1, 2)
 
 
 # --- building -------------------------------------------------------------------------
@@ -234,7 +240,7 @@ def _fill(folder: Path, paths: Paths, keys: np.ndarray, recipe: _Shrinking, work
             _progress(folder.name, len(paths)) as advance,
             _Writer(folder, index) as writer,
         ):
-            for key, pixels in zip(keys.tolist(), chain.from_iterable(made), strict=True):
+            for key, pixels in zip(keys, chain.from_iterable(made), strict=True):
                 if not isinstance(pixels, str):
                     writer.add(key, pixels)
                 advance()
@@ -246,7 +252,7 @@ class _Writer:
 
     def __init__(self, folder: Path, index: _Index) -> None:
         self.folder, self.index = folder, index
-        self._keys: list[bytes] = []
+        self._keys: list[np.ndarray] = []
         self._sizes: list[Size] = []
         self._noted = time.monotonic()
 
@@ -259,7 +265,7 @@ class _Writer:
         with self._file:
             self._note()
 
-    def add(self, key: bytes, pixels: np.ndarray) -> None:
+    def add(self, key: np.ndarray, pixels: np.ndarray) -> None:
         self._file.write(np.ascontiguousarray(pixels).data)
         self._keys.append(key)
         self._sizes.append((pixels.shape[1], pixels.shape[0]))
@@ -269,7 +275,7 @@ class _Writer:
     def _note(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.index.extend(self._keys, self._sizes)
+        self.index.extend(np.array(self._keys, np.uint64).reshape(-1, 2), self._sizes)
         self.index.write(self.folder)
         self._keys, self._sizes = [], []
         self._noted = time.monotonic()

@@ -25,6 +25,8 @@ from resnet_fit.files import user_cache, write
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff", "ppm"})
 _EXTENSIONS = frozenset(e.encode() for e in EXTENSIONS)
+# A listing kept by other rules does not count. The number is that of the file's format.
+_RULES = b" ".join([b"1", *sorted(_EXTENSIONS)])
 
 # A listing that took less is not worth a file.
 SLOW_SECONDS = 1.0
@@ -174,6 +176,7 @@ def _save(file: Path, walk: _Walk, listing: Listing) -> None:
     with open(file, "wb") as stream:
         np.savez(
             stream,
+            rules=_packed([_RULES]),
             folders=_packed(walk.folders),
             stamps=_packed(b"%d %d %d %d" % stamp for stamp in walk.stamps),
             classes=_packed(map(os.fsencode, listing.classes)),
@@ -188,6 +191,8 @@ def _read(file: Path, root: Path) -> Listing | None:
     """The listing kept in a file, or None if there is none that holds."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
+            if _unpacked(arrays["rules"]) != [_RULES]:
+                return None
             folders = [os.path.join(os.fsencode(root), f) for f in _unpacked(arrays["folders"])]
             stamps = [_stamp(folder) for folder in folders]
             if _unpacked(arrays["stamps"]) != [b"%d %d %d %d" % stamp for stamp in stamps]:
