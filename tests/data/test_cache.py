@@ -350,6 +350,7 @@ def test_two_builds_at_once_share_the_work(photos, place, decoded):
     texts = ["".join(process.communicate(timeout=60)) for process in both]
     assert [process.returncode for process in both] == [0, 0], texts
     assert sum("waits for another process" in text for text in texts) == 1
+    assert sum("decodes 20 images" in text for text in texts) == 1
     dataset = cached(photos, place)
     assert_pixels_of_the_files(dataset)
     assert decoded == []
@@ -399,6 +400,8 @@ def test_a_place_that_cannot_be(photos, tmp_path):
         cached(photos, tmp_path / "file")
     with pytest.raises(UserError, match="shorter_side: received 0"):
         cache_images(scan(photos), 0, tmp_path)
+    with pytest.raises(UserError, match="workers: received -1"):
+        cached(photos, tmp_path, workers=-1)
 
 
 # --- progress -------------------------------------------------------------------------

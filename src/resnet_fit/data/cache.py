@@ -72,7 +72,8 @@ def cache_images(
         shorter_side: in pixels, no less than what the transforms ask for.
         path: the folder for caches; ``$XDG_CACHE_HOME/resnet-fit/images`` or
             ``~/.cache/resnet-fit/images`` by default. Each image folder has its own cache in it for
-            each shorter side. An image takes ``shorter_side * longer_side * 3`` bytes.
+            each shorter side. An image takes ``shorter_side * longer_side * 3`` bytes. Those of
+            files that are gone stay in it; to be rid of them, delete it.
         workers: processes that decode; by default one for each usable core, with 0 this one does.
         on_bad_image: what to do about a file that cannot be read: raise, or leave it to the
             loader, which then skips it.
@@ -82,8 +83,11 @@ def cache_images(
         UserError: there is no room for the cache, or it cannot be written there.
         RunFailed: writing failed; the images noted before stay in the cache.
     """
+    workers = usable_cores() if workers is None else workers
     if shorter_side < 1:
         raise UserError(f"shorter_side: received {shorter_side}, expected 1 or more pixels")
+    if workers < 0:
+        raise UserError(f"workers: received {workers}, expected 0 or more")
     paths = Paths.of(dataset.paths)
     parent = user_cache() / "images" if path is None else Path(path).expanduser()
     folder = parent / f"{folder_name(paths.root)}-{shorter_side}px-v{FORMAT}"
@@ -93,9 +97,7 @@ def cache_images(
     if (rows < 0).any():
         recipe = _Shrinking(shorter_side, on_bad_image)
         try:
-            index = _fill(
-                folder, paths, keys, recipe, usable_cores() if workers is None else workers
-            )
+            index = _fill(folder, paths, keys, recipe, workers)
         except OSError as error:
             raise RunFailed(
                 f"{folder}: the image cache could not be written ({error.strerror or error}); what "
@@ -184,12 +186,11 @@ class _Index:
         # Row -1 is the last one: what is not there.
         return Copies(os.fspath(folder / self.file), np.concatenate([self.places, none])[rows])
 
-    def extend(self, keys: np.ndarray, sizes: list[Size]) -> None:
-        """Add images that lie behind the others, in this order."""
-        shapes = np.array(sizes, np.int64).reshape(-1, 2)
-        starts = self.end + bounds_of(3 * shapes.prod(1))[:, 0]
+    def extend(self, keys: np.ndarray, sizes: np.ndarray) -> None:
+        """Add images of ``sizes`` int64 ``[N, 2]`` that lie behind the others, in this order."""
+        offsets = self.end + bounds_of(3 * sizes.prod(axis=1))[:, 0]
         self.keys = np.concatenate([self.keys, keys])
-        self.places = np.concatenate([self.places, np.column_stack([starts, shapes])])
+        self.places = np.concatenate([self.places, np.column_stack([offsets, sizes])])
 
 
 def _keys(paths: Paths) -> np.ndarray:
@@ -227,6 +228,8 @@ def _fill(folder: Path, paths: Paths, keys: np.ndarray, recipe: _Shrinking, work
     with lock(folder, wait=lambda: _say(f"{folder}: waits for another process that fills it")):
         index = _Index.read(folder)
         missing = np.flatnonzero(index.rows(keys) < 0)
+        if not len(missing):  # the other process had the same to do
+            return index
         paths, keys = paths.take(missing), keys[missing]
         _remove_leftovers(folder, index)
         needed = _require_space(folder, paths, recipe.shorter_side)
@@ -252,8 +255,7 @@ class _Writer:
 
     def __init__(self, folder: Path, index: _Index) -> None:
         self.folder, self.index = folder, index
-        self._keys: list[np.ndarray] = []
-        self._sizes: list[Size] = []
+        self._added: list[tuple[np.ndarray, Size]] = []
         self._noted = time.monotonic()
 
     def __enter__(self) -> _Writer:
@@ -267,17 +269,18 @@ class _Writer:
 
     def add(self, key: np.ndarray, pixels: np.ndarray) -> None:
         self._file.write(np.ascontiguousarray(pixels).data)
-        self._keys.append(key)
-        self._sizes.append((pixels.shape[1], pixels.shape[0]))
+        self._added.append((key, (pixels.shape[1], pixels.shape[0])))
         if time.monotonic() - self._noted > NOTE_SECONDS:
             self._note()
 
     def _note(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.index.extend(np.array(self._keys, np.uint64).reshape(-1, 2), self._sizes)
-        self.index.write(self.folder)
-        self._keys, self._sizes = [], []
+        if self._added:
+            keys, sizes = zip(*self._added, strict=True)
+            self.index.extend(np.array(keys), np.array(sizes, np.int64))
+            self.index.write(self.folder)
+        self._added = []
         self._noted = time.monotonic()
 
 
@@ -295,7 +298,7 @@ def _require_space(folder: Path, paths: Paths, shorter_side: int) -> float:
     """
     shrink, rng = _Shrink(shorter_side), np.random.default_rng(0)
     sizes = []
-    for path in paths[:: -(-len(paths) // SAMPLE) or 1]:
+    for path in paths[:: -(-len(paths) // SAMPLE)]:
         with suppress(BadImage):
             width, height = shrink.plan(size_of(path), rng)[1]
             sizes.append(width * height * 3)

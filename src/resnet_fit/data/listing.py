@@ -77,7 +77,7 @@ def folder_name(root: str | os.PathLike[str]) -> str:
     """A name for what is kept of ``root``: readable, and another for every other folder."""
     place = os.path.realpath(root)
     digest = hashlib.blake2b(os.fsencode(place), digest_size=6).hexdigest()
-    return "-".join([*Path(place).parts[1:][-2:], digest])
+    return "-".join([*(part[:40] for part in Path(place).parts[1:][-2:]), digest])
 
 
 @dataclass
