@@ -95,11 +95,13 @@ def test_mistakes_are_one_line(capsys, tmp_path):
     assert (code, len(err.splitlines())) == (2, 1)
 
 
+@pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_run_may_skip_bad_images_and_lists_them(photos, tmp_path, workers):
+def test_a_run_may_skip_bad_images_and_lists_them(photos, tmp_path, workers, cached):
     bad = photos / "train/red/broken.jpg"
     bad.write_bytes(b"not an image")
-    data = CONFIG["data"] | {"path": str(photos), "workers": workers}
+    cache = {"shorter_side": 20, "path": str(tmp_path / "cache")} if cached else None
+    data = CONFIG["data"] | {"path": str(photos), "workers": workers, "cache": cache}
     with pytest.raises(UserError, match=r"broken\.jpg"):
         fit(parse_config(CONFIG | {"data": data}), tmp_path, "stops")
     config = parse_config(CONFIG | {"data": data | {"on_bad_image": "skip"}})
@@ -109,8 +111,10 @@ def test_a_run_may_skip_bad_images_and_lists_them(photos, tmp_path, workers):
     assert [line.startswith(f"{bad}: ") for line in lines] == [True]
 
 
-def test_evaluation_never_skips(photos, tmp_path):
+@pytest.mark.parametrize("cached", [False, True])
+def test_evaluation_never_skips(photos, tmp_path, cached):
     (photos / "val/red/broken.jpg").write_bytes(b"not an image")
-    data = CONFIG["data"] | {"path": str(photos), "on_bad_image": "skip"}
+    cache = {"shorter_side": 20, "path": str(tmp_path / "cache")} if cached else None
+    data = CONFIG["data"] | {"path": str(photos), "on_bad_image": "skip", "cache": cache}
     with pytest.raises(UserError, match=r"val/red/broken\.jpg"):
         fit(parse_config(CONFIG | {"data": data}), tmp_path, "stops")

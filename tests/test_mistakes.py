@@ -427,6 +427,44 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
     "no such folder": (cifar(None, path="dta"), ("dta", "no such", "Did you mean 'data'?")),
     "a number as path": (also(put("data", {"name": "cifar10", "path": 5})), ("data.path", "5")),
     "digits from a path": (also(put("data.path", "x")), ("data.path", "scikit-learn")),
+    "cache for data in memory": (
+        also(put("data.cache", {"shorter_side": 32})),
+        ("data.cache", "only data.name: folder"),
+    ),
+    "cache of no size": (
+        photos(*TWO_CLASSES, then=also(put("data.cache", {}))),
+        ("data.cache.shorter_side", "required"),
+    ),
+    "cache of too small images": (
+        photos(
+            *TWO_CLASSES,
+            then=also(
+                lambda config: config.update(
+                    data=config["data"] | {"cache": {"shorter_side": 8}},
+                    augmentation=config["augmentation"]
+                    | {"eval": [{"resize": {"size": 12}}, "normalize"]},
+                )
+            ),
+        ),
+        ("data.cache.shorter_side", "12 or more, as augmentation.eval asks for", "received 8"),
+    ),
+    "cache where none can be": (
+        photos(
+            *TWO_CLASSES,
+            then=also(put("data.cache", {"shorter_side": 8, "path": "/dev/null/cache"})),
+        ),
+        ("/dev/null/cache", "cannot be made", "data.cache.path"),
+    ),
+    "image to cache that is none": (
+        photos(
+            *TWO_CLASSES,
+            then=lambda config, root: (
+                put("data.cache", {"shorter_side": 8, "path": str(root / ".cache")})(config),
+                (root / "val/cat/x.jpg").write_text("hello"),
+            ),
+        ),
+        ("val/cat/x.jpg", "not an image"),
+    ),
     "workers for data in memory": (also(put("data.workers", 2)), ("data.workers", "folder")),
     "batch larger than the data": (
         also(put("data", {"name": "digits", "batch_size": 2000, "drop_last": True})),

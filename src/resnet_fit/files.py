@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from resnet_fit.errors import UserError
 
@@ -38,6 +38,11 @@ def write(file: Path, produce: Callable[[Path], object]) -> None:
         part.unlink(missing_ok=True)
 
 
+def user_cache() -> Path:
+    """Where this library keeps what it can make again; nothing but time is lost with it."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-fit"
+
+
 def sync(file: Path) -> None:
     """Wait until a file's content is on the disk, so that a power cut cannot empty it."""
     with open(file, "rb+") as stream:
@@ -45,16 +50,28 @@ def sync(file: Path) -> None:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Keep other processes of this library out of a run's folder, as long as this one lives.
+def lock(folder: Path, wait: Callable[[], object] | None = None) -> Iterator[None]:
+    """Keep other processes of this library out of a folder, as long as this one is in it.
+
+    Where another one is, ``wait`` is called and its end awaited.
 
     Raises:
-        UserError: another process is in it.
+        UserError: another process is in it, and there is no ``wait``.
     """
     with open(folder / ".lock", "a", encoding="utf-8") as file:
-        try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{folder}: another process is training in this folder") from None
+        if not _locked(file):
+            if wait is None:
+                raise UserError(f"{folder}: another process is training in this folder")
+            wait()
+            _locked(file, at_once=False)
         yield
+
+
+def _locked(file: IO[str], at_once: bool = True) -> bool:
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if at_once else 0))
+    except BlockingIOError:
+        return False
+    return True

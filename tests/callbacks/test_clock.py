@@ -25,12 +25,14 @@ def time(monkeypatch):
 
 
 def train(clock, time, epochs=1, batches=(8, 8, 5), evaluation=5.0, first=0):
-    """What `fit` reports, each batch taking two seconds."""
+    """What `fit` reports, each batch taking two seconds, half of one of them to come."""
     clock.begin()
     for epoch in range(epochs):
         clock.begin_epoch(epoch)
         for step, images in enumerate(batches[first:]):
-            time.now += 2
+            time.now += 0.5
+            clock.begin_step(step)
+            time.now += 1.5
             clock.count(step, images)
         clock.end_epoch()
         time.now += evaluation
@@ -44,6 +46,8 @@ def test_counts_and_seconds(time):
     assert clock.epoch_seconds == 6, "evaluation is not training"
     assert clock.seconds == 22, "but the run's"
     assert clock.images_per_second == 21 / 6
+    assert clock.epoch_wait_seconds == 1.5
+    assert clock.data_wait == 0.25
 
 
 def test_a_second_fit_goes_on_and_the_time_between_does_not_count(time):
@@ -67,7 +71,9 @@ def test_a_state_from_within_an_epoch_ends_as_if_nothing_had_been(time, done):
     clock.begin()
     clock.begin_epoch(0)
     for step in range(done):
-        time.now += 2
+        time.now += 0.5
+        clock.begin_step(step)
+        time.now += 1.5
         clock.count(step, 8)
     state = clock.state_dict()
     time.now += 3600
@@ -76,6 +82,28 @@ def test_a_state_from_within_an_epoch_ends_as_if_nothing_had_been(time, done):
     assert resumed.within_epoch
     train(resumed, time, first=done)
     assert resumed.state_dict() == expected
+
+
+def test_work_of_callbacks_is_not_waiting(time):
+    """Several share a clock: the first that reports a step moves it, the last one is free last."""
+    clock = Clock()
+    clock.begin()
+    for epoch in range(2):
+        for _ in range(2):
+            clock.begin_epoch(epoch)
+            time.now += 1  # what one of them does before the next one reports
+        clock.await_batch()
+        for step in range(3):
+            time.now += 0.25
+            clock.begin_step(step)
+            clock.begin_step(step)
+            time.now += 4
+            for _ in range(2):
+                clock.count(step, 8)
+                time.now += 1
+            clock.await_batch()
+        clock.end_epoch()
+        assert clock.epoch_wait_seconds == 0.75
 
 
 def test_nothing_counts_before_the_first_epoch():

@@ -38,6 +38,7 @@ def test_a_row_tells_where_and_how_fast(tmp_path):
     assert [row["step"] for row in history.rows] == [3, 6]
     assert [row["learning_rate"] for row in history.rows] == [RATES[2], RATES[5 % len(RATES)]]
     assert all(row["images_per_second"] > 0 for row in history.rows)
+    assert all(0 < row["data_wait"] < 1 for row in history.rows)
     assert 0 < history.rows[0]["seconds"] <= history.rows[1]["seconds"]
     assert read(history.file) == history.rows
 

@@ -24,13 +24,13 @@ class Time:
 
 
 class Pace(paddle.callbacks.Callback):
-    """Batches of ten seconds to train on, and of five to evaluate."""
+    """Batches of ten seconds to train on, and of five to evaluate; none is waited for."""
 
     def __init__(self, time):
         super().__init__()
         self.time = time
 
-    def on_train_batch_begin(self, step, logs=None):
+    def on_train_batch_end(self, step, logs=None):
         self.time.now += 10
 
     def on_eval_batch_begin(self, step, logs=None):
@@ -91,6 +91,19 @@ def test_time_used_and_left_of_the_run(time, capsys):
     fit(time, ProgressBar())
     ends = [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()]
     assert ends == ["0:40 used, 1:20 left", "1:20 used, 0:40 left", "2:00 used, 0:00 left"]
+
+
+@pytest.mark.parametrize(("wait", "text"), [(0, None), (0.4, None), (1, "9 %"), (10, "50 %")])
+def test_a_line_says_so_where_data_were_waited_for(time, capsys, wait, text):
+    class Batches(list):
+        def __iter__(self):
+            for batch in super().__iter__():
+                time.now += wait
+                yield batch
+
+    make_model().fit(Batches(TRAIN), verbose=0, callbacks=[Pace(time), ProgressBar()])
+    (line,) = plain_lines(capsys.readouterr().out)
+    assert re.findall(r"img/s  waits for data (\d+ %)  ", line) == ([text] if text else [])
 
 
 def test_a_fit_that_is_the_rest_of_a_run(time, capsys):

@@ -38,7 +38,7 @@ def test_tags(tmp_path):
     epoch = [f"{part}_{name}" for part in ("train", "eval") for name in (*METRICS, "seconds")]
     assert set(scalars(tmp_path)) == {
         *(f"step/{name}" for name in step),
-        *(f"epoch/{name}" for name in (*epoch, "images_per_second")),
+        *(f"epoch/{name}" for name in (*epoch, "images_per_second", "data_wait")),
     }
 
 
@@ -74,7 +74,7 @@ def test_sharing_a_clock_changes_nothing(tmp_path):
     alone, shared = (scalars(tmp_path / name) for name in ("alone", "shared"))
     for tag in alone:
         assert list(shared[tag]) == list(alone[tag]), tag
-        if not tag.endswith(("second", "seconds")):
+        if not tag.endswith(("second", "seconds", "data_wait")):
             assert shared[tag] == alone[tag], tag
 
 
@@ -94,7 +94,7 @@ def test_images_per_second_by_the_clock(tmp_path, monkeypatch):
     class Slow(paddle.callbacks.Callback):
         """Each step takes as many seconds as its number says."""
 
-        def on_train_batch_begin(self, step, logs=None):
+        def on_train_batch_end(self, step, logs=None):
             time.now += step + 1
 
     time = Time()
@@ -104,6 +104,7 @@ def test_images_per_second_by_the_clock(tmp_path, monkeypatch):
     assert curves["step/images_per_second"] == pytest.approx({2: 16 / 3, 3: 5 / 3})
     assert curves["epoch/images_per_second"] == pytest.approx({3: 21 / 6})
     assert curves["epoch/train_seconds"] == {3: 6}
+    assert curves["epoch/data_wait"] == {3: 0}
 
 
 def test_without_evaluation_there_are_no_such_curves(tmp_path):

@@ -45,9 +45,10 @@ def test_one_folder_is_split_by_class(tmp_path):
     tree(tmp_path, *(f"{c}/{i:02}.png" for c in ("a", "b") for i in range(20)))
     train, held_out = folder(tmp_path, validation=0.25, seed=3)
     assert np.bincount(held_out.labels).tolist() == [5, 5]
-    assert sorted(train.paths + held_out.paths) == sorted(scan(tmp_path).paths)
-    assert folder(tmp_path, validation=0.25, seed=3)[1].paths == held_out.paths
-    assert folder(tmp_path, validation=0.25, seed=4)[1].paths != held_out.paths
+    assert sorted([*train.paths, *held_out.paths]) == sorted(scan(tmp_path).paths)
+    again, other = (folder(tmp_path, validation=0.25, seed=s)[1] for s in (3, 4))
+    assert list(again.paths) == list(held_out.paths)
+    assert list(other.paths) != list(held_out.paths)
 
 
 def test_train_alone_is_split(tmp_path):

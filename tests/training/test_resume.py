@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY
+from PIL import Image
 from visualdl import LogReader
 
 from resnet_fit import fit, parse_config, resume
@@ -26,7 +27,7 @@ from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.networks.weights import read_weights
 from resnet_fit.training.checkpoints import AVERAGE, CHECKSUMS, OPTIMIZER, STATE, WEIGHTS
 
-TIMES = ("images_per_second", "train_seconds", "eval_seconds", "seconds")
+TIMES = ("images_per_second", "train_seconds", "data_wait", "eval_seconds", "seconds")
 COMMAND = [sys.executable, "-c", "import sys; from resnet_fit.cli import main; sys.exit(main())"]
 
 
@@ -107,6 +108,44 @@ def test_stopped_and_resumed(tiny, tmp_path, monkeypatch, optimizer, accumulate,
     assert_equal_runs(tmp_path / "stopped", whole)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("lost", [False, True])
+def test_stopped_and_resumed_on_cached_images(tiny, tmp_path, monkeypatch, workers, lost):
+    """The cache may be there, or have to be built again elsewhere."""
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        file = tmp_path / "photos" / "ab"[i % 2] / f"{i}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        size = tuple(rng.integers(40, 90, 2).tolist())
+        Image.fromarray(rng.integers(0, 256, (4, 4, 3), np.uint8)).resize(size).save(file)
+    tiny["data"] = {
+        "name": "folder",
+        "path": str(tmp_path / "photos"),
+        "validation": 0.25,
+        "batch_size": 8,
+        "workers": workers,
+        "cache": {"shorter_side": 24, "path": str(tmp_path / "cache")},
+    }
+    tiny["augmentation"] = {
+        "train": [{"random_resized_crop": {"size": 16}}, "horizontal_flip", "normalize"],
+        "eval": [{"resize": {"size": 24}}, {"center_crop": {"size": 16}}, "normalize"],
+    }
+    whole = fit(parse_config(tiny), tmp_path, "whole").folder
+    assert len(list(tmp_path.glob("cache/*/index.npz"))) == 1
+    uncached = fit(parse_config(tiny, ["data.cache=null"]), tmp_path, "uncached").folder
+    assert rows(uncached) != rows(whole)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 6)
+        with pytest.raises(Stop):
+            fit(parse_config(tiny, ["checkpoint.every_minutes=1e-9"]), tmp_path, "stopped")
+    changes = ["checkpoint.every_minutes=10"]
+    if lost:
+        shutil.rmtree(tmp_path / "cache")
+        changes.append(f"data.cache.path={tmp_path / 'elsewhere'}")
+    resume(tmp_path / "stopped", changes)
+    assert_equal_runs(tmp_path / "stopped", whole)
+
+
 def test_a_run_can_be_extended(tiny, tmp_path):
     tiny["schedule"] = {"name": "constant"}
     config = parse_config(tiny)
@@ -128,6 +167,8 @@ def test_settings_may_not_change(tiny, tmp_path):
     folder = fit(parse_config(tiny), tmp_path, "done").folder
     with pytest.raises(UserError, match="keeps its settings"):
         resume(folder, ["optimizer.learning_rate=1"])
+    with pytest.raises(UserError, match=r"data\.cache\.shorter_side: required"):
+        resume(folder, ["data.cache.path=x"])  # which would turn it on
     with pytest.raises(UserError, match="not a run's folder"):
         resume(tmp_path)
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import time
+from contextlib import contextmanager
 
 import numpy as np
 import paddle
 import pytest
 
 from resnet_fit import fit, load_config, parse_config
-from resnet_fit.callbacks import Checkpoint
+from resnet_fit.callbacks import Checkpoint, SlowData
+from resnet_fit.data.loading import ArrayLoader, FileLoader
+from resnet_fit.data.paths import Copies
+from resnet_fit.data.sources import ArrayDataset, FileDataset
+from resnet_fit.data.transforms import CenterCrop
 from resnet_fit.errors import UserError
 from resnet_fit.networks import load_weights
 from resnet_fit.runtime import has_bfloat16
@@ -21,6 +28,7 @@ from resnet_fit.training.experiment import (
     seed_everything,
 )
 from resnet_fit.training.loaders import make_loaders
+from resnet_fit.training.run import faster_data
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +211,39 @@ def test_bfloat16_on_a_cpu_learns_as_float32_does(finished, tiny, tmp_path):
     exact = finished.summary["last"]
     assert last["train"]["loss"] == pytest.approx(exact["train"]["loss"], rel=0.05)
     assert last["train"]["loss"] != exact["train"]["loss"]
+
+
+def test_advice_is_what_applies_to_the_data(tmp_path, monkeypatch):
+    monkeypatch.setattr("resnet_fit.training.run.usable_cores", lambda: 4)
+    arrays = ArrayDataset(np.zeros((4, 3, 8, 8), np.uint8), np.zeros(4, int), ("a",))
+    files = FileDataset(("1.jpg",) * 4, np.zeros(4, int), ("a",))
+    assert faster_data(ArrayLoader(arrays, 2)) == (
+        "try operations in augmentation.train that cost less"
+    )
+    assert faster_data(FileLoader(files, 2, [CenterCrop(8)], workers=2)) == (
+        "try data.workers=4 instead of 2, or decoded images kept in a file, data.cache, or "
+        "operations in augmentation.train that cost less"
+    )
+    cached = dataclasses.replace(files, copies=Copies("pixels.bin", np.zeros((4, 3), int)))
+    assert faster_data(FileLoader(cached, 2, [CenterCrop(8)], workers=4)) == faster_data(
+        ArrayLoader(arrays, 2)
+    )
+
+
+def test_a_run_that_waits_for_its_data_is_told(tiny, tmp_path, monkeypatch):
+    make = ArrayLoader._source
+
+    def slowly(self, epoch, first):
+        @contextmanager
+        def source():
+            with make(self, epoch, first) as batches:
+                yield lambda batch: (time.sleep(0.1), batches(batch))[1]
+
+        return source()
+
+    monkeypatch.setattr(ArrayLoader, "_source", slowly)
+    monkeypatch.setattr(SlowData.__init__, "__defaults__", ("", 0.2, 0.3, None))
+    config = parse_config(tiny, ["data.limit=320", "training.epochs=1"])
+    with pytest.warns(UserWarning, match=r"data are the bottleneck: .*: try operations in augment"):
+        run = fit(config, tmp_path, "run")
+    assert run.summary["last"]["data_wait"] > 0.2

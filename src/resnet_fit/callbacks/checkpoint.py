@@ -85,6 +85,7 @@ class Checkpoint(Clocked):
         super().on_train_batch_end(step, logs)
         if self._is_due and self.can_save:
             self.save()
+            self.clock.await_batch()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)

@@ -22,6 +22,7 @@ class Clock:
         step: batches trained on, over the whole run.
         epoch_step, epoch_images, epoch_seconds: the same within the epoch. Seconds are those of
             training, loading included and evaluation not.
+        epoch_wait_seconds: those of them in which the next batch was not there yet.
         epoch_steps: the steps a whole epoch has, where `fit` knows them.
         within_epoch: whether an epoch has begun and not ended.
     """
@@ -29,11 +30,11 @@ class Clock:
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         self.epoch = self.step = 0
         self.epoch_step = self.epoch_images = 0
-        self.epoch_seconds = 0.0
+        self.epoch_seconds = self.epoch_wait_seconds = 0.0
         self.epoch_steps: int | None = None
         self._seconds_before = 0.0
         self.within_epoch = False
-        self._begun = self._last = time.perf_counter()
+        self._begun = self._last = self._free = time.perf_counter()
         self._reported: tuple[object, ...] = ()
         if state is not None:
             self.set_state_dict(state)
@@ -47,6 +48,11 @@ class Clock:
     def images_per_second(self) -> float:
         return self.epoch_images / self.epoch_seconds if self.epoch_seconds else 0.0
 
+    @property
+    def data_wait(self) -> float:
+        """The share of the epoch's seconds in which the training waited for data."""
+        return self.epoch_wait_seconds / self.epoch_seconds if self.epoch_seconds else 0.0
+
     def begin(self, steps: int | None = None) -> None:
         """`fit` starts; of an epoch that goes on, its ``steps`` are the rest."""
         if self._is_news("begin"):
@@ -56,6 +62,7 @@ class Clock:
 
     def begin_epoch(self, epoch: int) -> None:
         """An epoch starts, or goes on; ``epoch`` is `fit`'s own number for it."""
+        self.await_batch()
         if not self._is_news("epoch", epoch):
             return
         self._last = time.perf_counter()
@@ -64,10 +71,16 @@ class Clock:
         self.within_epoch = True
         self.epoch += 1
         self.epoch_step = self.epoch_images = 0
-        self.epoch_seconds = 0.0
+        self.epoch_seconds = self.epoch_wait_seconds = 0.0
+
+    def begin_step(self, step: int) -> None:
+        """The batch of `fit`'s step number ``step`` is there."""
+        if self._is_news("batch", self.epoch, step):
+            self.epoch_wait_seconds += time.perf_counter() - self._free
 
     def count(self, step: int, images: int) -> None:
         """A step is done, `fit`'s number ``step``, and took what went by since the one before."""
+        self.await_batch()
         if not self._is_news("step", self.epoch, step):
             return
         now = time.perf_counter()
@@ -76,6 +89,13 @@ class Clock:
         self.epoch_images += images
         self.epoch_step += 1
         self.step += 1
+
+    def await_batch(self) -> None:
+        """Callbacks are done with a step: what goes by from now on is waiting for the next batch.
+
+        To be said again after work that took long.
+        """
+        self._free = time.perf_counter()
 
     def end_epoch(self) -> None:
         """The epoch's last step is done."""
@@ -97,6 +117,7 @@ class Clock:
             "epoch_step": self.epoch_step,
             "epoch_images": self.epoch_images,
             "epoch_seconds": self.epoch_seconds,
+            "epoch_wait_seconds": self.epoch_wait_seconds,
         }
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
@@ -105,6 +126,7 @@ class Clock:
         self.within_epoch = state["within_epoch"]
         self.epoch_step, self.epoch_images = state["epoch_step"], state["epoch_images"]
         self.epoch_seconds = state["epoch_seconds"]
+        self.epoch_wait_seconds = state["epoch_wait_seconds"]
 
     def _is_news(self, *event: object) -> bool:
         news = event != self._reported
@@ -134,6 +156,7 @@ class Clocked(paddle.callbacks.Callback):
         self.clock.begin_epoch(epoch)
 
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        self.clock.begin_step(step)
         self.rate = read.learning_rate(self)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:

@@ -17,8 +17,8 @@ Row = dict[str, Any]
 
 class History(Clocked):
     """One row per epoch: ``epoch``, ``step``, ``learning_rate`` (of its last step), ``train`` and
-    ``eval`` with their metrics, ``images_per_second``, ``train_seconds``, ``eval_seconds`` and
-    ``seconds`` since the run began.
+    ``eval`` with their metrics, ``images_per_second``, ``train_seconds``, ``data_wait`` (the share
+    of them spent on waiting for data), ``eval_seconds`` and ``seconds`` since the run began.
 
     Args:
         file: where the rows go as JSON lines; None keeps them in ``rows`` only.
@@ -46,6 +46,7 @@ class History(Clocked):
             "train": read.metrics(self, logs),
             "images_per_second": round(clock.images_per_second, 1),
             "train_seconds": round(clock.epoch_seconds, 4),
+            "data_wait": round(clock.data_wait, 4),
             "seconds": round(clock.seconds, 4),
         }
         self.rows.append(row)

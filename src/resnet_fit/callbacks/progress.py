@@ -11,12 +11,16 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
 
+# The share of an epoch that is spent on waiting for data is shown from here on.
+WORTH_SAYING = 0.05
+
 
 class ProgressBar(Clocked):
     """One line per epoch, and below it a live bar where output is a terminal.
 
     The bar shows the metrics so far, images per second, and the time used and left, of the epoch
-    and of the whole run. Redirected output gets the lines alone, free of control characters.
+    and of the whole run. A line says so where the training waited for data. Redirected output gets
+    the lines alone, free of control characters.
 
     Args:
         epochs: of the whole run, where `fit` itself is asked for the rest of one.
@@ -83,6 +87,8 @@ class ProgressBar(Clocked):
             f"epoch {clock.epoch:>{len(str(self.epochs))}}/{self.epochs}  "
             f"train {show(read.metrics(self, logs))}  {clock.images_per_second:,.0f} img/s"
         )
+        if clock.data_wait >= WORTH_SAYING:
+            self._line += f"  waits for data {clock.data_wait:.0%}".replace("%", " %")
         # Where no evaluation follows, a shared clock is in the next epoch when the line is printed.
         self._epoch_seconds = clock.epoch_seconds
         self._trained_at = time.perf_counter()

@@ -25,7 +25,8 @@ class VisualDL(Clocked):
     - ``step/...`` every ``every_steps`` steps: metrics over the samples since the last point,
       ``learning_rate`` and ``images_per_second``;
     - ``epoch/...`` after each epoch: ``train_<metric>`` and ``eval_<metric>`` over all samples,
-      ``images_per_second``, ``train_seconds`` and ``eval_seconds``.
+      ``images_per_second``, ``train_seconds``, ``data_wait`` (the share of them spent on waiting
+      for data) and ``eval_seconds``.
 
     Args:
         folder: where the records go; its parent is what the server is opened on.
@@ -77,8 +78,12 @@ class VisualDL(Clocked):
             self._add_window(logs)
         self._window = _Window()
         trained = {f"train_{k}": v for k, v in read.metrics(self, logs).items()}
-        seconds = {"train_seconds": clock.epoch_seconds}
-        self._add("epoch", trained | seconds | {"images_per_second": clock.images_per_second})
+        pace = {
+            "images_per_second": clock.images_per_second,
+            "train_seconds": clock.epoch_seconds,
+            "data_wait": clock.data_wait,
+        }
+        self._add("epoch", trained | pace)
 
     def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._eval_begun = time.perf_counter()

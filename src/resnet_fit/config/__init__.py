@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from resnet_fit.config import operations
-from resnet_fit.config.checks import check
+from resnet_fit.config.checks import check, check_cache
 from resnet_fit.config.document import Document, dump, override, read_document
 from resnet_fit.config.futile import futile
 from resnet_fit.config.problems import Problem, lines_of, problems_of, raise_problems
@@ -32,6 +32,7 @@ CHANGEABLE = (
     "training.compile",
     "data.path",
     "data.workers",
+    "data.cache.path",
     "checkpoint.every_minutes",
     "checkpoint.every_steps",
     "checkpoint.keep",
@@ -130,7 +131,8 @@ def _resolve_operations(config: Config, stage: str) -> tuple[list[Any], list[Pro
     try:
         built = operations.build(parsed, known)
         if config.data.name == "folder":
-            transforms.stages(built)
+            geometry, *_ = transforms.stages(built)
+            problems.extend(check_cache(config, stage, geometry))
         else:
             augment.check_order(built)
     except UserError as error:

@@ -6,10 +6,11 @@ Every check here needs neither data nor Paddle; those that do are made before th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from resnet_fit.config.problems import Problem
 from resnet_fit.config.schema import Config, MultiStep, OneCycle
+from resnet_fit.data.transforms import Geometric
 from resnet_fit.errors import UserError
 from resnet_fit.networks.depth import resolve_depth
 
@@ -77,6 +78,22 @@ def _data(config: Config) -> Iterator[Problem]:
         yield Problem(
             ("data", "on_bad_image"),
             f"only data.name: folder has image files to skip; {data.name} is in memory",
+        )
+    if data.name != "folder" and data.cache is not None:
+        yield Problem(
+            ("data", "cache"),
+            f"only data.name: folder has image files to decode; {data.name} is in memory",
+        )
+
+
+def check_cache(config: Config, stage: str, geometry: Sequence[Geometric]) -> Iterator[Problem]:
+    """Whether cached images are as large as the operations of a stage ask for."""
+    largest = max((getattr(operation, "size", 0) for operation in geometry), default=0)
+    if config.data.cache is not None and config.data.cache.shorter_side < largest:
+        yield Problem(
+            ("data", "cache", "shorter_side"),
+            f"expected {largest} or more, as augmentation.{stage} asks for, received "
+            f"{config.data.cache.shorter_side}",
         )
 
 

@@ -44,6 +44,17 @@ class ResNet(Section):
     weights: str | None = None
 
 
+class Cache(Section):
+    """Decoded images kept in a file, shrunk to ``shorter_side`` pixels.
+
+    The transforms then act on these. They are made at the first run, in the user's cache folder or
+    in the folder ``path``, and again for files that change; see `resnet_fit.data.cache`.
+    """
+
+    shorter_side: PositiveInt
+    path: str | None = None
+
+
 class Data(Section):
     """What to train and test on.
 
@@ -51,7 +62,8 @@ class Data(Section):
     test set is used once, after the last epoch. ``limit`` takes so many images of each part, each
     class its share. ``on_bad_image: skip`` leaves unreadable files out of the training, and lists
     them. ``sampler: balanced`` trains on all classes equally often; with ``repeats`` each image
-    comes so many times in a row, differently augmented, and so fewer of them in an epoch.
+    comes so many times in a row, differently augmented, and so fewer of them in an epoch. ``cache``
+    spares decoding images again in every epoch.
     """
 
     name: Literal["cifar10", "cifar100", "digits", "folder"]
@@ -66,6 +78,7 @@ class Data(Section):
     sampler: Literal["shuffled", "balanced"] = "shuffled"
     repeats: PositiveInt = 1
     workers: Annotated[int, Field(ge=0)] | None = None
+    cache: Cache | None = None
 
 
 class Mixing(Section):

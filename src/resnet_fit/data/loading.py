@@ -23,7 +23,7 @@ from resnet_fit.data.sampling import Sampler, in_order, shuffled
 from resnet_fit.data.seeding import generator
 from resnet_fit.data.sources import ArrayDataset, FileDataset, subset
 from resnet_fit.data.transforms import BadImage, Geometric, Resize, load, stages
-from resnet_fit.data.workers import Made, Recipe, Task, Workers
+from resnet_fit.data.workers import Batching, Made, Task, make_all
 from resnet_fit.errors import UserError
 from resnet_fit.runtime import usable_cores
 
@@ -269,12 +269,16 @@ class FileLoader(Loader):
         order = self._order(epoch)
         # Pixels leave the workers as uint8, a quarter of the bytes they have once normalised.
         geometry, inside, after = stages(at_size(self._transforms, self._sizes, epoch))
-        recipe = Recipe(geometry, inside, self.seed, self._on_bad_image)
+        recipe = Batching(geometry, inside, self.seed, self._on_bad_image)
         finishing = compose(after)
 
         def task(batch: int) -> Task:
+            rows, copies = self._rows(order, batch), self.dataset.copies
             return Task(
-                tuple(self.dataset.paths[i] for i in self._rows(order, batch)), epoch, batch
+                tuple(self.dataset.paths[i] for i in rows),
+                tuple(None if copies is None else copies[i] for i in rows),
+                epoch,
+                batch,
             )
 
         def finish(batch: int, made: Made) -> Batch | None:
@@ -286,18 +290,9 @@ class FileLoader(Loader):
             images = finishing(made.images, generator(self.seed, epoch, batch, self.batch_size))
             return self._mixed(images, self.dataset.labels[rows[made.rows]], epoch, batch)
 
-        if self.workers == 0:
-            yield lambda batch: finish(batch, recipe.make(task(batch)))
-            return
-        with Workers(min(self.workers, self._batches - first), recipe) as pool:
-            ahead = iter(range(first, self._batches))
-
-            def make(batch: int) -> Batch | None:
-                while pool.room and (following := next(ahead, None)) is not None:
-                    pool.send(task(following))
-                return finish(batch, pool.take())
-
-            yield make
+        tasks = map(task, range(first, self._batches))
+        with make_all(recipe, tasks, min(self.workers, self._batches - first)) as made:
+            yield lambda batch: finish(batch, next(made))
 
 
 def statistics(

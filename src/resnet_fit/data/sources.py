@@ -12,7 +12,7 @@ import sys
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -21,6 +21,8 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 
+from resnet_fit.data.listing import EXTENSIONS, list_images
+from resnet_fit.data.paths import Copies, Paths
 from resnet_fit.errors import UserError, suggest
 
 ENVIRONMENT = "RESNET_FIT_DATA"
@@ -46,20 +48,24 @@ class ArrayDataset:
 
 @dataclass(frozen=True, eq=False)
 class FileDataset:
-    """Images in files: ``paths`` and ``labels`` int64 ``[N]`` into ``classes``."""
+    """Images in files: ``paths`` and ``labels`` int64 ``[N]`` into ``classes``.
 
-    paths: tuple[str, ...]
+    ``copies`` are decoded ones to read instead, where there are any; see `cache_images`.
+    """
+
+    paths: Sequence[str]
     labels: np.ndarray
     classes: tuple[str, ...]
+    copies: Copies | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> FileDataset:
         """Return the samples at ``indices``, in that order."""
-        return FileDataset(
-            tuple(self.paths[i] for i in indices), self.labels[indices], self.classes
-        )
+        paths = Paths.of(self.paths).take(indices)
+        copies = self.copies and self.copies.take(indices)
+        return FileDataset(paths, self.labels[indices], self.classes, copies)
 
 
 Dataset = TypeVar("Dataset", ArrayDataset, FileDataset)
@@ -406,7 +412,6 @@ def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 # --- image folders --------------------------------------------------------------------
 
-EXTENSIONS = frozenset({"jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff", "ppm"})
 HELD_OUT_NAMES = ("val", "valid", "validation", "test")
 
 
@@ -419,8 +424,8 @@ def folder(
     and ``test/``, each with one folder per class; or it holds the class folders themselves (or only
     ``train/``), and ``validation`` is the stratified fraction to hold out by ``seed``. Classes and
     files are sorted by name. Folders inside a class folder belong to it; links are followed; hidden
-    names and unknown extensions are left out. Raises UserError, naming the place, for whatever is
-    missing.
+    names and unknown extensions are left out. A large folder's listing is kept and used again until
+    something in the folder changes. Raises UserError, naming the place, for whatever is missing.
     """
     root = Path(path).expanduser()
     _require_existing(root)
@@ -450,19 +455,12 @@ def folder(
 
 def scan(root: Path) -> FileDataset:
     """Index one folder of class folders."""
-    with os.scandir(root) as entries:
-        visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-    classes = [e.name for e in visible if e.is_dir()]
+    listing = list_images(root)
+    classes, counts = listing.classes, listing.counts
     if not classes:
-        loose = sum(_is_image(e.name) for e in visible)
+        loose = listing.loose
         found = f"{loose} images but no class folders" if loose else "no class folders"
         raise UserError(f"{root}: {found}; expected one folder of images per class")
-    paths: list[str] = []
-    counts = []
-    for name in classes:
-        before = len(paths)
-        _collect(os.path.join(root, name), paths, set())
-        counts.append(len(paths) - before)
     empty = [name for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise UserError(
@@ -471,26 +469,7 @@ def scan(root: Path) -> FileDataset:
         )
     if len(classes) == 1:
         raise UserError(f"{root}: only one class, {classes[0]!r}; a classifier needs two or more")
-    return FileDataset(tuple(paths), np.repeat(np.arange(len(classes)), counts), tuple(classes))
-
-
-def _collect(folder_: str, paths: list[str], above: set[tuple[int, int]]) -> None:
-    # A link to a folder further up would lead round for ever.
-    status = os.stat(folder_)
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    with os.scandir(folder_) as entries:
-        visible = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
-    for entry in visible:
-        if entry.is_dir():
-            _collect(entry.path, paths, above | {here})
-        elif _is_image(entry.name):
-            paths.append(entry.path)
-
-
-def _is_image(name: str) -> bool:
-    return os.path.splitext(name)[1][1:].lower() in EXTENSIONS
+    return FileDataset(listing.paths, np.repeat(np.arange(len(classes)), counts), classes)
 
 
 def _matched(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from resnet_fit.data import augment
+from resnet_fit.data.paths import Copy
 from resnet_fit.errors import UserError
 
 if TYPE_CHECKING:
@@ -200,6 +201,12 @@ def decode(path: str | os.PathLike[str]) -> Image:
         return _upright_rgb(image)
 
 
+def size_of(path: str | os.PathLike[str]) -> Size:
+    """Width and height of a file's pixels as they are stored. Raises as `decode`."""
+    with _opened(path) as image:
+        return image.size
+
+
 def load(
     path: str | os.PathLike[str], operations: Sequence[Geometric], rng: np.random.Generator
 ) -> Image:
@@ -222,6 +229,13 @@ def load(
     x, y = image.size[0] / full[0], image.size[1] / full[1]
     image = first.resample(image, (left * x, upper * y, right * x, lower * y), size)
     return _apply(operations[1:], image, rng)
+
+
+def load_copy(copy: Copy, operations: Sequence[Geometric], rng: np.random.Generator) -> Image:
+    """Apply ``operations`` to a decoded copy, whose size they see instead of the file's."""
+    from PIL import Image as pillow
+
+    return _apply(operations, pillow.fromarray(copy.read()), rng)
 
 
 def _apply(operations: Sequence[Geometric], image: Image, rng: np.random.Generator) -> Image:

@@ -1,4 +1,4 @@
-"""Batches from image files, made in this process or in worker processes.
+"""Batches from image files, or other work on them, in this process or in worker processes.
 
 Workers are plain Python processes on two pipes: started anew, they inherit neither threads nor
 locks of a parent that runs Paddle, need no ``if __name__ == "__main__"`` in the user's script, and
@@ -8,6 +8,7 @@ closes it or dies by whatever cause, and then end at once.
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import queue
@@ -16,15 +17,17 @@ import sys
 import threading
 import traceback
 import warnings
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 
 from resnet_fit.data import augment
+from resnet_fit.data.paths import Copy
 from resnet_fit.data.seeding import generator
-from resnet_fit.data.transforms import BadImage, Geometric, load
+from resnet_fit.data.transforms import BadImage, Geometric, load, load_copy
 from resnet_fit.errors import RunFailed, UserError
 
 # Tasks a worker holds: the one it works on and the one it goes on with.
@@ -32,11 +35,19 @@ TASKS_EACH = 2
 PIPE_BYTES = 1 << 20
 
 
+class Recipe(Protocol):
+    """What is to be done, again and again; the same in every process."""
+
+    def make(self, task: Any) -> Any:
+        """Do one task."""
+
+
 @dataclass(frozen=True)
 class Task:
-    """The files of one batch and where in the run it is."""
+    """The files of one batch, their decoded copies where there are any, and where it is."""
 
     paths: tuple[str, ...]
+    copies: tuple[Copy | None, ...]
     epoch: int
     batch: int
 
@@ -51,8 +62,8 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How files become a batch of uint8 images of one size; the same in every process."""
+class Batching:
+    """How files become a batch of uint8 images of one size."""
 
     geometry: tuple[Geometric, ...]
     operations: tuple[augment.Operation, ...]
@@ -68,9 +79,10 @@ class Recipe:
         images = np.empty((0, 3, 0, 0), np.uint8)
         rows: list[int] = []
         bad: list[tuple[int, str]] = []
-        for row, path in enumerate(task.paths):
+        for row, (path, copy) in enumerate(zip(task.paths, task.copies, strict=True)):
+            rng = generator(self.seed, task.epoch, task.batch, row)
             try:
-                pixels = self._pixels(path, generator(self.seed, task.epoch, task.batch, row))
+                pixels = self._pixels(path, copy, rng)
             except BadImage as error:
                 if self.on_bad_image == "error":
                     raise
@@ -92,9 +104,13 @@ class Recipe:
             images = (images + 0.5).astype(np.uint8)
         return Made(images, np.array(rows, np.intp), tuple(bad))
 
-    def _pixels(self, path: str, rng: np.random.Generator) -> np.ndarray:
+    def _pixels(self, path: str, copy: Copy | None, rng: np.random.Generator) -> np.ndarray:
         try:
-            return np.asarray(load(path, self.geometry, rng)).transpose(2, 0, 1)
+            if copy is None:
+                image = load(path, self.geometry, rng)
+            else:
+                image = load_copy(copy, self.geometry, rng)
+            return np.asarray(image).transpose(2, 0, 1)
         except BadImage:
             raise
         except UserError as error:
@@ -103,6 +119,19 @@ class Recipe:
 
 def _size(images: np.ndarray) -> str:
     return f"{images.shape[-1]}x{images.shape[-2]}"
+
+
+@contextmanager
+def make_all(recipe: Recipe, tasks: Iterable[Any], workers: int) -> Iterator[Iterator[Any]]:
+    """Give what is made of each task, in their order; tasks are drawn a little ahead.
+
+    ``workers`` processes do it, or with 0 whoever asks for the next one.
+    """
+    if workers == 0:
+        yield map(recipe.make, tasks)
+        return
+    with Workers(workers, recipe) as pool:
+        yield pool.make_all(tasks)
 
 
 class Workers:
@@ -156,13 +185,24 @@ class Workers:
                 with suppress(BrokenPipeError):
                     _stream(stream).close()
 
-    @property
-    def room(self) -> bool:
-        """Whether another task keeps a worker from running dry."""
-        return self._sent - self._taken < self._count * TASKS_EACH
+    def make_all(self, tasks: Iterable[Any]) -> Iterator[Any]:
+        """Yield what is made of each task; no worker runs dry while there are any.
 
-    def send(self, task: Task) -> None:
-        """Give a task to the next worker in turn."""
+        Raises what a worker raised, and RunFailed if one died.
+        """
+        ahead = iter(tasks)
+        while True:
+            for task in itertools.islice(ahead, self._count * TASKS_EACH - self._waiting):
+                self._send(task)
+            if not self._waiting:
+                return
+            yield self._take()
+
+    @property
+    def _waiting(self) -> int:
+        return self._sent - self._taken
+
+    def _send(self, task: Any) -> None:
         process = self._processes[self._sent % self._count]
         self._sent += 1
         try:
@@ -171,22 +211,21 @@ class Workers:
         except BrokenPipeError:
             raise _death(process) from None
 
-    def take(self) -> Made:
-        """Wait for the oldest task's batch; raise what its worker raised, RunFailed if it died."""
+    def _take(self) -> Any:
         process = self._processes[self._taken % self._count]
         self._taken += 1
         answer = _stream(process.stdout)
         try:
-            head = pickle.load(answer)
-            if isinstance(head, Exception):
-                raise head
-            shape, rows, bad = head
-            images = np.empty(shape, np.uint8)
-            if answer.readinto(images.reshape(-1).data) < images.nbytes:
-                raise EOFError
+            made, sizes = pickle.load(answer)
+            if isinstance(made, Exception):
+                raise made
+            buffers = [np.empty(size, np.uint8) for size in sizes]
+            for buffer in buffers:
+                if answer.readinto(buffer.data) < buffer.nbytes:
+                    raise EOFError
         except EOFError:
             raise _death(process) from None
-        return Made(images, rows, bad)
+        return pickle.loads(made, buffers=buffers)
 
 
 def _stream(stream: IO[bytes] | None) -> Any:
@@ -208,15 +247,14 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
-    tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
+    tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
     try:
         recipe: Recipe = pickle.load(sys.stdin.buffer)
     except EOFError:  # the parent was gone before we were there
         return
     except Exception as error:
         reason = f"{error}; they have to be in a module that can be imported, or use workers: 0"
-        pickle.dump(UserError(f"a data worker cannot load the transforms ({reason})"), answers)
-        answers.flush()
+        _answer(answers, UserError(f"a data worker cannot load the transforms ({reason})"))
         return
 
     def read() -> None:
@@ -232,12 +270,25 @@ def main() -> None:
         try:
             made = recipe.make(task)
         except UserError as error:
-            pickle.dump(type(error)(str(error)), answers)
+            _answer(answers, type(error)(str(error)))
+        except RunFailed as error:
+            _answer(answers, error)
         except Exception as error:
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            pickle.dump(RunFailed(f"a data worker failed ({reason})"), answers)
+            _answer(answers, RunFailed(f"a data worker failed ({reason})"))
         else:
-            pickle.dump((made.images.shape, made.rows, made.bad), answers, pickle.HIGHEST_PROTOCOL)
-            answers.write(np.ascontiguousarray(made.images).reshape(-1).data)
-        answers.flush()
+            # Arrays go behind the rest as they are, without a copy of them.
+            buffers: list[pickle.PickleBuffer] = []
+            head = pickle.dumps(made, pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
+            _answer(answers, head, buffers)
+
+
+def _answer(
+    answers: IO[bytes], made: bytes | Exception, buffers: Sequence[pickle.PickleBuffer] = ()
+) -> None:
+    views = [buffer.raw() for buffer in buffers]
+    pickle.dump((made, [view.nbytes for view in views]), answers, pickle.HIGHEST_PROTOCOL)
+    for view in views:
+        answers.write(view)
+    answers.flush()

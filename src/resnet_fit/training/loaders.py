@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from resnet_fit.config import operations, registry
 from resnet_fit.config.schema import Config
 from resnet_fit.data import sampling, sources
+from resnet_fit.data.cache import cache_images
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader, statistics
 from resnet_fit.data.mixing import Mix
 from resnet_fit.data.resizing import Sizes, progressive
@@ -43,12 +44,15 @@ def make_loaders(config: Config) -> Loaders:
     """Open a config's data, split it, and bind its augmentation.
 
     Raises:
-        UserError: the data are not there or not right, or an operation cannot take them.
+        UserError: the data are not there or not right, an operation cannot take them, or there is
+            no room for the image cache.
     """
     train, evaluation, test = open_datasets(config)
     _warn_if_balanced_already(config, train)
+    train = _cached(config, train, config.data.on_bad_image)
+    evaluation = _cached(config, evaluation, "error")  # which never skips
     # Once for both stages, and only where asked for.
-    measured = cache(lambda: statistics(train, config.data.on_bad_image))
+    measured = functools.cache(lambda: statistics(train, config.data.on_bad_image))
     bound = {stage: _operations(config, stage, measured) for stage in ("train", "eval")}
 
     mix = config.augmentation.mix and Mix(**config.augmentation.mix.model_dump())
@@ -101,6 +105,20 @@ def open_datasets(config: Config) -> tuple[Dataset, Dataset, Dataset | None]:
     parts = (*sources.split(train, data.validation, data.split_seed), test)
     train, evaluation, test = (sources.subset(part, limit) for part in parts)
     return train, evaluation, test
+
+
+def _cached(config: Config, dataset: Dataset, on_bad_image: Literal["error", "skip"]) -> Dataset:
+    """The data set with decoded copies of its images, where the config asks for them."""
+    cache = config.data.cache
+    if cache is None or isinstance(dataset, ArrayDataset):
+        return dataset
+    return cache_images(
+        dataset,
+        cache.shorter_side,
+        cache.path,
+        workers=config.data.workers,
+        on_bad_image=on_bad_image,
+    )
 
 
 def _operations(config: Config, stage: str, measured: Callable[[], Statistics]) -> list[Any]:

@@ -24,15 +24,17 @@ from resnet_fit.callbacks import (
     NaNGuard,
     NaNSkip,
     ProgressBar,
+    SlowData,
     StepSeed,
     VisualDL,
     WeightAverage,
 )
 from resnet_fit.callbacks.progress import clock_time, show
 from resnet_fit.config import Config, dump_config, load_run_config
+from resnet_fit.data.loading import FileLoader, Loader
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import lock, write_json, write_text
-from resnet_fit.runtime import describe
+from resnet_fit.runtime import describe, usable_cores
 from resnet_fit.training.checkpoints import load_checkpoint
 from resnet_fit.training.experiment import Experiment, set_up
 from resnet_fit.training.summary import summarize
@@ -158,6 +160,7 @@ class _Watch:
             *([StepSeed(config.training.seed, clock)] if has_chance else []),
             *([self.flips] if self.flips is not None else []),
             *(parts[name] for name in parts if name not in ("loader", "nan_skip")),
+            SlowData(faster_data(experiment.loaders.train), clock=clock),
             self.progress,
             self.checkpoint,
             self.interruption,
@@ -285,6 +288,19 @@ def _out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
     signs = ("resourceexhausted", "out of memory", "cannot allocate", "bad_alloc")
     return isinstance(error, MemoryError) or any(sign in text for sign in signs)
+
+
+def faster_data(loader: Loader) -> str:
+    """What to change where a loader is too slow."""
+    ways = []
+    if isinstance(loader, FileLoader):
+        cores = usable_cores()
+        if loader.workers < cores:
+            ways.append(f"data.workers={cores} instead of {loader.workers}")
+        if loader.dataset.copies is None:
+            ways.append("decoded images kept in a file, data.cache")
+    ways.append("operations in augmentation.train that cost less")
+    return "try " + ", or ".join(ways)
 
 
 def hyperparameters(config: Config) -> dict[str, Any]:

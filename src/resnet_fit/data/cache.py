@@ -1,0 +1,342 @@
+"""A cache of decoded images: reading pixels costs a fraction of decoding a file.
+
+A cache is a folder with the pixels of all images one behind the other, and ``index.npz``, which
+says where each lies, by a key made of the file's path, size and time of last change (ns). A file
+that is new or was changed has a key that the index does not have, and is decoded; what became of a
+file that is gone is not asked for. The time stands for the content, as it does for make, git and
+rsync: to compare the content itself every file would have to be read, and that is what the cache
+is to save.
+
+The index is replaced in one step, and only after the pixels it speaks of are on the disk. So
+whatever stops a build, the images it had noted last are whole, and the next one adds the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from resnet_fit.data.listing import folder_name
+from resnet_fit.data.paths import Copies, Paths, bounds_of
+from resnet_fit.data.sources import FileDataset
+from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, size_of
+from resnet_fit.data.workers import make_all
+from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.files import lock, user_cache, write
+from resnet_fit.runtime import usable_cores
+
+# Goes into the name of the folder: to be raised when the same file is to give other pixels.
+FORMAT = 1
+INDEX = "index.npz"
+# Files decoded as one task, and seconds between two notes of what is done.
+TASK_FILES = 16
+NOTE_SECONDS = 60.0
+# Files whose sizes are looked at to know the disk space that all will take.
+SAMPLE = 200
+# Threads that ask for sizes and times, since a file server takes its time to answer, and how many
+# files each asks for at once.
+THREADS = 8
+KEYS_AT_ONCE = 1000
+
+
+def cache_images(
+    dataset: FileDataset,
+    shorter_side: int,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    workers: int | None = None,
+    on_bad_image: Literal["error", "skip"] = "error",
+) -> FileDataset:
+    """Return the data set with decoded copies of its images, made once and then found again.
+
+    Copies are upright RGB, shrunk to ``shorter_side`` pixels; smaller images stay as they are.
+    Transforms act on the copy instead of the file: `RandomResizedCrop` cuts its shares of the
+    smaller image, so a small part of a large photo has fewer pixels than the file would give. A
+    `Resize` to ``shorter_side`` gives the same pixels as without a cache.
+
+    Args:
+        dataset: of which images; those not in the cache yet are decoded and added.
+        shorter_side: in pixels, no less than what the transforms ask for.
+        path: the folder for caches; ``$XDG_CACHE_HOME/resnet-fit/images`` or
+            ``~/.cache/resnet-fit/images`` by default. Each image folder has its own cache in it for
+            each shorter side. An image takes ``shorter_side * longer_side * 3`` bytes. Those of
+            files that are gone stay in it; to be rid of them, delete it.
+        workers: processes that decode; by default one for each usable core, with 0 this one does.
+        on_bad_image: what to do about a file that cannot be read: raise, or leave it to the
+            loader, which then skips it.
+
+    Raises:
+        BadImage: a file cannot be read.
+        UserError: there is no room for the cache, or it cannot be written there.
+        RunFailed: writing failed; the images noted before stay in the cache.
+    """
+    workers = usable_cores() if workers is None else workers
+    if shorter_side < 1:
+        raise UserError(f"shorter_side: received {shorter_side}, expected 1 or more pixels")
+    if workers < 0:
+        raise UserError(f"workers: received {workers}, expected 0 or more")
+    paths = Paths.of(dataset.paths)
+    parent = user_cache() / "images" if path is None else Path(path).expanduser()
+    folder = parent / f"{folder_name(paths.root)}-{shorter_side}px-v{FORMAT}"
+    keys = _keys(paths)
+    index = _Index.read(folder)
+    rows = index.rows(keys)
+    if (rows < 0).any():
+        recipe = _Shrinking(shorter_side, on_bad_image)
+        try:
+            index = _fill(folder, paths, keys, recipe, workers)
+        except OSError as error:
+            raise RunFailed(
+                f"{folder}: the image cache could not be written ({error.strerror or error}); what "
+                "was noted before stays. data.cache.path takes it elsewhere"
+            ) from error
+        rows = index.rows(keys)
+    return replace(dataset, copies=index.copies(folder, rows))
+
+
+@dataclass(frozen=True)
+class _Shrinking:
+    """Decodes files and shrinks them; of one that is left out, the reason stands in its place."""
+
+    shorter_side: int
+    on_bad_image: Literal["error", "skip"]
+
+    def make(self, paths: tuple[str, ...]) -> list[np.ndarray | str]:
+        return [self._pixels(path) for path in paths]
+
+    def _pixels(self, path: str) -> np.ndarray | str:
+        try:
+            image = load(path, [_Shrink(self.shorter_side)], np.random.default_rng(0))
+        except BadImage as error:
+            if self.on_bad_image == "error":
+                raise
+            return str(error)
+        return np.asarray(image)
+
+
+class _Shrink(Resize):
+    """`Resize` that leaves smaller images alone."""
+
+    def plan(self, size: Size, rng: np.random.Generator) -> tuple[Box, Size]:
+        box, smaller = super().plan(size, rng)
+        return box, min(size, smaller)
+
+
+# --- the index ------------------------------------------------------------------------
+
+
+@dataclass
+class _Index:
+    """What a cache holds: of each image its key, and offset, width and height in ``file``."""
+
+    file: str = field(default_factory=lambda: f"pixels-{secrets.token_hex(4)}.bin")
+    keys: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
+    places: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))
+
+    @classmethod
+    def read(cls, folder: Path) -> _Index:
+        """The index of a cache; an empty one, of a new file, where there is none that is whole."""
+        # Damaged archives make zipfile and numpy raise almost anything; all is decoded anew.
+        with suppress(Exception), np.load(folder / INDEX, allow_pickle=False) as arrays:
+            index = cls(str(arrays["pixels"]), arrays["keys"], arrays["places"])
+            if (folder / index.file).stat().st_size >= index.end:
+                return index
+        return cls()
+
+    def write(self, folder: Path) -> None:
+        def produce(part: Path) -> None:
+            with open(part, "wb") as stream:
+                np.savez(stream, pixels=np.array(self.file), keys=self.keys, places=self.places)
+
+        write(folder / INDEX, produce)
+
+    @property
+    def end(self) -> int:
+        """Where the next image goes."""
+        if not len(self.places):
+            return 0
+        offset, width, height = self.places[-1].tolist()
+        return offset + width * height * 3
+
+    def rows(self, keys: np.ndarray) -> np.ndarray:
+        """Where each key stands in the index, -1 for one that it does not have."""
+        if not len(self.keys):
+            return np.full(len(keys), -1)
+        # Found by the first number; the second one tells whether it is right.
+        order = np.argsort(self.keys[:, 0])
+        found = np.searchsorted(self.keys[order, 0], keys[:, 0])
+        found = order[np.minimum(found, len(order) - 1)]
+        return np.where((self.keys[found] == keys).all(axis=1), found, -1)
+
+    def copies(self, folder: Path, rows: np.ndarray) -> Copies:
+        none = np.array([[-1, 0, 0]])
+        # Row -1 is the last one: what is not there.
+        return Copies(os.fspath(folder / self.file), np.concatenate([self.places, none])[rows])
+
+    def extend(self, keys: np.ndarray, sizes: np.ndarray) -> None:
+        """Add images of ``sizes`` int64 ``[N, 2]`` that lie behind the others, in this order."""
+        offsets = self.end + bounds_of(3 * sizes.prod(axis=1))[:, 0]
+        self.keys = np.concatenate([self.keys, keys])
+        self.places = np.concatenate([self.places, np.column_stack([offsets, sizes])])
+
+
+def _keys(paths: Paths) -> np.ndarray:
+    """Two numbers for each file, a digest of its path below the root, size and time of change."""
+    root = os.fsencode(os.path.join(paths.root, ""))
+
+    def digests(first: int) -> bytes:
+        found = []
+        for begin, end in paths.bounds[first : first + KEYS_AT_ONCE].tolist():
+            name = paths.block[begin:end]
+            try:
+                status = os.stat(root + name)
+                text = b"%b\0%d\0%d" % (name, status.st_size, status.st_mtime_ns)
+            except OSError:  # the decoder will say what is wrong with it
+                text = name
+            found.append(hashlib.blake2b(text, digest_size=16).digest())
+        return b"".join(found)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        parts = pool.map(digests, range(0, len(paths), KEYS_AT_ONCE))
+        return np.frombuffer(b"".join(parts), np.uint64).reshape(-1, 2)
+
+
+# --- building -------------------------------------------------------------------------
+
+
+def _fill(folder: Path, paths: Paths, keys: np.ndarray, recipe: _Shrinking, workers: int) -> _Index:
+    """Decode what the cache does not have, and note it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be made ({error.strerror}); see data.cache.path"
+        ) from None
+    with lock(folder, wait=lambda: _say(f"{folder}: waits for another process that fills it")):
+        index = _Index.read(folder)
+        missing = np.flatnonzero(index.rows(keys) < 0)
+        if not len(missing):  # the other process had the same to do
+            return index
+        paths, keys = paths.take(missing), keys[missing]
+        _remove_leftovers(folder, index)
+        needed = _require_space(folder, paths, recipe.shorter_side)
+        _say(
+            f"{folder}: decodes {len(paths):,} images that are new or were changed, about "
+            f"{needed / 1e6:,.0f} MB; {len(index.keys):,} are there"
+        )
+        tasks = (tuple(paths[i : i + TASK_FILES]) for i in range(0, len(paths), TASK_FILES))
+        with (
+            make_all(recipe, tasks, min(workers, -(-len(paths) // TASK_FILES))) as made,
+            _progress(folder.name, len(paths)) as advance,
+            _Writer(folder, index) as writer,
+        ):
+            for key, pixels in zip(keys, chain.from_iterable(made), strict=True):
+                if not isinstance(pixels, str):
+                    writer.add(key, pixels)
+                advance()
+    return index
+
+
+class _Writer:
+    """Writes pixels behind those of an index, and notes them in it now and then, and at its end."""
+
+    def __init__(self, folder: Path, index: _Index) -> None:
+        self.folder, self.index = folder, index
+        self._added: list[tuple[np.ndarray, Size]] = []
+        self._noted = time.monotonic()
+
+    def __enter__(self) -> _Writer:
+        self._file = open(self.folder / self.index.file, "ab")
+        self._file.truncate(self.index.end)  # what was written and never noted
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._file:
+            self._note()
+
+    def add(self, key: np.ndarray, pixels: np.ndarray) -> None:
+        self._file.write(np.ascontiguousarray(pixels).data)
+        self._added.append((key, (pixels.shape[1], pixels.shape[0])))
+        if time.monotonic() - self._noted > NOTE_SECONDS:
+            self._note()
+
+    def _note(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        if self._added:
+            keys, sizes = zip(*self._added, strict=True)
+            self.index.extend(np.array(keys), np.array(sizes, np.int64))
+            self.index.write(self.folder)
+        self._added = []
+        self._noted = time.monotonic()
+
+
+def _remove_leftovers(folder: Path, index: _Index) -> None:
+    """Remove pixels whose index is lost, and what a process that was killed was writing."""
+    for file in (*folder.glob("pixels-*.bin"), *folder.glob(".*.part*")):
+        if file.name != index.file:
+            file.unlink()
+
+
+def _require_space(folder: Path, paths: Paths, shorter_side: int) -> float:
+    """Bytes that the images will take, by a sample of them.
+
+    Raises UserError if the disk has less.
+    """
+    shrink, rng = _Shrink(shorter_side), np.random.default_rng(0)
+    sizes = []
+    for path in paths[:: -(-len(paths) // SAMPLE)]:
+        with suppress(BadImage):
+            width, height = shrink.plan(size_of(path), rng)[1]
+            sizes.append(width * height * 3)
+    needed = sum(sizes) / max(len(sizes), 1) * len(paths)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: {free / 1e6:,.0f} MB are free on this disk, and the image cache needs "
+            f"about {needed / 1e6:,.0f} MB; see data.cache.path and data.cache.shorter_side"
+        )
+    return needed
+
+
+@contextmanager
+def _progress(name: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show how far a build is: a bar where there is a terminal, else a line now and then."""
+    if sys.stdout.isatty():
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns) as bar:
+            task = bar.add_task(name, total=total)
+            yield lambda: bar.advance(task)
+        return
+    begun = said = time.monotonic()
+    done = 0
+
+    def advance() -> None:
+        nonlocal done, said
+        done += 1
+        now = time.monotonic()
+        if now - said > NOTE_SECONDS:
+            said = now
+            left = (now - begun) / done * (total - done)
+            _say(f"{name}: {done:,} of {total:,} images decoded, {left / 60:,.0f} minutes left")
+
+    yield advance
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
