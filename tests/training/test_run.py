@@ -17,6 +17,7 @@ from resnet_fit.data.loading import ArrayLoader, FileLoader
 from resnet_fit.data.paths import Copies
 from resnet_fit.data.sources import ArrayDataset, FileDataset
 from resnet_fit.data.transforms import CenterCrop
+from resnet_fit.engines import use_engine
 from resnet_fit.errors import UserError
 from resnet_fit.networks import load_weights
 from resnet_fit.runtime import has_bfloat16
@@ -82,11 +83,12 @@ def test_another_seed_gives_another_run(finished, tiny, tmp_path):
 
 
 def test_equals_a_loop_written_by_hand(finished, tiny):
-    """Same data, same start: the losses, metrics and weights of plain Paddle, step by step."""
+    """Same data, same start, same engine: losses, metrics and weights of a plain Paddle loop."""
     config = parse_config(tiny)
     seed_everything(config.training.seed)
     loaders = make_loaders(config)
     network = make_network(config, loaders)
+    use_engine(network, finished.summary["environment"]["engine"])
     schedule, steps = make_schedule(config), len(loaders.train)
     scheduler = paddle.optimizer.lr.LambdaDecay(0.1, lambda step: schedule(step / steps))
     optimizer = paddle.optimizer.Momentum(scheduler, 0.9, network.parameters())
