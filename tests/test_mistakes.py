@@ -123,6 +123,10 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("augmentation.train", "normalize"),
     ),
     "unknown monitor": (put("checkpoint.monitor", "accuracy"), ("checkpoint.monitor", "top1")),
+    "flips that alternate and do not": (
+        put("augmentation.train", [{"horizontal_flip": {"p": 0.3, "alternate": True}}]),
+        ("augmentation.train.0.horizontal_flip", "0.5 where flips alternate", "0.3"),
+    ),
     "threshold without its loss": (
         put("training.target_threshold", 0.2),
         ("training.target_threshold", "binary_cross_entropy"),

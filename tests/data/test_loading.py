@@ -499,3 +499,47 @@ def test_standard_augmentation_is_array_code_not_a_loop_over_images():
             pass
         rates.append(4096 / (time.perf_counter() - started))
     assert max(rates) > 15_000
+
+
+# --- flips that alternate by epoch ------------------------------------------------------
+
+
+def sides(loader, images):
+    """Which of the images an epoch shows mirrored, by their place in the data set."""
+    mirrored = {}
+    for batch, labels in loader:
+        for image, label in zip(batch, labels, strict=True):
+            side = np.array_equal(image, images[label][..., ::-1])
+            assert side or np.array_equal(image, images[label])
+            mirrored[int(label)] = side
+    return [mirrored[i] for i in range(len(images))]
+
+
+def test_alternating_flips_show_the_other_side_in_the_next_epoch():
+    images = np.random.default_rng(0).integers(0, 256, (200, 3, 6, 6)).astype(np.uint8)
+    dataset = ArrayDataset(images, np.arange(200), tuple(map(str, range(200))))
+    loader = ArrayLoader(dataset, 32, [HorizontalFlip(alternate=True)], shuffle=True)
+    first, second, third = (sides(loader, images) for _ in range(3))
+    assert 70 < sum(first) < 130
+    assert second == [not side for side in first]
+    assert third == first
+    random = ArrayLoader(dataset, 32, [HorizontalFlip()], shuffle=True)
+    first, second = (sides(random, images) for _ in range(2))
+    assert 70 < sum(a == b for a, b in zip(first, second, strict=True)) < 130
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_alternating_flips_of_files(tmp_path, workers):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (40, 6, 6, 3)).astype(np.uint8)
+    paths = []
+    for i, image in enumerate(pixels):
+        paths.append(str(tmp_path / f"{i:02}.png"))
+        Image.fromarray(image).save(paths[-1])
+    dataset = FileDataset(tuple(paths), np.arange(40), tuple(map(str, range(40))))
+    transforms = [Resize(6), HorizontalFlip(alternate=True)]
+    loader = FileLoader(dataset, 8, transforms, shuffle=True, workers=workers)
+    images = pixels.transpose(0, 3, 1, 2)
+    first, second = (sides(loader, images) for _ in range(2))
+    assert 8 < sum(first) < 32
+    assert second == [not side for side in first]

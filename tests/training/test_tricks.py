@@ -18,6 +18,7 @@ TRICKS = {
     "rand_augment": ["augmentation.train=[rand_augment, normalize]"],
     "trivial_augment": ["augmentation.train=[trivial_augment, normalize]"],
     "random_erasing": ["augmentation.train=[normalize, random_erasing: {p: 0.5}]"],
+    "alternating flips": ["augmentation.train=[horizontal_flip: {alternate: true}, normalize]"],
     "averaged weights": ["training.ema={decay: 0.8}"],
     "stochastic depth": ["model.stochastic_depth=0.5"],
     "progressive resizing": ["augmentation.progressive={start: 4, step: 2}"],

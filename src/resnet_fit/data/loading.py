@@ -20,7 +20,7 @@ from resnet_fit.data.augment import Operation, compose
 from resnet_fit.data.mixing import Mix
 from resnet_fit.data.resizing import Sizes, at_size
 from resnet_fit.data.sampling import Sampler, in_order, shuffled
-from resnet_fit.data.seeding import generator
+from resnet_fit.data.seeding import generator, phases
 from resnet_fit.data.sources import ArrayDataset, FileDataset, subset
 from resnet_fit.data.transforms import BadImage, Geometric, Resize, load, stages
 from resnet_fit.data.workers import Batching, Made, Task, make_all
@@ -200,10 +200,12 @@ class ArrayLoader(Loader):
     def _source(self, epoch: int, first: int) -> AbstractContextManager[Callable[[int], Batch]]:
         order = self._order(epoch)
         augment = compose(at_size(self._augment, self._sizes, epoch))
+        phase = phases(self.seed, epoch, self.count)
 
         def make(batch: int) -> Batch:
             rows = self._rows(order, batch)
-            images = augment(self.dataset.images[rows], generator(self.seed, epoch, batch))
+            rng = generator(self.seed, epoch, batch)
+            images = augment(self.dataset.images[rows], rng, phase[rows])
             return self._mixed(images, self.dataset.labels[rows], epoch, batch)
 
         return nullcontext(make)
@@ -271,6 +273,7 @@ class FileLoader(Loader):
         geometry, inside, after = stages(at_size(self._transforms, self._sizes, epoch))
         recipe = Batching(geometry, inside, self.seed, self._on_bad_image)
         finishing = compose(after)
+        phase = phases(self.seed, epoch, self.count)
 
         def task(batch: int) -> Task:
             rows, copies = self._rows(order, batch), self.dataset.copies
@@ -279,6 +282,7 @@ class FileLoader(Loader):
                 tuple(None if copies is None else copies[i] for i in rows),
                 epoch,
                 batch,
+                phase[rows],
             )
 
         def finish(batch: int, made: Made) -> Batch | None:
@@ -287,8 +291,10 @@ class FileLoader(Loader):
             if not len(made.rows):
                 return None
             # No row has the number batch_size: a stream that nothing else draws from.
-            images = finishing(made.images, generator(self.seed, epoch, batch, self.batch_size))
-            return self._mixed(images, self.dataset.labels[rows[made.rows]], epoch, batch)
+            rng = generator(self.seed, epoch, batch, self.batch_size)
+            rows = rows[made.rows]
+            images = finishing(made.images, rng, phase[rows])
+            return self._mixed(images, self.dataset.labels[rows], epoch, batch)
 
         tasks = map(task, range(first, self._batches))
         with make_all(recipe, tasks, min(self.workers, self._batches - first)) as made:

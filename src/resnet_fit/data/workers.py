@@ -50,6 +50,7 @@ class Task:
     copies: tuple[Copy | None, ...]
     epoch: int
     batch: int
+    phases: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ class Batching:
             images[len(rows)] = pixels
             rows.append(row)
         images = augment.compose(self.operations)(
-            images[: len(rows)], generator(self.seed, task.epoch, task.batch)
+            images[: len(rows)],
+            generator(self.seed, task.epoch, task.batch),
+            task.phases[rows],
         )
         if images.dtype != np.uint8:
             images = (images + 0.5).astype(np.uint8)

@@ -81,14 +81,20 @@ def crop(images: Array, top: Array, left: Array, height: int, width: int) -> Arr
 
 @dataclass(frozen=True)
 class _Flip(Operation):
-    """Mirror images along ``axis`` with probability ``p``."""
+    """Mirror images along ``axis`` with probability ``p``, or in every other epoch."""
 
     p: float = 0.5
+    alternate: bool = False
     draws: ClassVar[int] = 1
     axis: ClassVar[int]
 
     def __post_init__(self) -> None:
         require(0 <= self.p <= 1, "p", self.p, "a probability, 0 to 1")
+        require(not self.alternate or self.p == 0.5, "p", self.p, "0.5 where flips alternate")
+
+    @property
+    def alternates(self) -> bool:
+        return self.alternate
 
     @property
     def idle(self) -> bool:
@@ -102,7 +108,12 @@ class _Flip(Operation):
 
 
 class HorizontalFlip(_Flip):
-    """Mirror left and right with probability ``p``."""
+    """Mirror left and right with probability ``p``.
+
+    With ``alternate`` each image is mirrored in every other epoch, half of them from the first one
+    on: two epochs then show both sides of all (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds",
+    section 3.6).
+    """
 
     axis = 3
 

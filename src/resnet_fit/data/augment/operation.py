@@ -19,6 +19,11 @@ class Operation:
     """Whether it understands grey levels only, and so comes before `Normalize`."""
 
     @property
+    def alternates(self) -> bool:
+        """Whether its one number is an image's phase instead, which moves on by a half an epoch."""
+        return False
+
+    @property
     def idle(self) -> bool:
         """Whether these settings leave every image as it is."""
         return False

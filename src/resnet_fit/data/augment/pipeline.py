@@ -16,7 +16,8 @@ from resnet_fit.data.augment.operation import Array, Operation
 from resnet_fit.data.augment.policies import RandAugment, TrivialAugment
 from resnet_fit.errors import UserError
 
-Batch = Callable[[Array, np.random.Generator], Array]
+# Takes images, a generator and, if need be, phases.
+Batch = Callable[..., Array]
 
 # Values worked on at a time: float32 copies of them and the temporaries of a colour operation stay
 # in a core's second-level cache. Measured: with pieces of 1,024 images half of the speed is lost.
@@ -37,7 +38,10 @@ OPERATIONS: dict[str, type[Operation]] = {
 
 
 def compose(operations: Sequence[Operation]) -> Batch:
-    """Chain operations, in their order, into one function of a batch and a generator.
+    """Chain operations, in their order, into one function of a batch, a generator and phases.
+
+    Phases ``[N]`` are for operations that alternate by epoch (`seeding.phases`); without them those
+    draw as others do.
 
     The result is what calling them one after another gives, made a cache-sized piece at a time; the
     returned array is fresh at each call. Raises UserError for an order that cannot be meant.
@@ -49,8 +53,11 @@ def compose(operations: Sequence[Operation]) -> Batch:
         slice(end - n, end) for n, end in zip(draws, itertools.accumulate(draws), strict=True)
     ]
 
-    def run(images: Array, rng: np.random.Generator) -> Array:
+    def run(images: Array, rng: np.random.Generator, phases: Array | None = None) -> Array:
         uniforms = rng.random((len(images), sum(draws)))
+        for op, column in zip(operations, columns, strict=True):
+            if op.alternates and phases is not None:
+                uniforms[:, column] = phases[:, None]
         step = max(1, CHUNK_VALUES // max(1, math.prod(images.shape[1:])))
         result: Array | None = None
         for start in range(0, len(images), step):
