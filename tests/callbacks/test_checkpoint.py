@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from paddle.metric import Metric
 from softmax import EVAL, TRAIN, make_model
 
-from resnet_fit.callbacks import Checkpoint
+from resnet_fit.callbacks import Checkpoint, Clock, History
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.networks.weights import read_weights
 from resnet_fit.training.checkpoints import load_checkpoint
@@ -254,3 +255,18 @@ def test_best_that_cannot_be_copied_leaves_the_one_before(tmp_path, monkeypatch)
     assert np.array_equal(saved(tmp_path / "best"), script.weights[0])
     assert np.array_equal(saved(tmp_path / "last"), script.weights[1])
     assert not list(tmp_path.glob(".*.part"))
+
+
+def test_saving_is_not_waiting_for_data(tmp_path, monkeypatch):
+    def save(*_):
+        time.sleep(0.2)
+        saves.append(clock.step)
+
+    clock, saves = Clock(), []
+    history = History(clock=clock)
+    checkpoint = Checkpoint(tmp_path, every_steps=1, clock=clock)
+    monkeypatch.setattr("resnet_fit.callbacks.checkpoint.save_checkpoint", save)
+    make_model().fit(TRAIN, epochs=1, verbose=0, callbacks=[history, checkpoint])
+    assert saves[:2] == [1, 2]
+    assert clock.epoch_seconds > 0.4
+    assert clock.epoch_wait_seconds < 0.2

@@ -126,7 +126,8 @@ class Clock:
         self.within_epoch = state["within_epoch"]
         self.epoch_step, self.epoch_images = state["epoch_step"], state["epoch_images"]
         self.epoch_seconds = state["epoch_seconds"]
-        self.epoch_wait_seconds = state["epoch_wait_seconds"]
+        # Not in states of before it was counted.
+        self.epoch_wait_seconds = state.get("epoch_wait_seconds", 0.0)
 
     def _is_news(self, *event: object) -> bool:
         news = event != self._reported

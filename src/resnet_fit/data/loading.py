@@ -214,6 +214,7 @@ class ArrayLoader(Loader):
 class FileLoader(Loader):
     """Batches of image files, decoded and transformed by worker processes.
 
+    Where the data set has decoded copies of its images (`cache_images`), those are transformed.
     ``transforms`` has the geometric operations first; what is left of them must be images of one
     size. ``workers`` is by default one for each usable core, at most 8; with 0 the prefetching
     thread does the work. An unreadable file is a UserError that names it, or with
