@@ -11,8 +11,8 @@ import pytest
 from resnet_fit import fit, load_config, parse_config
 from resnet_fit.callbacks import Checkpoint
 from resnet_fit.errors import UserError
+from resnet_fit.machine import has_bfloat16
 from resnet_fit.networks import load_weights
-from resnet_fit.runtime import has_bfloat16
 from resnet_fit.training.experiment import (
     full_rate,
     make_network,
