@@ -6,20 +6,22 @@ weather, and the median of the rounds forgives a bad one.
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from resnet_fit.runtime import processor, usable_cores
+from resnet_fit.errors import RunFailed
 
 # A side is named on the command line of its own process behind this word.
 WORKER = "--worker"
+
+Name = TypeVar("Name")
 
 
 @dataclass
@@ -27,9 +29,12 @@ class Side:
     """One process that repeats one piece of work on request.
 
     Args:
-        script: the benchmark's file, which answers ``--worker`` through `serve`.
+        script: a file, or ``-mMODULE``, that answers ``--worker`` through `serve`.
         arguments: what to work on.
         environment: variables to set, or to remove where the value is None.
+
+    Raises:
+        RunFailed: from `measure`, if the process has died.
     """
 
     script: str
@@ -55,12 +60,13 @@ class Side:
         """Seconds that one piece of work took in the other process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # told below
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
         for line in self._process.stdout:
             if line.startswith("seconds "):
                 return float(line.split()[1])
-        raise SystemExit(
+        raise RunFailed(
             f"{' '.join(self.arguments)}: the process died (exit {self._process.wait()})"
         )
 
@@ -78,9 +84,9 @@ def serve(work: Callable[[], object]) -> None:
         print(f"seconds {time.perf_counter() - started}", flush=True)
 
 
-def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, float]:
+def alternate(sides: Mapping[Name, Side], rounds: int) -> dict[Name, float]:
     """Median seconds of each side over ``rounds`` turns. The first turn of each is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    seconds: dict[Name, list[float]] = {name: [] for name in sides}
     try:
         for turn in range(rounds + 1):
             for name, side in sides.items():
@@ -91,13 +97,3 @@ def alternate(sides: Mapping[str, Side], rounds: int) -> dict[str, float]:
         for side in sides.values():
             side.close()
     return {name: statistics.median(values) for name, values in seconds.items()}
-
-
-def machine() -> str:
-    """A line that says where the numbers come from."""
-    return f"{processor()}, {usable_cores()} cores, Python {platform.python_version()}"
-
-
-def report(name: str, **ratios: float) -> None:
-    """The last line of a benchmark: one JSON object."""
-    print(json.dumps({"name": name, **{k: round(v, 3) for k, v in ratios.items()}}))
