@@ -42,7 +42,9 @@ def run(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
 # --- without Paddle -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["view", "--help"], ["doctor", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["view", "--help"], ["doctor", "--help"], ["--version"]]
+)
 def test_help_answers_at_once(arguments):
     started = time.monotonic()
     process = run(*arguments)
