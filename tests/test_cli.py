@@ -42,7 +42,9 @@ def run(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
 # --- without Paddle -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["view", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["view", "--help"], ["doctor", "--help"], ["--version"]]
+)
 def test_help_answers_at_once(arguments):
     started = time.monotonic()
     process = run(*arguments)
@@ -76,6 +78,8 @@ def test_version():
         (["--resume", "nowhere"], 2),
         (["--resume", "nowhere", "--name", "x"], 2),
         (["view", "nowhere"], 2),
+        (["doctor", "--help"], 0),
+        (["doctor", "--jsn"], 2),
         (["viev"], 2),
     ],
 )

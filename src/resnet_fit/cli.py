@@ -31,6 +31,8 @@ examples:
       read every image once: classes, sizes, duplicates, unreadable files
   resnet-fit view runs
       see the curves in VisualDL's web page
+  resnet-fit doctor
+      see what this machine has, and what makes training fast on it
 
 exit codes: 0 done, 1 the run failed, 2 a mistake in the config or the command,
             130 or 143 stopped by Ctrl-C or SIGTERM, and saved
@@ -168,7 +170,31 @@ def check(arguments: Sequence[str]) -> None:
     check_data(config, Console(highlight=False, soft_wrap=True))
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {"check": check, "view": view}
+def doctor(arguments: Sequence[str]) -> None:
+    """show what this machine has, what was set for it, and what that brings"""
+    parser = _Parser(
+        prog="resnet-fit doctor",
+        description="Versions, processor, memory, disk, the settings that make Paddle fast here "
+        "and why, and a measurement of what each of them brings.",
+    )
+    parser.add_argument("--output", metavar="DIR", default="runs", help="where runs go (runs)")
+    parser.add_argument("--no-measure", action="store_true", help="leave out the 20 s of timing")
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    options = parser.parse_args(arguments)
+
+    from rich.console import Console
+
+    from resnet_fit.reports.doctor import diagnose
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    diagnose(Path(options.output), console, not options.no_measure, options.json)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "check": check,
+    "doctor": doctor,
+    "view": view,
+}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,6 +1,13 @@
 """What must be settled before Paddle starts, and which device a run uses.
 
-Paddle reads its thread count and its math library's switches once, at import.
+    python -m resnet_fit.runtime script.py [arguments]
+    python -m resnet_fit.runtime -m module [arguments]
+
+run a program with the same settings in its environment, and change nothing else about it.
+
+OpenMP and MKL, which compute for Paddle, read their settings from the environment once, when they
+are first used. None of those below has to be there before Python itself starts, so a program that
+calls `prepare_environment` in time needs no second start.
 """
 
 from __future__ import annotations
@@ -10,47 +17,176 @@ import ctypes
 import io
 import os
 import platform
+import re
+import sys
 import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from resnet_fit.errors import UserError
+from resnet_fit import machine
+from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.machine import processor, usable_cores
+
+# What glibc reads from the environment at a program's start, and takes from `mallopt` later: the
+# numbers are those of malloc.h.
+_MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_MAX_": -4}
 
 
-def prepare_environment() -> None:
+@dataclass(frozen=True)
+class Setting:
+    """An environment variable that makes Paddle fast on this machine's CPU.
+
+    Attributes:
+        variable: its name.
+        value: what this machine needs.
+        why: the reason, in a phrase.
+        users: what the user had set before, which wins; None if nothing.
+    """
+
+    variable: str
+    value: str
+    why: str
+    users: str | None = None
+
+    def apply(self) -> None:
+        """Let it hold for this process, unless the user has chosen."""
+        if self.users is not None:
+            return
+        if self.variable in _MALLOPT:
+            _mallopt()(_MALLOPT[self.variable], int(self.value))
+        else:
+            os.environ[self.variable] = self.value
+
+
+def find_settings() -> tuple[Setting, ...]:
+    """What this machine needs, beside what the user has set. Changes nothing."""
+    cores = machine.cores()
+    limit = "" if cores.limit is None else f" in a container of {cores.limit:g} processors"
+    wanted = {
+        "OMP_NUM_THREADS": (
+            str(cores.usable),
+            f"a thread for each of {cores.physical} cores{limit}; Paddle by itself takes one",
+        )
+    }
+    if machine.vendor() not in ("", "GenuineIntel"):
+        wanted["MKL_DEBUG_CPU_TYPE"] = (
+            "5",
+            "on processors not made by Intel, Paddle's MKL falls back to its slowest kernels",
+        )
+    if _mallopt() is not _nothing:
+        wanted |= {
+            "MALLOC_MMAP_MAX_": ("0", "large blocks come from the heap, where they can be kept"),
+            "MALLOC_TRIM_THRESHOLD_": (
+                str(1 << 30),
+                "freed memory is kept: to give it back and fetch it again, page by page, can cost "
+                "a step more than its arithmetic",
+            ),
+            "MALLOC_TOP_PAD_": (str(1 << 28), "the heap grows in large steps"),
+        }
+    return tuple(Setting(name, *rest, _users(name)) for name, rest in wanted.items())
+
+
+def _users(variable: str) -> str | None:
+    """What the user has set; glibc's tunables are another way to say the same."""
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if variable in _MALLOPT and variable not in os.environ and "glibc.malloc." in tunables:
+        return tunables
+    return os.environ.get(variable)
+
+
+@cache
+def prepare_environment() -> tuple[Setting, ...]:
     """Import Paddle with what makes it fast on this machine's CPU. A user's own settings win.
 
-    - ``OMP_NUM_THREADS``: Paddle's default is one thread, and it complains of more.
-    - ``MKL_DEBUG_CPU_TYPE=5``: Paddle ships an MKL that falls back to its slowest kernels on
-      processors not made by Intel; this version still honours the switch. It changes nothing on
-      Intel's own.
-    - Memory: large blocks are kept when freed. To give them back to the system and fetch them
-      again, page by page, costs a training step more than its arithmetic on some machines.
+    Warns if Paddle has been imported before, which is too late for the number of threads, and if
+    other programs need the same cores. A second call does nothing.
+
+    Returns:
+        the settings, and those of the user that won.
+
+    Raises:
+        RunFailed: Paddle cannot be imported.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
-    os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
-    _keep_freed_memory()
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        import paddle  # noqa: F401
-
-
-def _keep_freed_memory() -> None:
-    """By glibc's ``mallopt``: take large blocks from the heap, and do not shrink the heap."""
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of malloc.h
+    settings = find_settings()
+    if "paddle" in sys.modules:
+        _warn_if_late(settings)
+    for setting in settings:
+        setting.apply()
+    neighbours = machine.Neighbours()
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            import paddle  # noqa: F401
+    except Exception as error:  # a broken installation breaks in many ways
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise RunFailed(f"Paddle cannot be imported ({reason}); install resnet-fit[cpu]") from error
+    if settings[0].users is None:
+        crowded = crowding(neighbours)
+        if crowded:
+            warnings.warn(crowded, stacklevel=2)
+    return settings
+
+
+def crowding(neighbours: machine.Neighbours) -> str | None:
+    """What to know if other processes need the cores that a training would compute on."""
+    cores, taken = machine.cores(), neighbours.cores_taken()
+    left = cores.logical - taken
+    if cores.usable == 1 or left > cores.usable - 0.5:
+        return None
+    return (
+        f"other processes keep {taken:.1f} of {cores.logical} cores busy, which slows a training "
+        "by far more than its share, since its threads wait for each other; until they are done "
+        f"OMP_NUM_THREADS={max(1, int(left))} may be faster"
+    )
+
+
+def _warn_if_late(settings: tuple[Setting, ...]) -> None:
+    threads = settings[0]
+    if threads.users != threads.value:
+        warnings.warn(
+            f"Paddle was imported before prepare_environment(), too late for "
+            f"{threads.variable}={threads.value}: it computes with {threads.users} thread(s)",
+            stacklevel=3,
+        )
+
+
+def _nothing(option: int, value: int) -> None:
+    """For C libraries without ``mallopt``: Paddle runs, only slower."""
+
+
+def _mallopt() -> Callable[[int, int], object]:
+    try:
+        return ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
-        return  # another C library: Paddle runs, only slower
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 1 << 30)
-    mallopt(top_pad, 1 << 28)
+        return _nothing
 
 
-def usable_cores() -> int:
-    """Processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def main() -> None:
+    """Become another program that has the settings in its environment."""
+    usage = "usage: python -m resnet_fit.runtime (script.py | -m module) [arguments]"
+    if len(sys.argv) < 2:
+        print(usage, file=sys.stderr)
+        sys.exit(2)
+    if sys.argv[1] in ("-h", "--help"):
+        print(usage)
+        return
+    mine = {s.variable: s.value for s in find_settings() if s.users is None}
+    program = [sys.executable, *_pythons_options(), *sys.argv[1:]]
+    os.execve(sys.executable, program, os.environ | mine)
+
+
+def _pythons_options() -> list[str]:
+    """Those before the ``-m`` that led here, which may be the last of several letters."""
+    options = []
+    for word in sys.orig_argv[1:]:
+        module = re.match(r"-([bBdEiIOPqRsSuvx]*)m", word)
+        if module is None:
+            options.append(word)
+            continue
+        return options + ([f"-{module[1]}"] if module[1] else [])
+    return options
 
 
 def choose_device(name: str) -> str:
@@ -81,16 +217,6 @@ def choose_device(name: str) -> str:
     return name
 
 
-def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 numbers itself (AVX512-BF16 or AMX)."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            flags = next(line for line in lines if line.startswith("flags")).split()
-    except (OSError, StopIteration):
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
 def describe(device: str, engine: str) -> dict[str, Any]:
     """Versions and hardware, as a run's ``environment.json`` keeps them."""
     import numpy
@@ -118,11 +244,5 @@ def describe(device: str, engine: str) -> dict[str, Any]:
     }
 
 
-def processor() -> str:
-    """The processor's name."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from ctypes import c_float, c_uint
 
 import numpy as np
 import paddle
@@ -15,6 +16,7 @@ from resnet_fit.networks import resnet
 if onednn_problem():
     pytest.skip(f"no onednn engine here: {onednn_problem()}", allow_module_level=True)
 
+from resnet_fit.engines import library
 from resnet_fit.engines.onednn import OneDNN
 
 RNG = np.random.default_rng(0)
@@ -69,6 +71,38 @@ def test_normalization_and_its_running_statistics(relu, training):
     for name in ("_mean", "_variance"):
         ours, theirs = (getattr(layer, name).numpy() for layer in reversed(layers))
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [8, 16, 64])
+def test_normalization_in_bfloat16_and_its_gradients(channels):
+    """The passes forward and backward agree on which outputs the ReLU let pass."""
+    norm = nn.BatchNorm2D(channels)
+    images = paddle.to_tensor(noise(4, channels, 5, 6)).astype("bfloat16").astype("float32").numpy()
+
+    def operation(ops, x):
+        return ops.normalize(norm, x, relu=True)
+
+    rounded = run(OneDNN("bfloat16"), operation, images, norm)
+    norm.clear_gradients()
+    for ours, exact in zip(rounded, run(framework, operation, images, norm), strict=True):
+        assert np.linalg.norm(ours - exact) < 0.02 * np.linalg.norm(exact)
+
+
+def test_an_implementation_is_preferred_where_there_is_one():
+    images = library.channels_last((4, 16, 8, 8), library.FLOAT32)
+    settings = (images, images, c_float(1e-5), c_uint(library.USE_SCALE | library.USE_SHIFT))
+
+    def norm(prefer):
+        return library.Description(
+            "batch_normalization_forward",
+            *(library.FORWARD_TRAINING, *settings, library.PLAIN),
+            prefer=prefer,
+        ).implementation
+
+    first = norm("")
+    assert first
+    assert norm("ref").startswith("ref")
+    assert norm("no such") == first
 
 
 def test_running_statistics_do_move():

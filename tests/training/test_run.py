@@ -19,8 +19,8 @@ from resnet_fit.data.sources import ArrayDataset, FileDataset
 from resnet_fit.data.transforms import CenterCrop
 from resnet_fit.engines import use_engine
 from resnet_fit.errors import UserError
+from resnet_fit.machine import has_bfloat16
 from resnet_fit.networks import load_weights
-from resnet_fit.runtime import has_bfloat16
 from resnet_fit.training.experiment import (
     full_rate,
     make_network,

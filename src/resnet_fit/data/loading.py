@@ -25,7 +25,7 @@ from resnet_fit.data.sources import ArrayDataset, FileDataset, subset
 from resnet_fit.data.transforms import BadImage, Geometric, Resize, load, stages
 from resnet_fit.data.workers import Batching, Made, Task, make_all
 from resnet_fit.errors import UserError
-from resnet_fit.runtime import usable_cores
+from resnet_fit.machine import usable_cores
 
 Batch = list[np.ndarray]
 

@@ -10,7 +10,7 @@ import ctypes
 import importlib.util
 import mmap
 from collections.abc import Sequence
-from ctypes import byref, c_float, c_int, c_int64, c_size_t, c_void_p
+from ctypes import byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ MEAN, VARIANCE, SCALE, SHIFT, WORKSPACE, SCRATCHPAD = 49, 50, 51, 52, 64, 80
 DIFF_SOURCE, DIFF_DESTINATION, DIFF_WEIGHTS, DIFF_SCALE, DIFF_SHIFT = 129, 145, 161, 255, 256
 # The same, as queries to a primitive's description.
 QUERY_WEIGHTS, QUERY_DIFF_WEIGHTS, QUERY_WORKSPACE, QUERY_SCRATCHPAD = 131, 132, 135, 136
+QUERY_NAME = 8
 
 
 class Unavailable(ImportError):
@@ -166,9 +167,16 @@ _scratch = Buffer()
 
 
 class Description:
-    """What oneDNN chose for an operation: the algorithm and the layouts it wants."""
+    """What oneDNN chose for an operation: the algorithm and the layouts it wants.
 
-    def __init__(self, operation: str, *arguments: Any) -> None:
+    Args:
+        operation: the middle of a name of the C interface.
+        arguments: what that function takes between the engine and the end.
+        prefer: how the name of an implementation begins that is taken, if there is one, instead
+            of the first that oneDNN offers.
+    """
+
+    def __init__(self, operation: str, *arguments: Any, prefer: str = "") -> None:
         self.handle = c_void_p()
         create = getattr(_dnnl, f"dnnl_{operation}_primitive_desc_create")
         if operation == "reorder":
@@ -177,6 +185,18 @@ class Description:
         else:
             arguments = (_engine, *arguments)
         _check(create(byref(self.handle), *arguments), f"do {operation}")
+        while not self.implementation.startswith(prefer):
+            if _dnnl.dnnl_primitive_desc_next_impl(self.handle):  # that was the last one
+                _dnnl.dnnl_primitive_desc_destroy(self.handle)
+                _check(create(byref(self.handle), *arguments), f"do {operation}")
+                break
+
+    @property
+    def implementation(self) -> str:
+        """Its name, as ``brg_conv_fwd:avx512_core``."""
+        name = c_char_p()
+        _dnnl.dnnl_primitive_desc_query(self.handle, QUERY_NAME, 0, byref(name))
+        return (name.value or b"").decode()
 
     def layout(self, query: int) -> c_void_p:
         return c_void_p(_dnnl.dnnl_primitive_desc_query_md(self.handle, query, 0))

@@ -94,6 +94,10 @@ def _empty(shape: Shape, dtype: str) -> Tensor:
 # Operations are compiled once for each shape, of which a training meets few.
 _compiled_once = lru_cache(maxsize=1024)
 _packed_weights = Buffer()
+# oneDNN's first choice of a batch norm lets threads spin at barriers until all are there. Where a
+# core has other work to do as well, each barrier lasts until the system lets that thread go on,
+# and a small network spends most of its step so. This one ends and begins threads' work instead.
+_NO_BARRIER = "bnorm_tbb_jit"
 
 
 @_compiled_once
@@ -228,6 +232,7 @@ class _Normalization:
             *(images, images),
             *settings,
             dnnl.PLAIN,
+            prefer=_NO_BARRIER if batch else "",
         )
         # Which outputs the ReLU let pass, a bit each.
         workspace = description.layout(dnnl.QUERY_WORKSPACE)

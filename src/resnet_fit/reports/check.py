@@ -17,7 +17,7 @@ from resnet_fit.data.loading import moments
 from resnet_fit.data.sources import ArrayDataset, FileDataset
 from resnet_fit.data.transforms import BadImage, decode
 from resnet_fit.errors import RunFailed
-from resnet_fit.runtime import usable_cores
+from resnet_fit.machine import usable_cores
 from resnet_fit.training.loaders import open_datasets
 
 # So many pairs of equal images are shown; all are counted.

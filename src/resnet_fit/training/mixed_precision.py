@@ -13,7 +13,7 @@ from paddle import nn
 from resnet_fit.config.schema import Amp
 from resnet_fit.engines import use_engine
 from resnet_fit.errors import UserError
-from resnet_fit.runtime import has_bfloat16
+from resnet_fit.machine import has_bfloat16
 
 
 def check_amp(amp: Amp, device: str, engine: str) -> None:

@@ -1,0 +1,71 @@
+"""A training step in a process of its own, with some settings left out, for `doctor` to time."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from resnet_fit.reports.alternation import WORKER, Side, serve
+from resnet_fit.runtime import find_settings
+
+IMAGES, PIXELS, CLASSES = 8, 32, 10
+STEP = f"a training step of ResNet-10 on {IMAGES} images of {PIXELS} pixels, on the CPU"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Under which conditions the step is made.
+
+    Attributes:
+        engine: ``framework`` or ``onednn``.
+        dtype: of the activations by ``onednn``.
+        without: variables that are to be as nobody had set them.
+    """
+
+    engine: str
+    dtype: str = "float32"
+    without: frozenset[str] = frozenset()
+
+    def start(self) -> Side:
+        """A process that repeats the step."""
+        path = os.pathsep.join(p or os.getcwd() for p in sys.path)  # to find this package by
+        environment = {"PYTHONPATH": path, **dict.fromkeys(self.without)}
+        arguments = [self.engine, self.dtype, *sorted(self.without)]
+        return Side(f"-m{__name__}", arguments, environment)
+
+
+def make_step(engine: str, dtype: str) -> Callable[[], object]:
+    """A step of Momentum on random images."""
+    import paddle
+
+    from resnet_fit import resnet
+    from resnet_fit.engines import use_engine
+
+    paddle.set_device("cpu")
+    network = resnet([1, 1, 1, 1], CLASSES, "cifar")
+    use_engine(network, engine, dtype)
+    optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
+    images, labels = paddle.rand([IMAGES, 3, PIXELS, PIXELS]), paddle.randint(0, CLASSES, [IMAGES])
+
+    def step() -> None:
+        loss = paddle.nn.functional.cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        float(loss)
+
+    return step
+
+
+def main(engine: str, dtype: str, *without: str) -> None:
+    for setting in find_settings():
+        if setting.variable not in without:
+            setting.apply()
+    serve(make_step(engine, dtype))
+
+
+if __name__ == "__main__":
+    assert sys.argv[1] == WORKER
+    main(*sys.argv[2:])
