@@ -36,7 +36,7 @@ from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, size_o
 from resnet_fit.data.workers import make_all
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import lock, user_cache, write
-from resnet_fit.runtime import usable_cores
+from resnet_fit.machine import usable_cores
 
 # Goes into the name of the folder: to be raised when the same file is to give other pixels.
 FORMAT = 1

@@ -34,7 +34,8 @@ from resnet_fit.config import Config, dump_config, load_run_config
 from resnet_fit.data.loading import FileLoader, Loader
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import lock, write_json, write_text
-from resnet_fit.runtime import describe, usable_cores
+from resnet_fit.machine import usable_cores
+from resnet_fit.runtime import describe
 from resnet_fit.training.checkpoints import load_checkpoint
 from resnet_fit.training.experiment import Experiment, set_up
 from resnet_fit.training.summary import summarize
