@@ -31,40 +31,69 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller batches, 2 rounds")
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS)
-    quick = parser.parse_args().quick
+    options = parser.parse_args()
+    rounds = 2 if options.quick else 7
+    report("engine", **compare(__file__, options.networks, options.quick, rounds))
+
+
+def compare(script: str, networks: list[str], quick: bool, rounds: int) -> dict[str, float]:
+    """Time what a script does with a batch, by each side, and print and return the ratios."""
     print(machine())
-    ratios: dict[str, float] = {}
-    for name in parser.parse_args().networks:
+    found: dict[str, float] = {}
+    for name in networks:
         _, _, full_batch, quick_batch = NETWORKS[name]
         batch = quick_batch if quick else full_batch
-        names = ["ours", "ours_bf16", "paddle"]
-        if importlib.util.find_spec("torch"):
-            names += ["torch", "torch_bf16"]
         sides = {
-            side: Side(__file__, [side, name, str(batch)], UNTOUCHED if side == "paddle" else {})
-            for side in names
+            side: Side(script, [side, name, str(batch)], UNTOUCHED if side == "paddle" else {})
+            for side in side_names()
         }
-        seconds = alternate(sides, rounds=2 if quick else 7)
+        seconds = alternate(sides, rounds)
         for side, median in seconds.items():
             print(f"{name:15} batch {batch:4} {side:11} {batch / median:8.1f} images/s")
-        ratios[f"{name}_vs_paddle"] = seconds["paddle"] / seconds["ours"]
-        ratios[f"{name}_bf16_vs_paddle"] = seconds["paddle"] / seconds["ours_bf16"]
-        if "torch" in seconds:
-            ratios[f"{name}_vs_torch_fp32"] = seconds["torch"] / seconds["ours"]
-            ratios[f"{name}_vs_torch_bf16"] = seconds["torch_bf16"] / seconds["ours_bf16"]
-    report("engine", **ratios)
+        found |= ratios(name, seconds)
+    return found
 
 
-def worker(side: str, name: str, batch: int) -> None:
+def side_names() -> list[str]:
+    """Who is compared: PyTorch where it is installed."""
+    names = ["ours", "ours_bf16", "paddle"]
+    return [*names, "torch", "torch_bf16"] if importlib.util.find_spec("torch") else names
+
+
+def ratios(name: str, cost: dict[str, float]) -> dict[str, float]:
+    """How many times of ours the others need: time, or memory."""
+    found = {
+        f"{name}_vs_paddle": cost["paddle"] / cost["ours"],
+        f"{name}_bf16_vs_paddle": cost["paddle"] / cost["ours_bf16"],
+    }
+    if "torch" in cost:
+        found[f"{name}_vs_torch_fp32"] = cost["torch"] / cost["ours"]
+        found[f"{name}_vs_torch_bf16"] = cost["torch_bf16"] / cost["ours_bf16"]
+    return found
+
+
+def make_step(side: str, name: str, batch: int) -> Callable[[], object]:
+    """A training step of a network on random images."""
+    options, images, labels = make_work(name, batch)
+    make = {"paddle": _paddle, "torch": _torch, "torch_bf16": _torch}.get(side, _ours)
+    return make(side, options, images, labels)
+
+
+def make_work(name: str, batch: int) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Options of the network, images ``[N, 3, H, W]``, labels ``[N]``."""
     options, pixels, *_ = NETWORKS[name]
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch, 3, pixels, pixels)).astype("float32")
-    labels = rng.integers(0, options.get("num_classes", 1000), batch)
-    make = {"paddle": _paddle, "torch": _torch, "torch_bf16": _torch}.get(side, _ours)
-    serve(make(side, options, images, labels))
+    return options, images, rng.integers(0, options.get("num_classes", 1000), batch)
 
 
 def _ours(side: str, options: dict[str, Any], images: np.ndarray, labels: np.ndarray) -> Callable:
+    model = our_model(side, options)
+    return lambda: model.train_batch([images], [labels])
+
+
+def our_model(side: str, options: dict[str, Any]) -> Any:
+    """A `paddle.Model` on the engine that a run would take."""
     from resnet_fit.runtime import prepare_environment
 
     prepare_environment()
@@ -83,7 +112,7 @@ def _ours(side: str, options: dict[str, Any], images: np.ndarray, labels: np.nda
     model = paddle.Model(network)
     metrics = classification_metrics(loss, options.get("num_classes", 1000))
     model.prepare(make_optimizer(network, settings, 0.01), loss, metrics)
-    return lambda: model.train_batch([images], [labels])
+    return model
 
 
 def _paddle(side: str, options: dict[str, Any], images: np.ndarray, labels: np.ndarray) -> Callable:
@@ -132,6 +161,6 @@ def _torch(side: str, options: dict[str, Any], images: np.ndarray, labels: np.nd
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [WORKER]:
-        worker(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+        serve(make_step(sys.argv[2], sys.argv[3], int(sys.argv[4])))
     else:
         main()

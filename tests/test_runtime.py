@@ -181,6 +181,19 @@ def test_others_that_need_the_cores_are_told_of(monkeypatch, cores, taken, advis
         assert f"OMP_NUM_THREADS={advised} " in told
 
 
+def test_the_command_tells_of_them_in_one_line_unless_threads_were_chosen(repository):
+    program = (
+        "import sys\n"
+        "from resnet_fit import cli, runtime\n"
+        "runtime.crowding = lambda neighbours: 'it is crowded'\n"
+        "sys.exit(cli.main(['check', '--config', sys.argv[1]]))\n"
+    )
+    config = repository / "configs/resnet18_digits.yaml"
+    told = python("-c", program, config)
+    assert (told.returncode, told.stderr) == (0, "resnet-fit: warning: it is crowded\n")
+    assert python("-c", program, config, OMP_NUM_THREADS="1").stderr == ""
+
+
 # --- a program started with all of it -------------------------------------------------
 
 PROGRAM = """

@@ -129,10 +129,10 @@ def _start(overrides: list[str]) -> None:
     """Say what differs from the file, and wake Paddle."""
     for override in overrides:
         print(f"set {override}")
+    _show_warnings_in_one_line()
     from resnet_fit.runtime import prepare_environment
 
     prepare_environment()
-    _show_warnings_in_one_line()
 
 
 def view(arguments: Sequence[str]) -> None:

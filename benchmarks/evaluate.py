@@ -1,0 +1,81 @@
+"""Evaluation of whole networks on this CPU: this library, Paddle as installed, PyTorch.
+
+    python benchmarks/evaluate.py [--quick] [--networks resnet20 resnet18_cifar resnet50]
+
+Images per second forward, with loss and accuracy. ``ours`` and ``ours_bf16`` are `eval_batch` of a
+`paddle.Model`; ``paddle`` is the same network by Paddle's own operations and default settings;
+``torch`` and ``torch_bf16`` (where PyTorch is installed) are in channels-last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+import numpy as np
+from alternate import WORKER, report, serve
+from engine import NETWORKS, compare, make_work, our_model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="smaller batches, 3 rounds")
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS)
+    options = parser.parse_args()
+    rounds = 3 if options.quick else 11
+    report("evaluate", **compare(__file__, options.networks, options.quick, rounds))
+
+
+def make_evaluation(side: str, name: str, batch: int) -> Callable[[], object]:
+    """One batch judged."""
+    options, images, labels = make_work(name, batch)
+    if side.startswith("ours"):
+        model = our_model(side, options)
+        return lambda: model.eval_batch([images], [labels])
+    return (_torch if side.startswith("torch") else _paddle)(side, options, images, labels)
+
+
+def _paddle(side: str, options: dict, images: np.ndarray, labels: np.ndarray) -> Callable:
+    import paddle
+
+    from resnet_fit import resnet
+
+    network = resnet(**options)
+    network.eval()
+    x, y = paddle.to_tensor(images), paddle.to_tensor(labels)
+
+    def work() -> None:
+        with paddle.no_grad():
+            logits = network(x)
+            float(paddle.nn.functional.cross_entropy(logits, y))
+            float((logits.argmax(1) == y).astype("float32").mean())
+
+    return work
+
+
+def _torch(side: str, options: dict, images: np.ndarray, labels: np.ndarray) -> Callable:
+    import torch
+    from torch_resnet import ResNet
+
+    network = ResNet(**options).to(memory_format=torch.channels_last).eval()
+    x = torch.from_numpy(images).to(memory_format=torch.channels_last)
+    y = torch.from_numpy(labels)
+
+    def work() -> None:
+        with (
+            torch.inference_mode(),
+            torch.autocast("cpu", torch.bfloat16, enabled=side.endswith("bf16")),
+        ):
+            logits = network(x).float()
+            torch.nn.functional.cross_entropy(logits, y).item()
+            (logits.argmax(1) == y).float().mean().item()
+
+    return work
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [WORKER]:
+        serve(make_evaluation(sys.argv[2], sys.argv[3], int(sys.argv[4])))
+    else:
+        main()
