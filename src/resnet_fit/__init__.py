@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from resnet_fit.config import Config, dump_config, load_config, parse_config
     from resnet_fit.errors import RunFailed, UserError
-    from resnet_fit.networks import load_weights, plain, resnet
+    from resnet_fit.networks import densenet, load_weights, plain, resnet
     from resnet_fit.training.losses import CrossEntropy
     from resnet_fit.training.metrics import MeanLoss, TopK, classification_metrics
     from resnet_fit.training.run import fit, resume
@@ -37,7 +37,7 @@ _HOMES = {
     ),
     "config": ("Config", "dump_config", "load_config", "parse_config"),
     "errors": ("RunFailed", "UserError"),
-    "networks": ("load_weights", "plain", "resnet"),
+    "networks": ("densenet", "load_weights", "plain", "resnet"),
     "training.losses": ("CrossEntropy",),
     "training.metrics": ("MeanLoss", "TopK", "classification_metrics"),
     "training.run": ("fit", "resume"),
@@ -58,6 +58,7 @@ __all__ = [
     "VisualDL",
     "WeightAverage",
     "classification_metrics",
+    "densenet",
     "dump_config",
     "fit",
     "load_config",
