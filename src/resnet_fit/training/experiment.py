@@ -13,7 +13,7 @@ from paddle import Tensor, nn
 
 from resnet_fit.config import Config
 from resnet_fit.engines import choose_engine
-from resnet_fit.networks import check_image_size, count_macs, count_parameters, resnet
+from resnet_fit.networks import count_macs, count_parameters, densenet, resnet
 from resnet_fit.runtime import choose_device
 from resnet_fit.training import schedules
 from resnet_fit.training.loaders import Loaders, make_loaders
@@ -21,6 +21,8 @@ from resnet_fit.training.losses import CrossEntropy
 from resnet_fit.training.metrics import classification_metrics
 from resnet_fit.training.mixed_precision import check_amp, use_amp
 from resnet_fit.training.optimizers import make_optimizer
+
+BUILDERS: dict[str, Callable[..., nn.Layer]] = {"resnet": resnet, "densenet": densenet}
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,10 @@ def seed_everything(seed: int) -> None:
 
 def make_network(config: Config, loaders: Loaders) -> nn.Layer:
     """The network of a config, for the images and classes of its data."""
+    build = BUILDERS[config.model.name]
     options = config.model.model_dump(exclude={"name"})
-    channels, height, width = loaders.image_shape
-    check_image_size(config.model.stem, min(height, width))
-    return resnet(num_classes=len(loaders.classes), in_channels=channels, **options)
+    channels, _, _ = loaders.image_shape
+    return build(num_classes=len(loaders.classes), in_channels=channels, **options)
 
 
 def prepare(
