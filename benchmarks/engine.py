@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 from alternate import WORKER, Side, alternate, machine, report, serve
 
-NETWORKS: dict[str, tuple[dict[str, Any], int, int, int]] = {
-    # name: options of resnet(), pixels, batch, batch with --quick
-    "resnet18_cifar": ({"depth": 18, "num_classes": 10, "stem": "cifar"}, 32, 128, 64),
-    "resnet20": ({"depth": 20, "num_classes": 10, "stem": "cifar3"}, 32, 128, 128),
-    "resnet50": ({"depth": 50}, 224, 16, 8),
+NETWORKS: dict[str, tuple[str, dict[str, Any], int, int, int]] = {
+    # name: function that builds it, its options, pixels, batch, batch with --quick
+    "resnet18_cifar": ("resnet", {"depth": 18, "num_classes": 10, "stem": "cifar"}, 32, 128, 64),
+    "resnet20": ("resnet", {"depth": 20, "num_classes": 10, "stem": "cifar3"}, 32, 128, 128),
+    "resnet50": ("resnet", {"depth": 50}, 224, 16, 8),
+    "densenet_bc100": ("densenet", {"depth": 100, "num_classes": 10, "stem": "cifar"}, 32, 64, 64),
+    "densenet121": ("densenet", {"depth": 121}, 224, 16, 8),
 }
 UNTOUCHED = {"OMP_NUM_THREADS": None, "MKL_DEBUG_CPU_TYPE": None}
 
@@ -35,7 +37,7 @@ def main() -> None:
     print(machine())
     ratios: dict[str, float] = {}
     for name in parser.parse_args().networks:
-        _, _, full_batch, quick_batch = NETWORKS[name]
+        *_, full_batch, quick_batch = NETWORKS[name]
         batch = quick_batch if quick else full_batch
         names = ["ours", "ours_bf16", "paddle"]
         if importlib.util.find_spec("torch"):
@@ -56,26 +58,28 @@ def main() -> None:
 
 
 def worker(side: str, name: str, batch: int) -> None:
-    options, pixels, *_ = NETWORKS[name]
+    kind, options, pixels, *_ = NETWORKS[name]
     rng = np.random.default_rng(0)
     images = rng.normal(size=(batch, 3, pixels, pixels)).astype("float32")
     labels = rng.integers(0, options.get("num_classes", 1000), batch)
     make = {"paddle": _paddle, "torch": _torch, "torch_bf16": _torch}.get(side, _ours)
-    serve(make(side, options, images, labels))
+    serve(make(side, kind, options, images, labels))
 
 
-def _ours(side: str, options: dict[str, Any], images: np.ndarray, labels: np.ndarray) -> Callable:
+def _ours(
+    side: str, kind: str, options: dict[str, Any], images: np.ndarray, labels: np.ndarray
+) -> Callable:
     from resnet_fit.runtime import prepare_environment
 
     prepare_environment()
     import paddle
 
-    from resnet_fit import CrossEntropy, classification_metrics, resnet
+    from resnet_fit import CrossEntropy, classification_metrics, networks
     from resnet_fit.config.schema import Momentum
     from resnet_fit.engines import choose_engine, use_engine
     from resnet_fit.training import make_optimizer
 
-    network = resnet(**options)
+    network = getattr(networks, kind)(**options)
     engine = choose_engine("auto", "cpu")
     use_engine(network, engine, "bfloat16" if side.endswith("bf16") else "float32")
     loss = CrossEntropy()
@@ -86,12 +90,14 @@ def _ours(side: str, options: dict[str, Any], images: np.ndarray, labels: np.nda
     return lambda: model.train_batch([images], [labels])
 
 
-def _paddle(side: str, options: dict[str, Any], images: np.ndarray, labels: np.ndarray) -> Callable:
+def _paddle(
+    side: str, kind: str, options: dict[str, Any], images: np.ndarray, labels: np.ndarray
+) -> Callable:
     import paddle
 
-    from resnet_fit import resnet
+    from resnet_fit import networks
 
-    network = resnet(**options)
+    network = getattr(networks, kind)(**options)
     optimizer = paddle.optimizer.Momentum(
         0.01, 0.9, network.parameters(), use_nesterov=True, weight_decay=5e-4
     )
@@ -107,11 +113,15 @@ def _paddle(side: str, options: dict[str, Any], images: np.ndarray, labels: np.n
     return step
 
 
-def _torch(side: str, options: dict[str, Any], images: np.ndarray, labels: np.ndarray) -> Callable:
+def _torch(
+    side: str, kind: str, options: dict[str, Any], images: np.ndarray, labels: np.ndarray
+) -> Callable:
     import torch
+    from torch_densenet import DenseNet
     from torch_resnet import ResNet
 
-    network = ResNet(**options).to(memory_format=torch.channels_last)
+    network: torch.nn.Module = (DenseNet if kind == "densenet" else ResNet)(**options)
+    network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
     )
