@@ -18,11 +18,19 @@ from typing import Any
 import numpy as np
 from alternate import WORKER, Side, alternate, machine, report, serve
 
+RESNET, DENSENET = {"name": "resnet"}, {"name": "densenet"}
 NETWORKS: dict[str, tuple[dict[str, Any], int, int, int]] = {
-    # name: options of resnet(), pixels, batch, batch with --quick
-    "resnet18_cifar": ({"depth": 18, "num_classes": 10, "stem": "cifar"}, 32, 128, 64),
-    "resnet20": ({"depth": 20, "num_classes": 10, "stem": "cifar3"}, 32, 128, 128),
-    "resnet50": ({"depth": 50}, 224, 16, 8),
+    # name: the network as a config names it, pixels, batch, batch with --quick
+    "resnet18_cifar": ({**RESNET, "depth": 18, "num_classes": 10, "stem": "cifar"}, 32, 128, 64),
+    "resnet20": ({**RESNET, "depth": 20, "num_classes": 10, "stem": "cifar3"}, 32, 128, 128),
+    "resnet50": ({**RESNET, "depth": 50}, 224, 16, 8),
+    "densenet_bc100": (
+        {**DENSENET, "depth": 100, "num_classes": 10, "stem": "cifar"},
+        32,
+        64,
+        64,
+    ),
+    "densenet121": ({**DENSENET, "depth": 121}, 224, 16, 8),
 }
 UNTOUCHED = {"OMP_NUM_THREADS": None, "MKL_DEBUG_CPU_TYPE": None}
 
@@ -87,6 +95,25 @@ def make_work(name: str, batch: int) -> tuple[dict[str, Any], np.ndarray, np.nda
     return options, images, rng.integers(0, options.get("num_classes", 1000), batch)
 
 
+def make_network(options: dict[str, Any]) -> Any:
+    """A network of this library."""
+    from resnet_fit import networks
+
+    rest = dict(options)
+    return getattr(networks, rest.pop("name"))(**rest)
+
+
+def torch_network(options: dict[str, Any]) -> Any:
+    """The same network in PyTorch, in channels-last."""
+    import torch
+    from torch_densenet import DenseNet
+    from torch_resnet import ResNet
+
+    rest = dict(options)
+    network: Any = {"resnet": ResNet, "densenet": DenseNet}[rest.pop("name")](**rest)
+    return network.to(memory_format=torch.channels_last)
+
+
 def _ours(side: str, options: dict[str, Any], images: np.ndarray, labels: np.ndarray) -> Callable:
     model = our_model(side, options)
     return lambda: model.train_batch([images], [labels])
@@ -99,12 +126,12 @@ def our_model(side: str, options: dict[str, Any]) -> Any:
     prepare_environment()
     import paddle
 
-    from resnet_fit import CrossEntropy, classification_metrics, resnet
+    from resnet_fit import CrossEntropy, classification_metrics
     from resnet_fit.config.schema import Momentum
     from resnet_fit.engines import choose_engine, use_engine
     from resnet_fit.training import make_optimizer
 
-    network = resnet(**options)
+    network = make_network(options)
     engine = choose_engine("auto", "cpu")
     use_engine(network, engine, "bfloat16" if side.endswith("bf16") else "float32")
     loss = CrossEntropy()
@@ -118,9 +145,7 @@ def our_model(side: str, options: dict[str, Any]) -> Any:
 def _paddle(side: str, options: dict[str, Any], images: np.ndarray, labels: np.ndarray) -> Callable:
     import paddle
 
-    from resnet_fit import resnet
-
-    network = resnet(**options)
+    network = make_network(options)
     optimizer = paddle.optimizer.Momentum(
         0.01, 0.9, network.parameters(), use_nesterov=True, weight_decay=5e-4
     )
@@ -138,9 +163,8 @@ def _paddle(side: str, options: dict[str, Any], images: np.ndarray, labels: np.n
 
 def _torch(side: str, options: dict[str, Any], images: np.ndarray, labels: np.ndarray) -> Callable:
     import torch
-    from torch_resnet import ResNet
 
-    network = ResNet(**options).to(memory_format=torch.channels_last)
+    network = torch_network(options)
     optimizer = torch.optim.SGD(
         network.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=5e-4
     )

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 from alternate import WORKER, report, serve
-from engine import NETWORKS, compare, make_work, our_model
+from engine import NETWORKS, compare, make_network, make_work, our_model, torch_network
 
 
 def main() -> None:
@@ -39,9 +39,7 @@ def make_evaluation(side: str, name: str, batch: int) -> Callable[[], object]:
 def _paddle(side: str, options: dict, images: np.ndarray, labels: np.ndarray) -> Callable:
     import paddle
 
-    from resnet_fit import resnet
-
-    network = resnet(**options)
+    network = make_network(options)
     network.eval()
     x, y = paddle.to_tensor(images), paddle.to_tensor(labels)
 
@@ -56,9 +54,8 @@ def _paddle(side: str, options: dict, images: np.ndarray, labels: np.ndarray) ->
 
 def _torch(side: str, options: dict, images: np.ndarray, labels: np.ndarray) -> Callable:
     import torch
-    from torch_resnet import ResNet
 
-    network = ResNet(**options).to(memory_format=torch.channels_last).eval()
+    network = torch_network(options).eval()
     x = torch.from_numpy(images).to(memory_format=torch.channels_last)
     y = torch.from_numpy(labels)
 

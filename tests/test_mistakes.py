@@ -59,6 +59,11 @@ def drop(section: str, key: str | None = None) -> Change:
     return lambda config: config.pop(section) if key is None else config[section].pop(key)
 
 
+def dense(**keys: object) -> Change:
+    """A DenseNet for small images, with these keys."""
+    return put("model", {"name": "densenet", "depth": 100, "stem": "cifar", **keys})
+
+
 IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
     "unknown section": (put("modle", {}), ("modle", "Did you mean 'model'?")),
     "unknown key": (
@@ -88,6 +93,24 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
     "unknown stem": (put("model.stem", "cifer"), ("model.stem", "Did you mean 'cifar'?")),
     "unknown shortcut": (put("model.shortcut", "identity"), ("model.shortcut", "zero-pad")),
     "stride on a basic block": (put("model.stride_on", "1x1"), ("stride_on", "bottleneck")),
+    "unknown model": (put("model.name", "densnet"), ("model.name", "Did you mean 'densenet'?")),
+    "model's name as a list": (put("model.name", ["resnet"]), ("model.name", "resnet, densenet")),
+    "model as a list": (put("model", [18]), ("model", "section")),
+    "key of another model": (
+        dense(width=8),
+        ("model.width", "Valid: name, depth, stem, growth, weights"),
+    ),
+    "key of a dense model": (put("model.growth", 12), ("model.growth", "zero_init_residual")),
+    "misspelt key of a dense model": (dense(grwoth=12), ("Did you mean 'growth'?",)),
+    "dense depth that does not exist": (dense(depth=99), ("model.depth", "6n+4", "nearest 100")),
+    "dense depth with another stem": (
+        dense(stem="imagenet"),
+        ("model.depth", "121", "nearest 121"),
+    ),
+    "dense depth without blocks": (dense(depth=[]), ("model.depth", "[6, 12, 24, 16]")),
+    "dense depth left out": (put("model", {"name": "densenet"}), ("model.depth", "required")),
+    "stem of another model": (dense(stem="cifar3"), ("model.stem", "Did you mean 'cifar'?")),
+    "growth of nothing": (dense(growth=0), ("model.growth", "greater than 0")),
     "unknown schedule": (put("schedule.name", "cosin"), ("Did you mean 'cosine'?",)),
     "warm-up as long as training": (
         put("schedule", {"name": "cosine", "warmup_epochs": 2}),
@@ -558,6 +581,10 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
     "image of no bytes": (
         photos(*TWO_CLASSES, then=lambda _, root: (root / "train/cat/x.jpg").touch()),
         ("train/cat/x.jpg", "empty file"),
+    ),
+    "images smaller than the transitions": (
+        photos(*TWO_CLASSES, then=also(dense(depth=[1, 1, 1, 1, 1]))),
+        ("images of 8 px are too small", "5 dense blocks", "16 px or more"),
     ),
     "monitor beyond the classes": (
         photos(*TWO_CLASSES, then=also(put("checkpoint.monitor", "top5"))),

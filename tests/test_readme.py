@@ -140,6 +140,7 @@ def test_tables_name_every_section_and_operation():
 def test_keys_in_the_sections_table_exist(tiny):
     """The last column of the table, each name a key of its section in some kind of it."""
     kinds: dict[str, list[dict[str, Any]]] = {
+        "model": [{"depth": 18}, {"name": "densenet", "depth": 121}],
         "optimizer": [{"name": "momentum", "learning_rate": 0.1}],
         "schedule": [
             {"name": "one_cycle"},

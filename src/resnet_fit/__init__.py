@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from resnet_fit.config import Config, dump_config, load_config, parse_config
     from resnet_fit.errors import RunFailed, UserError
-    from resnet_fit.networks import freeze, load_weights, plain, resnet
+    from resnet_fit.networks import densenet, freeze, load_weights, plain, resnet
     from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy
     from resnet_fit.training.metrics import MeanLoss, TopK, classification_metrics
     from resnet_fit.training.run import fit, resume
@@ -41,7 +41,7 @@ _HOMES = {
     ),
     "config": ("Config", "dump_config", "load_config", "parse_config"),
     "errors": ("RunFailed", "UserError"),
-    "networks": ("freeze", "load_weights", "plain", "resnet"),
+    "networks": ("densenet", "freeze", "load_weights", "plain", "resnet"),
     "training.losses": ("BinaryCrossEntropy", "CrossEntropy"),
     "training.metrics": ("MeanLoss", "TopK", "classification_metrics"),
     "training.run": ("fit", "resume"),
@@ -65,6 +65,7 @@ __all__ = [
     "VisualDL",
     "WeightAverage",
     "classification_metrics",
+    "densenet",
     "dump_config",
     "fit",
     "freeze",

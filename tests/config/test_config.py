@@ -97,6 +97,32 @@ def test_another_kind_of_optimizer_starts_its_section_afresh(tiny):
         parse_config(tiny, ["optimizer.name=adamw"])
 
 
+DENSE = {"name": "densenet", "depth": 22, "stem": "cifar"}
+
+
+def test_a_model_without_a_name_is_a_resnet(tiny):
+    assert parse_config(tiny).model.name == "resnet"
+    tiny["model"] = DENSE
+    assert parse_config(tiny).model.model_dump() == DENSE | {"growth": None, "weights": None}
+
+
+def test_another_kind_of_model_starts_its_section_afresh(tiny, write_yaml):
+    config = parse_config(tiny, ["model.depth=22", "model.name=densenet", "model.stem=cifar"])
+    assert config.model.model_dump(exclude_defaults=True) == {"depth": 22, "stem": "cifar"}
+    write_yaml(tiny, "base.yaml")
+    model = load_config(write_yaml({"base": "base.yaml", "model": DENSE})).model
+    assert (model.name, model.depth) == ("densenet", 22)
+
+
+@pytest.mark.parametrize("name", ["", "name: resnet, "])
+def test_naming_the_usual_model_is_no_other_kind(tiny, write_yaml, name):
+    write_yaml(tiny, "base.yaml")
+    config = load_config(write_yaml(f"base: base.yaml\nmodel: {{{name}width: 4}}\n"))
+    assert (config.model.depth, config.model.model_dump()["width"]) == ([1, 1], 4)
+    again = parse_config(tiny, ["model.name=resnet", "model.width=4"])
+    assert again.model == config.model
+
+
 def test_base_is_read_first_and_changed(tiny, write_yaml):
     write_yaml(tiny, "base.yaml")
     child = write_yaml("base: base.yaml\ntraining: {seed: 5}\noptimizer: {nesterov: true}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from ctypes import c_float, c_uint
+from functools import partial
 
 import numpy as np
 import paddle
@@ -11,7 +12,7 @@ import pytest
 from paddle import nn
 
 from resnet_fit.engines import framework, onednn_problem, use_engine
-from resnet_fit.networks import resnet
+from resnet_fit.networks import densenet, resnet
 
 if onednn_problem():
     pytest.skip(f"no onednn engine here: {onednn_problem()}", allow_module_level=True)
@@ -36,7 +37,7 @@ def run(ops, operation, images, layer=None, weights=None):
     rng = np.random.default_rng(1)
     (y * paddle.to_tensor(rng.normal(size=y.shape).astype("float32"))).sum().backward()
     gradients = [x.grad] + [p.grad for p in (layer.parameters() if layer else []) if p.trainable]
-    return [y.numpy()] + [g.numpy() for g in gradients]
+    return [y.numpy()] + [g.numpy() for g in gradients if g is not None]
 
 
 def assert_same(operation, images, layer=None, tolerance=2e-5):
@@ -58,15 +59,16 @@ def test_convolution(channels, geometry):
     assert_same(lambda ops, layer, x: ops.convolve(layer, x), noise(3, channels[0], 9, 12), conv)
 
 
+@pytest.mark.parametrize("channels", [16, 12, 3])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("relu", [True, False])
-def test_normalization_and_its_running_statistics(relu, training):
-    norm = nn.BatchNorm2D(16)
+def test_normalization_and_its_running_statistics(relu, training, channels):
+    norm = nn.BatchNorm2D(channels)
     for parameter in (*norm.parameters(),):
-        parameter.set_value(np.abs(noise(16)) + 0.5)
+        parameter.set_value(np.abs(noise(channels)) + 0.5)
     norm.training = training
     layers = assert_same(
-        lambda ops, layer, x: ops.normalize(layer, x, relu=relu), noise(4, 16, 5, 6) + 1, norm
+        lambda ops, layer, x: ops.normalize(layer, x, relu=relu), noise(4, channels, 5, 6) + 1, norm
     )
     for name in ("_mean", "_variance"):
         ours, theirs = (getattr(layer, name).numpy() for layer in reversed(layers))
@@ -126,6 +128,87 @@ def test_max_pool(size):
     assert_same(lambda ops, layer, x: ops.max_pool(x), noise(2, 8, *size))
 
 
+@pytest.mark.parametrize("channels", [8, 6])
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 2)])
+def test_average_pool(size, channels):
+    assert_same(lambda ops, layer, x: ops.average_pool(x), noise(2, channels, *size))
+
+
+def two_branches(first, second):
+    return nn.Sequential(
+        *(nn.Conv2D(4, channels, 3, padding=1, bias_attr=False) for channels in (first, second))
+    )
+
+
+@pytest.mark.parametrize("channels", [(24, 12), (16, 16), (36, 12), (3, 4), (1, 1)])
+def test_concat(channels):
+    def operation(ops, layers, x):
+        return ops.concat(*(ops.convolve(layer, x) for layer in layers))
+
+    assert_same(operation, noise(2, 4, 5, 6), two_branches(*channels))
+
+
+def test_concat_of_bfloat16_moves_numbers_and_changes_none():
+    ops = OneDNN("bfloat16")
+    parts = [ops.enter(paddle.to_tensor(noise(2, c, 3, 4))) for c in (7, 12, 5)]
+    x = ops.concat(ops.concat(parts[0], parts[1]), parts[2])
+    expected = paddle.concat([part.astype("float32") for part in parts], -1)
+    np.testing.assert_array_equal(x.astype("float32").numpy(), expected.numpy())
+
+
+# What `concat` makes lies in memory with room for more channels: each operation minds that.
+AFTER_CONCAT = {
+    "convolve": lambda ops, layer, x: ops.convolve(layer, x),
+    "add": lambda ops, layer, x: ops.add(x, x),
+    "add to a plain one": lambda ops, layer, x: ops.add(ops.convolve(layer, x), x),
+    "add a plain one": lambda ops, layer, x: ops.add(x, ops.convolve(layer, x)),
+    "fork": lambda ops, layer, x: ops.add(*ops.fork(x)),
+    "max_pool": lambda ops, layer, x: ops.max_pool(x),
+    "average_pool": lambda ops, layer, x: ops.average_pool(x),
+    "zero_pad": lambda ops, layer, x: ops.zero_pad(x, 5, 1),
+    "zero_pad with a stride": lambda ops, layer, x: ops.zero_pad(x, 5, 2),
+    "concat": lambda ops, layer, x: ops.concat(x, x),
+    "concat behind": lambda ops, layer, x: ops.concat(ops.convolve(layer, x), x),
+}
+
+
+@pytest.mark.parametrize("name", AFTER_CONCAT)
+def test_operations_after_a_concat(name):
+    def operation(ops, layers, x):
+        x = ops.concat(ops.convolve(layers[0], x), ops.convolve(layers[1], x))
+        return AFTER_CONCAT[name](ops, layers[2], x)
+
+    layers = two_branches(6, 7)
+    layers.append(nn.Conv2D(13, 13, 1, bias_attr=False))
+    assert_same(operation, noise(2, 4, 6, 7), layers)
+
+
+def test_mean_after_a_concat():
+    x = noise(2, 6, 3, 4)
+    for ops in (framework, OneDNN()):
+        entered = ops.enter(paddle.to_tensor(x))
+        means = ops.mean(ops.concat(entered, entered)).numpy()
+        np.testing.assert_allclose(means, np.tile(x.mean(axis=(2, 3)), 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("growth", [12, 16])
+def test_dense_layers(growth, training):
+    """Three in a row, with a second use of every channel and all running statistics."""
+    block = densenet([3], num_classes=2, stem="cifar", growth=growth).db_conv_2
+    other = copy.deepcopy(block)
+    for layers in (block, other):
+        layers.train() if training else layers.eval()
+    use_engine(other, "onednn")
+    images = noise(4, 2 * growth, 6, 6)
+    expected = run(framework, lambda ops, x: block(x), images, block)
+    ours = run(OneDNN(), lambda ops, x: other(x), images, other)
+    for a, b in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4 * max(1, np.abs(b).max()), rtol=1e-3)
+    for a, b in zip(other.state_dict().values(), block.state_dict().values(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(8, 8), (7, 5)])
 def test_zero_pad(size, stride):
@@ -133,10 +216,11 @@ def test_zero_pad(size, stride):
 
 
 NETWORKS = {
-    "18": {"depth": 18, "stem": "cifar", "width": 16},
-    "bottleneck": {"depth": [1, 1, 1], "block": "bottleneck", "width": 8},
-    "zero-pad": {"depth": 20, "stem": "cifar3", "shortcut": "zero-pad"},
-    "plain": {"depth": 20, "stem": "cifar3", "shortcut": "none"},
+    "18": partial(resnet, 18, stem="cifar", width=16),
+    "bottleneck": partial(resnet, [1, 1, 1], block="bottleneck", width=8),
+    "zero-pad": partial(resnet, 20, stem="cifar3", shortcut="zero-pad"),
+    "plain": partial(resnet, 20, stem="cifar3", shortcut="none"),
+    "dense": partial(densenet, 22, stem="cifar"),
 }
 
 
@@ -165,7 +249,7 @@ def test_twenty_steps_end_in_the_same_network(name):
     differ in their last bit.
     """
     paddle.seed(0)
-    exact, nudged, fast = (resnet(num_classes=10, **NETWORKS[name]) for _ in range(3))
+    exact, nudged, fast = (NETWORKS[name](num_classes=10) for _ in range(3))
     state = exact.state_dict()
     fast.set_state_dict(state)
     nudged.set_state_dict({k: v * (1 + 1e-7) if v.ndim > 1 else v for k, v in state.items()})
@@ -186,8 +270,9 @@ def test_twenty_steps_end_in_the_same_network(name):
     assert max(far["ours"]) < 5 * max(far["own"])
 
 
-def test_bfloat16_stays_near_float32_and_keeps_parameters_exact():
-    network = resnet(18, 10, "cifar", width=16)
+@pytest.mark.parametrize("name", ["18", "dense"])
+def test_bfloat16_stays_near_float32_and_keeps_parameters_exact(name):
+    network = NETWORKS[name](num_classes=10)
     images = paddle.to_tensor(noise(8, 3, 32, 32))
     network.eval()
     exact = network(images).numpy()
@@ -212,18 +297,32 @@ def test_frozen_parameters_get_no_gradient_and_pass_it_on():
     assert np.abs(network.conv1.weight.grad.numpy()).max() > 0
 
 
-def test_the_same_twice_to_the_last_bit():
+def test_frozen_channels_of_a_concat_get_no_gradient():
+    network = densenet([2, 1], 10, "cifar", growth=4)
+    use_engine(network, "onednn")
+    frozen = [*network.conv1_func.parameters(), *network.db_conv_2[0].parameters()]
+    for parameter in frozen:
+        parameter.stop_gradient = True
+    network(paddle.to_tensor(noise(4, 3, 8, 8))).sum().backward()
+    assert all(p.grad is None for p in frozen)
+    behind = network.db_conv_2[1].bn_ac_func1._conv.weight
+    assert np.abs(behind.grad.numpy()).max() > 0
+
+
+@pytest.mark.parametrize("build", [partial(resnet, [1, 1]), partial(densenet, [2, 1])])
+def test_the_same_twice_to_the_last_bit(build):
     losses = []
     for _ in range(2):
         paddle.seed(3)
-        network = resnet([1, 1], 10, "cifar")
+        network = build(10, "cifar")
         use_engine(network, "onednn")
         losses.append(train(network, 3))
     assert np.array_equal(*losses)
 
 
-def test_batches_of_changing_size():
-    network = resnet([1, 1], 10, "cifar", width=8)
+@pytest.mark.parametrize("build", [partial(resnet, width=8), partial(densenet, growth=3)])
+def test_batches_of_changing_size(build):
+    network = build([1, 1], 10, "cifar")
     network.eval()
     images = noise(5, 3, 8, 8)
     expected = network(paddle.to_tensor(images)).numpy()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import paddle
 import pytest
 
-from resnet_fit import fit, parse_config, resnet, resume
+from resnet_fit import densenet, fit, parse_config, resnet, resume
 from resnet_fit.engines import choose_engine, compile_forward, use_engine
 from resnet_fit.training.losses import CrossEntropy
 
-NETWORKS = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "basic, projection": {"depth": [1, 1], "stem": "cifar", "width": 8},
     "basic, zero-pad": {"depth": 8, "stem": "cifar3", "shortcut": "zero-pad"},
     "plain": {"depth": 8, "stem": "cifar3", "shortcut": "none"},
+    "dense": {"name": "densenet", "depth": [2, 1], "stem": "cifar", "growth": 6},
     "bottleneck, max pool": {"depth": [1, 1], "block": "bottleneck", "width": 8},
 }
 
@@ -40,8 +42,9 @@ def read_history(run):
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_equals_the_framework_engine(kind, way):
     paddle.seed(0)
-    reference = resnet(num_classes=5, **NETWORKS[kind])
-    network = resnet(num_classes=5, **NETWORKS[kind])
+    options = dict(NETWORKS[kind])
+    build = {"resnet": resnet, "densenet": densenet}[options.pop("name", "resnet")]
+    reference, network = (build(num_classes=5, **options) for _ in range(2))
     network.set_state_dict(reference.state_dict())
     if "channels_last" in way:
         use_engine(network, "channels_last")

@@ -3,6 +3,7 @@ import io
 import json
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -14,14 +15,17 @@ from drawn_weights import images
 from resnet_fit.errors import UserError
 from resnet_fit.networks import (
     LoadReport,
+    densenet,
     load_weights,
     read_weights,
     resnet,
     write_safetensors,
 )
+from resnet_fit.networks.pickled import read_torch_zip
 
 REFERENCES = Path(__file__).parent / "references"
 REFERENCE = json.loads((REFERENCES / "torchvision.json").read_text())
+DENSE_REFERENCE = json.loads((REFERENCES / "torchvision_densenet.json").read_text())
 
 pytestmark = [
     pytest.mark.filterwarnings("error:.*classes"),
@@ -33,10 +37,23 @@ def narrow(**options):
     return resnet([1, 1, 1, 1], **{"num_classes": 5, "width": 2} | options)
 
 
+def narrow_dense(**options):
+    return densenet([1, 1, 1, 1], **{"num_classes": 5, "growth": 2} | options)
+
+
 def logits(network):
     network.eval()
     with paddle.no_grad():
         return network(paddle.to_tensor(images(REFERENCE["pixels"]))).numpy()
+
+
+def torch_state(file):
+    """A torch file's tensors under torch's own names."""
+    return {
+        name: value
+        for name, value in read_torch_zip(REFERENCES / file).items()
+        if not name.endswith("num_batches_tracked")
+    }
 
 
 def state_of(network):
@@ -71,6 +88,38 @@ def test_a_torchvision_file_gives_torchvisions_outputs(file):
     report = load_weights(network, REFERENCES / file)
     assert report == LoadReport(str(REFERENCES / file), len(network.state_dict()), None)
     np.testing.assert_allclose(logits(network), REFERENCE["narrow"], rtol=0, atol=1e-5)
+
+
+def test_a_densenet_of_torchvision_gives_torchvisions_outputs():
+    network = narrow_dense()
+    report = load_weights(network, REFERENCES / "narrow_densenet.pth")
+    assert report.tensors == len(network.state_dict())
+    np.testing.assert_allclose(logits(network), DENSE_REFERENCE["narrow"], rtol=0, atol=1e-6)
+
+
+def test_names_of_torchvisions_published_densenets(tmp_path):
+    """They are older than torchvision's code, and have a dot where it has none."""
+    renamed = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", name): value
+        for name, value in torch_state("narrow_densenet.pth").items()
+    }
+    assert "features.denseblock1.denselayer1.norm.1.running_mean" in renamed
+    file = tmp_path / "w.safetensors"
+    write_safetensors(file, renamed)
+    expected = narrow_dense(weights=REFERENCES / "narrow_densenet.pth")
+    assert_same(state_of(narrow_dense(weights=file)), state_of(expected))
+
+
+def test_a_densenet_of_paddle_vision_loads_as_it_is(tmp_path):
+    theirs = paddle.vision.models.densenet121(num_classes=4)
+    theirs(paddle.to_tensor(images(64)))  # Training mode: the running statistics move.
+    file = tmp_path / "densenet121.pdparams"
+    paddle.save(theirs.state_dict(), str(file))
+    by_name = densenet(121, num_classes=4)
+    assert by_name.set_state_dict(paddle.load(str(file))) == ([], [])
+    by_file = densenet(121, num_classes=4, weights=file)
+    assert_same(state_of(by_file), state_of(by_name))
+    np.testing.assert_allclose(logits(by_file), logits(theirs), rtol=0, atol=1e-5)
 
 
 def test_every_type_and_view_of_a_torch_file():
@@ -167,12 +216,36 @@ def test_other_classes_leave_fc_alone_and_say_so():
     network = narrow(num_classes=7)
     before, source = state_of(network), state_of(narrow(weights=REFERENCES / "narrow.pth"))
     with pytest.warns(
-        UserWarning, match=r"narrow.pth was made for 5 classes: its fc is not loaded"
+        UserWarning, match=r"narrow.pth was made for 5 classes: its last layer is not loaded"
     ):
         report = load_weights(network, REFERENCES / "narrow.pth")
     assert (report.tensors, report.other_classes) == (len(before) - 2, 5)
     fc = {name: before[name] for name in ("fc.weight", "fc.bias")}
     assert_same(state_of(network), source | fc)
+
+
+@pytest.mark.parametrize("file", ["narrow_densenet.pth", "w.pdparams"])
+def test_other_classes_leave_the_head_of_a_densenet_alone(tmp_path, file):
+    """It is called ``classifier`` in torchvision's files and ``out`` in paddle.vision's."""
+    source = narrow_dense(weights=REFERENCES / "narrow_densenet.pth")
+    path = REFERENCES / file
+    if file.endswith(".pdparams"):
+        path = tmp_path / file
+        paddle.save(source.state_dict(), str(path))
+    network = narrow_dense(num_classes=7)
+    before = state_of(network)
+    with pytest.warns(UserWarning, match=r"made for 5 classes: its last layer is not loaded"):
+        report = load_weights(network, path)
+    assert (report.tensors, report.other_classes) == (len(before) - 2, 5)
+    head = {name: before[name] for name in ("out.weight", "out.bias")}
+    assert_same(state_of(network), state_of(source) | head)
+
+
+def test_weights_of_the_other_kind_of_network_are_refused():
+    dense = refusal(REFERENCES / "narrow.pth", narrow_dense())
+    assert "missing (conv1_func._conv.weight, " in dense
+    assert "unexpected (conv1.weight, " in dense
+    assert "unexpected (conv1_func._conv.weight, " in refusal(REFERENCES / "narrow_densenet.pth")
 
 
 def test_another_network_is_refused_with_what_differs():
@@ -346,17 +419,18 @@ def test_a_tensor_that_leaves_its_storage_is_refused(tmp_path, forged):
     def opcodes(value):
         return pickle.dumps(value, protocol=2)[2:-1]  # Without the protocol and the final stop.
 
-    def write(offset, shape, stride):
+    def write(offset, shape, stride, rebuild=b"_rebuild_tensor_v2"):
         storage = opcodes("storage") + b"ctorch\nFloatStorage\n"
         storage += opcodes("0") + opcodes("cpu") + opcodes(9)
-        tensor = b"ctorch._utils\n_rebuild_tensor_v2\n((" + storage + b"tQ"
+        tensor = b"ctorch._utils\n" + rebuild + b"\n((" + storage + b"tQ"
         tensor += opcodes(offset) + opcodes(shape) + opcodes(stride) + b"tR"
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("w/data.pkl", b"\x80\x02}" + opcodes("a") + tensor + b"s.")
             archive.writestr("w/data/0", np.arange(9, dtype="f4").tobytes())
 
-    write(**view)
-    np.testing.assert_array_equal(read_weights(file)["a"], np.arange(9).reshape(3, 3))
+    for rebuild in (b"_rebuild_tensor", b"_rebuild_tensor_v2"):  # before and since torch 0.4
+        write(**view, rebuild=rebuild)
+        np.testing.assert_array_equal(read_weights(file)["a"], np.arange(9).reshape(3, 3))
     write(**view | forged)
     with pytest.raises(UserError, match="is damaged or cut short"):
         read_weights(file)

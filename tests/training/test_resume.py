@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 from conftest import TINY
 from PIL import Image
@@ -24,6 +25,7 @@ from resnet_fit import fit, parse_config, resume
 from resnet_fit.callbacks import Checkpoint
 from resnet_fit.config.document import dump
 from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.networks import count_parameters, densenet
 from resnet_fit.networks.weights import read_weights
 from resnet_fit.training.checkpoints import AVERAGE, CHECKSUMS, OPTIMIZER, STATE, WEIGHTS
 
@@ -144,6 +146,27 @@ def test_stopped_and_resumed_on_cached_images(tiny, tmp_path, monkeypatch, worke
         changes.append(f"data.cache.path={tmp_path / 'elsewhere'}")
     resume(tmp_path / "stopped", changes)
     assert_equal_runs(tmp_path / "stopped", whole)
+
+
+def test_a_densenet_stopped_and_resumed(tiny, tmp_path, monkeypatch):
+    """With averaged weights, after two of ten batches; its checkpoint opens in `paddle.Model`."""
+    tiny["model"] = {"name": "densenet", "depth": [2, 1], "stem": "cifar", "growth": 6}
+    tiny["data"] |= {"batch_size": 20, "limit": 100}
+    tiny["training"] |= {"ema": {"decay": 0.9}}
+    whole = fit(parse_config(tiny), tmp_path, "whole")
+    network = densenet([2, 1], 10, "cifar", growth=6, in_channels=1)
+    assert whole.summary["parameters"] == count_parameters(network)
+    paddle.Model(network).load(str(whole.folder / "checkpoints" / "last" / "model"))
+    assert np.array_equal(
+        network.out.bias.numpy(),
+        read_weights(whole.folder / "checkpoints/last" / WEIGHTS)["out.bias"],
+    )
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(Stop):
+            fit(parse_config(tiny, ["checkpoint.every_steps=1"]), tmp_path, "stopped")
+    resume(tmp_path / "stopped")
+    assert_equal_runs(tmp_path / "stopped", whole.folder)
 
 
 def test_a_run_can_be_extended(tiny, tmp_path):

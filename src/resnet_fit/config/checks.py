@@ -9,24 +9,27 @@ import re
 from collections.abc import Iterator, Sequence
 
 from resnet_fit.config.problems import Problem
-from resnet_fit.config.schema import Config, MultiStep, OneCycle
+from resnet_fit.config.schema import Config, DenseNet, MultiStep, OneCycle
 from resnet_fit.data.transforms import Geometric
 from resnet_fit.errors import UserError
-from resnet_fit.networks.depth import resolve_depth
+from resnet_fit.networks.depth import resolve_dense_depth, resolve_depth
 
 
 def check(config: Config) -> Iterator[Problem]:
     """Every problem between settings."""
-    yield from _depth(config)
+    yield from _model(config)
     yield from _schedule(config)
     yield from _data(config)
     yield from _training(config)
     yield from _monitor(config)
 
 
-def _depth(config: Config) -> Iterator[Problem]:
+def _model(config: Config) -> Iterator[Problem]:
     model = config.model
     try:
+        if isinstance(model, DenseNet):
+            resolve_dense_depth(model.depth, model.stem)
+            return
         block, _ = resolve_depth(model.depth, model.stem, model.block)
     except UserError as error:
         yield Problem(("model", "depth"), str(error))

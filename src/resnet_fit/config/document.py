@@ -14,13 +14,14 @@ from typing import Any
 
 import yaml
 
+from resnet_fit.config.schema import USUAL_MODEL
 from resnet_fit.errors import UserError
 
 Path = tuple[str | int, ...]
 
 # Sections whose keys depend on their ``name``: another name starts the section afresh, since a
-# learning rate found for SGD means nothing to Adam.
-_KINDS = ("model", "optimizer", "schedule")
+# learning rate found for SGD means nothing to Adam. With each, the name that leaving it out means.
+_KINDS = {"model": USUAL_MODEL, "optimizer": None, "schedule": None}
 
 
 class _Loader(yaml.SafeLoader):
@@ -120,7 +121,8 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     for key, value in above.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            afresh = key in _KINDS and value.get("name", old.get("name")) != old.get("name")
+            kind = old.get("name", _KINDS.get(key))
+            afresh = key in _KINDS and value.get("name", kind) != kind
             value = value if afresh else merge(old, value)
         merged[key] = value
     return merged
@@ -253,7 +255,8 @@ def _override(document: Document, assignment: str) -> None:
             target[key] = {}
         target = target[step]
     value = _read_value(text, assignment)
-    if step == "name" and path[0] in _KINDS and target.get("name") != value:
+    section = str(path[0])
+    if step == "name" and section in _KINDS and target.get("name", _KINDS[section]) != value:
         target.clear()
     target[step] = value
     document.places[path] = f"--set {dotted}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -13,14 +13,27 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 
 
-def _depth(value: Any) -> int | list[int]:
+# What a model is whose ``name`` is left out.
+USUAL_MODEL = "resnet"
+
+
+def _depth(such_as: int, sizes: str) -> PlainValidator:
     """One message for both forms of a depth, where a union would give one for each."""
-    numbers = value if isinstance(value, list) and value else [value]
-    if all(type(n) is int and n > 0 for n in numbers):
-        return value
-    raise ValueError(
-        "expected a depth (such as 18) or a list of stage sizes (such as [2, 2, 2, 2])"
-    )
+
+    def validate(value: Any) -> int | list[int]:
+        numbers = value if isinstance(value, list) and value else [value]
+        if all(type(n) is int and n > 0 for n in numbers):
+            return value
+        raise ValueError(f"expected a depth (such as {such_as}) or a list of {sizes}")
+
+    return PlainValidator(validate)
+
+
+def _model_name(value: Any) -> str:
+    """The name that tells what kind of model a section describes."""
+    if isinstance(value, dict):
+        return str(value.get("name", USUAL_MODEL))
+    return getattr(value, "name", USUAL_MODEL)
 
 
 class Section(BaseModel):
@@ -33,7 +46,7 @@ class ResNet(Section):
     """Arguments of `resnet_fit.resnet`. Classes and input channels come from the data."""
 
     name: Literal["resnet"] = "resnet"
-    depth: Annotated[int | list[int], PlainValidator(_depth)]
+    depth: Annotated[int | list[int], _depth(18, "stage sizes (such as [2, 2, 2, 2])")]
     stem: Literal["imagenet", "cifar", "cifar3"] = "imagenet"
     shortcut: Literal["projection", "zero-pad", "none"] = "projection"
     stride_on: Literal["3x3", "1x1"] = "3x3"
@@ -41,6 +54,16 @@ class ResNet(Section):
     width: PositiveInt | None = None
     zero_init_residual: bool = False
     stochastic_depth: Below1 = 0.0
+    weights: str | None = None
+
+
+class DenseNet(Section):
+    """Arguments of `resnet_fit.densenet`. Classes and input channels come from the data."""
+
+    name: Literal["densenet"] = "densenet"
+    depth: Annotated[int | list[int], _depth(121, "block sizes (such as [6, 12, 24, 16])")]
+    stem: Literal["imagenet", "cifar"] = "imagenet"
+    growth: PositiveInt | None = None
     weights: str | None = None
 
 
@@ -283,7 +306,10 @@ class Logging(Section):
 class Config(Section):
     """A whole experiment."""
 
-    model: ResNet
+    model: Annotated[
+        Annotated[ResNet, Tag("resnet")] | Annotated[DenseNet, Tag("densenet")],
+        Discriminator(_model_name),
+    ]
     data: Data
     augmentation: Augmentation = Augmentation()
     optimizer: Annotated[SGD | Momentum | Adam | Lamb, Field(discriminator="name")]

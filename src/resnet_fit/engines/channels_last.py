@@ -7,12 +7,24 @@ the framework engine, which tests on a CPU show; what it brings on a GPU was not
 
 from __future__ import annotations
 
+import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from resnet_fit.engines.framework import add, fork
 
-__all__ = ["add", "convolve", "enter", "fork", "max_pool", "mean", "normalize", "zero_pad"]
+__all__ = [
+    "add",
+    "average_pool",
+    "concat",
+    "convolve",
+    "enter",
+    "fork",
+    "max_pool",
+    "mean",
+    "normalize",
+    "zero_pad",
+]
 
 
 def enter(images: Tensor) -> Tensor:
@@ -44,6 +56,16 @@ def normalize(layer: nn.BatchNorm2D, x: Tensor, relu: bool = False) -> Tensor:
 def max_pool(x: Tensor) -> Tensor:
     """3x3, stride 2, padding 1."""
     return F.max_pool2d(x, 3, 2, 1, data_format="NHWC")
+
+
+def average_pool(x: Tensor) -> Tensor:
+    """2x2, stride 2."""
+    return F.avg_pool2d(x, 2, 2, data_format="NHWC")
+
+
+def concat(x: Tensor, new: Tensor) -> Tensor:
+    """The channels of both."""
+    return paddle.concat([x, new], axis=3)
 
 
 def zero_pad(x: Tensor, new_channels: int, stride: int) -> Tensor:

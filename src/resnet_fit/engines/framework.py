@@ -1,7 +1,8 @@
-"""The operations of a residual network by Paddle itself: any device, images ``[N, C, H, W]``."""
+"""The operations of the networks by Paddle itself: any device, images ``[N, C, H, W]``."""
 
 from __future__ import annotations
 
+import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
@@ -33,6 +34,16 @@ def fork(x: Tensor) -> tuple[Tensor, Tensor]:
 def max_pool(x: Tensor) -> Tensor:
     """3x3, stride 2, padding 1."""
     return F.max_pool2d(x, 3, 2, 1)
+
+
+def average_pool(x: Tensor) -> Tensor:
+    """2x2, stride 2; a last odd row or column is left out."""
+    return F.avg_pool2d(x, 2, 2)
+
+
+def concat(x: Tensor, new: Tensor) -> Tensor:
+    """The channels of both, in this order."""
+    return paddle.concat([x, new], axis=1)
 
 
 def zero_pad(x: Tensor, new_channels: int, stride: int) -> Tensor:

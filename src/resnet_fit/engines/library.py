@@ -16,7 +16,8 @@ from typing import Any
 
 FLOAT32, BFLOAT16 = 3, 2
 FORWARD_TRAINING, FORWARD_INFERENCE, BACKWARD = 64, 96, 128
-CONVOLUTION_DIRECT, POOLING_MAX, BINARY_ADD = 1, 0x1FF, 0x1FFF0
+CONVOLUTION_DIRECT, BINARY_ADD = 1, 0x1FFF0
+POOLING_MAX, POOLING_AVERAGE = 0x1FF, 0x3FF
 RELU, RELU_BY_OUTPUT = 0x20, 0x100
 USE_GLOBAL_STATISTICS, USE_SCALE, USE_SHIFT, FUSE_RELU = 1, 2, 4, 8
 ANY_LAYOUT = 1
@@ -127,10 +128,14 @@ def contiguous(shape: Sequence[int], dtype: int = FLOAT32) -> c_void_p:
     return layout(shape, dtype, strides)
 
 
-def channels_last(shape: Sequence[int], dtype: int) -> c_void_p:
-    """A descriptor of images ``[N, C, H, W]`` that lie in memory as ``[N, H, W, C]``."""
+def channels_last(shape: Sequence[int], dtype: int, room: int | None = None) -> c_void_p:
+    """A descriptor of images ``[N, C, H, W]`` that lie in memory as ``[N, H, W, C]``.
+
+    ``room`` is the number of channels that each pixel has memory for, where these are more.
+    """
     _, c, h, w = shape
-    return layout(shape, dtype, (h * w * c, 1, w * c, c))
+    room = room or c
+    return layout(shape, dtype, (h * w * room, 1, w * room, room))
 
 
 def size(descriptor: c_void_p) -> int:

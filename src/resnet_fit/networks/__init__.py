@@ -1,4 +1,4 @@
-"""The networks: residual and plain, their weights, their size.
+"""The networks: residual, plain and dense, their weights, their size.
 
 The names are loaded when first used, so that ``resnet_fit.networks.depth`` answers without Paddle.
 """
@@ -9,31 +9,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from resnet_fit.networks.arguments import check_image_size
     from resnet_fit.networks.blocks import Layers
     from resnet_fit.networks.complexity import count_macs, count_parameters
+    from resnet_fit.networks.dense import DenseNet, densenet
     from resnet_fit.networks.parts import freeze
-    from resnet_fit.networks.residual import ResNet, check_image_size, plain, resnet
+    from resnet_fit.networks.residual import ResNet, plain, resnet
     from resnet_fit.networks.safetensors import read_safetensors, write_safetensors
     from resnet_fit.networks.weights import LoadReport, load_weights, read_weights
 
 # No module bears the name of a function: the package can only show one of them under it.
 _HOMES = {
+    "arguments": ("check_image_size",),
     "blocks": ("Layers",),
     "complexity": ("count_macs", "count_parameters"),
+    "dense": ("DenseNet", "densenet"),
     "parts": ("freeze",),
-    "residual": ("ResNet", "check_image_size", "plain", "resnet"),
+    "residual": ("ResNet", "plain", "resnet"),
     "safetensors": ("read_safetensors", "write_safetensors"),
     "weights": ("LoadReport", "load_weights", "read_weights"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "DenseNet",
     "Layers",
     "LoadReport",
     "ResNet",
     "check_image_size",
     "count_macs",
     "count_parameters",
+    "densenet",
     "freeze",
     "load_weights",
     "plain",

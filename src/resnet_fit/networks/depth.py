@@ -1,4 +1,4 @@
-"""What a depth stands for: a kind of block, and how many of them each stage has.
+"""What a depth stands for: kinds and numbers of blocks, or layers of dense blocks.
 
 Free of Paddle, so that a config can be checked without waiting for it.
 """
@@ -20,6 +20,15 @@ STAGES: dict[int, tuple[str, tuple[int, ...]]] = {
 # Section 4.2: n blocks in each of three stages, of 2 or 3 convolutions each; depth = this * n + 2.
 CIFAR3_LAYERS = {"basic": 6, "bottleneck": 9}
 
+# Huang et al. 2016, table 1 (161: in its first version): growth, and layers of each dense block.
+DENSE_BLOCKS: dict[int, tuple[int, tuple[int, ...]]] = {
+    121: (32, (6, 12, 24, 16)),
+    161: (48, (6, 12, 36, 24)),
+    169: (32, (6, 12, 32, 32)),
+    201: (32, (6, 12, 48, 32)),
+    264: (32, (6, 12, 64, 48)),
+}
+
 
 def resolve_depth(
     depth: int | Sequence[int], stem: str, block: str | None
@@ -30,16 +39,8 @@ def resolve_depth(
         UserError: there is no such depth; the message names those there are.
     """
     if isinstance(depth, (list, tuple)):
-        if not depth or not all(is_count(size) for size in depth):
-            raise UserError(
-                f"depth={depth!r}: expected the number of blocks of each stage, at least 1 each."
-            )
-        return block or "basic", tuple(depth)
-    if not is_count(depth):
-        raise UserError(
-            f"depth={depth!r}: expected a whole number or a list of stage sizes, as [2, 2, 2, 2]."
-        )
-    assert isinstance(depth, int)
+        return block or "basic", _sizes(depth, "blocks of each stage")
+    depth = _whole_number(depth, "stage sizes, as [2, 2, 2, 2]")
     if stem == "cifar3":
         return _cifar3_stages(depth, block)
     if depth not in STAGES:
@@ -69,6 +70,46 @@ def _cifar3_stages(depth: int, block: str | None) -> tuple[str, tuple[int, ...]]
         f"depth={depth} does not exist with stem='cifar3': choose {forms}, nearest "
         f"{_nearest(depth, neighbours)}; or stage sizes in a list."
     )
+
+
+def resolve_dense_depth(depth: int | Sequence[int], stem: str) -> tuple[int, tuple[int, ...]]:
+    """The growth that belongs to a DenseNet's depth, and the number of layers of each dense block.
+
+    Raises:
+        UserError: there is no such depth; the message names those there are.
+    """
+    usual_growth = 12 if stem == "cifar" else 32
+    if isinstance(depth, (list, tuple)):
+        return usual_growth, _sizes(depth, "layers of each dense block")
+    depth = _whole_number(depth, "block sizes, as [6, 12, 24, 16]")
+    if stem == "cifar":
+        # Section 3: two convolutions a layer, three blocks; a stem, two transitions and the head.
+        if depth < 10 or depth % 6 != 4:
+            raise UserError(
+                f"depth={depth} does not exist with stem='cifar': choose 6n+4 (10, 16, ..., 100), "
+                f"nearest {max(1, round((depth - 4) / 6)) * 6 + 4}; or block sizes in a list."
+            )
+        return usual_growth, ((depth - 4) // 6,) * 3
+    if depth not in DENSE_BLOCKS:
+        raise UserError(
+            f"depth={depth} does not exist with stem='{stem}': choose {listed(DENSE_BLOCKS)}, "
+            f"nearest {_nearest(depth, DENSE_BLOCKS)}; or block sizes in a list. For 6n+4: "
+            "stem='cifar'."
+        )
+    return DENSE_BLOCKS[depth]
+
+
+def _sizes(sizes: Sequence[int], what: str) -> tuple[int, ...]:
+    if not sizes or not all(is_count(size) for size in sizes):
+        raise UserError(f"depth={sizes!r}: expected the number of {what}, at least 1 each.")
+    return tuple(sizes)
+
+
+def _whole_number(depth: object, sizes: str) -> int:
+    if not is_count(depth):
+        raise UserError(f"depth={depth!r}: expected a whole number or a list of {sizes}.")
+    assert isinstance(depth, int)
+    return depth
 
 
 def is_count(value: object) -> bool:

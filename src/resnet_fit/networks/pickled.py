@@ -233,6 +233,7 @@ ADMITTED: dict[tuple[str, str], Any] = {
     ("numpy", "dtype"): _numpy_dtype,
     ("numpy.core.multiarray", "_reconstruct"): _empty_numpy_array,
     ("numpy._core.multiarray", "_reconstruct"): _empty_numpy_array,
+    ("torch._utils", "_rebuild_tensor"): _torch_tensor,  # before torch 0.4
     ("torch._utils", "_rebuild_tensor_v2"): _torch_tensor,
     ("torch._utils", "_rebuild_parameter"): _torch_parameter,
 }

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import paddle
 from paddle import Tensor, nn
 
 from resnet_fit.engines import framework
-from resnet_fit.errors import UserError, suggest
+from resnet_fit.errors import UserError
+from resnet_fit.networks.arguments import check_choice, check_counts, check_image_size
 from resnet_fit.networks.blocks import BasicBlock, BottleneckBlock, Layers, make_shortcut
-from resnet_fit.networks.depth import is_count, listed, resolve_depth
+from resnet_fit.networks.depth import resolve_depth
 from resnet_fit.networks.weights import load_weights
 
 Stem = Literal["imagenet", "cifar", "cifar3"]
@@ -146,19 +146,13 @@ def resnet(
     Raises:
         UserError: an argument is none of the above, or the weights do not fit.
     """
-    _check_choice("stem", stem, WIDTHS)
-    _check_choice("shortcut", shortcut, ("projection", "zero-pad", "none"))
-    _check_choice("stride_on", stride_on, ("3x3", "1x1"))
+    check_choice("stem", stem, WIDTHS)
+    check_choice("shortcut", shortcut, ("projection", "zero-pad", "none"))
+    check_choice("stride_on", stride_on, ("3x3", "1x1"))
     if block is not None:
-        _check_choice("block", block, BLOCKS)
+        check_choice("block", block, BLOCKS)
     width = WIDTHS[stem] if width is None else width
-    for name, value in (
-        ("num_classes", num_classes),
-        ("width", width),
-        ("in_channels", in_channels),
-    ):
-        if not is_count(value):
-            raise UserError(f"{name}={value!r}: expected a whole number of at least 1.")
+    check_counts(num_classes=num_classes, width=width, in_channels=in_channels)
     block_name, stage_sizes = resolve_depth(depth, stem, block)
     if stride_on == "1x1" and block_name == "basic":
         raise UserError(
@@ -197,19 +191,3 @@ def plain(depth: int | Sequence[int], num_classes: int = 1000, **options: Any) -
     Takes the ``options`` of :func:`resnet` except ``shortcut``.
     """
     return resnet(depth, num_classes, shortcut="none", **options)
-
-
-def check_image_size(stem: str, pixels: int) -> None:
-    """Warn if a stem that divides images by 4 meets images of 64 ``pixels`` or less a side."""
-    if stem == "imagenet" and pixels <= 64:
-        warnings.warn(
-            f"stem='imagenet' shrinks images of {pixels} px to {-(-pixels // 4)} px before the "
-            "first block, which costs much accuracy: choose stem='cifar' for small images.",
-            stacklevel=2,
-        )
-
-
-def _check_choice(name: str, value: object, valid: Iterable[str]) -> None:
-    valid = list(valid)
-    if value not in valid:
-        raise UserError(f"{name}={value!r}: choose {listed(valid)}.{suggest(value, valid)}")

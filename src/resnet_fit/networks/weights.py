@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,14 +17,15 @@ from resnet_fit.errors import UserError, suggest
 from resnet_fit.networks.pickled import read_pickle, read_torch_zip
 from resnet_fit.networks.safetensors import read_safetensors
 
-HEAD = "fc"
+# The last layer of a residual network, and of a dense one.
+HEADS = ("fc", "out")
 
 
 @dataclass(frozen=True)
 class LoadReport:
     """What :func:`load_weights` did: the file, the number of tensors taken from it, and the
-    number of classes in the file where it differs from the network's (then ``fc`` was left as it
-    was), else None."""
+    number of classes in the file where it differs from the network's (then the last layer was left
+    as it was), else None."""
 
     file: str
     tensors: int
@@ -35,8 +37,8 @@ def load_weights(network: nn.Layer, file: str | os.PathLike[str]) -> LoadReport:
 
     The file is told by its content, not its name: a ``.safetensors`` file, a state dict that
     Paddle saved (``.pdparams``) or one that torch saved (``.pth``). Nothing in it is executed.
-    torch's names and layouts are converted. If only the number of classes differs, ``fc`` stays
-    as it is (in a new network: at its random start) and a warning says so.
+    torch's names and layouts are converted. If only the number of classes differs, the last layer
+    stays as it is (in a new network: at its random start) and a warning says so.
 
     Raises:
         UserError: no such file, not a file of these, damaged, tensors that do not fit, or a static
@@ -45,15 +47,17 @@ def load_weights(network: nn.Layer, file: str | os.PathLike[str]) -> LoadReport:
     _check_started(network)
     tensors = read_weights(file)
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    other_classes = _other_classes(tensors, expected)
+    head = next((name for name in HEADS if f"{name}.weight" in expected), "")
+    other_classes = _other_classes(tensors, expected, head)
     if other_classes is not None:
-        for name in (f"{HEAD}.weight", f"{HEAD}.bias"):
+        for name in (f"{head}.weight", f"{head}.bias"):
             del tensors[name], expected[name]
     _check_fit(file, tensors, expected)
     _set_state(network, tensors)
     if other_classes is not None:
         warnings.warn(
-            f"{os.fspath(file)} was made for {other_classes} classes: its {HEAD} is not loaded.",
+            f"{os.fspath(file)} was made for {other_classes} classes: "
+            "its last layer is not loaded.",
             stacklevel=2,
         )
     return LoadReport(os.fspath(file), len(tensors), other_classes)
@@ -89,10 +93,13 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Rename and transpose what torch's ``running_mean`` gives away as a torch state dict.
 
     Paddle keeps the weight of a linear layer as ``[features, outputs]``, torch the other way
-    round, and Paddle does not count batches. Other state dicts are returned as they are.
+    round, and Paddle does not count batches. A DenseNet of torchvision gets paddle.vision's names.
+    Other state dicts are returned as they are.
     """
     if not any(name.endswith(".running_mean") for name in tensors):
         return dict(tensors)
+    if any(name.startswith("features.denseblock") for name in tensors):
+        tensors = {_densenet_name(name): tensor for name, tensor in tensors.items()}
     return {
         name.replace(".running_mean", "._mean").replace(".running_var", "._variance"): (
             tensor.T if tensor.ndim == 2 else tensor
@@ -100,6 +107,26 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for name, tensor in tensors.items()
         if not name.endswith(".num_batches_tracked")
     }
+
+
+def _densenet_name(name: str) -> str:
+    """A name of torchvision's DenseNet as paddle.vision has it, which counts stages from 2.
+
+    torchvision's files are older than its code: ``norm.1`` in them is ``norm1`` in it.
+    """
+    kinds = {"norm": "_batch_norm", "conv": "_conv"}
+    layer = r"features\.denseblock(\d+)\.denselayer(\d+)\.(norm|conv)\.?([12])\.(\w+)"
+    if found := re.fullmatch(layer, name):
+        block, index, kind, half, tensor = found.groups()
+        stage = int(block) + 1
+        return f"db_conv_{stage}.conv{stage}_{index}.bn_ac_func{half}.{kinds[kind]}.{tensor}"
+    if found := re.fullmatch(r"features\.transition(\d+)\.(norm|conv)\.(\w+)", name):
+        block, kind, tensor = found.groups()
+        return f"tr_conv{int(block) + 1}_blk.conv_ac_func.{kinds[kind]}.{tensor}"
+    if found := re.fullmatch(r"features\.(norm|conv)0\.(\w+)", name):
+        kind, tensor = found.groups()
+        return f"conv1_func.{kinds[kind]}.{tensor}"
+    return re.sub(r"^features\.norm\d+\.", "batch_norm.", name).replace("classifier.", "out.")
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -117,11 +144,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _other_classes(
-    tensors: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]
+    tensors: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], head: str
 ) -> int | None:
-    """The classes in the file, if they differ from the network's and ``fc`` is sound otherwise."""
-    weight, bias = tensors.get(f"{HEAD}.weight"), tensors.get(f"{HEAD}.bias")
-    wanted = expected.get(f"{HEAD}.weight")
+    """The classes in the file, if they differ from the network's and the rest of ``head`` fits."""
+    weight, bias = tensors.get(f"{head}.weight"), tensors.get(f"{head}.bias")
+    wanted = expected.get(f"{head}.weight")
     if weight is None or bias is None or wanted is None or weight.ndim != 2:
         return None
     features, classes = weight.shape
@@ -172,7 +199,7 @@ def _set_state(network: nn.Layer, tensors: Mapping[str, np.ndarray]) -> None:
         for name, tensor in tensors.items()
     }
     with warnings.catch_warnings():
-        # Paddle warns of every tensor that is left out; here that is fc, told in one line.
+        # Paddle warns of every tensor that is left out; here the last layer's, told in one line.
         warnings.filterwarnings("ignore", message="Skip loading")
         network.set_state_dict(state)
 

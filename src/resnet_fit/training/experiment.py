@@ -14,7 +14,7 @@ from paddle import Tensor, nn
 from resnet_fit.config import Config
 from resnet_fit.engines import choose_engine, compile_forward
 from resnet_fit.errors import UserError
-from resnet_fit.networks import check_image_size, count_macs, count_parameters, freeze, resnet
+from resnet_fit.networks import count_macs, count_parameters, densenet, freeze, resnet
 from resnet_fit.networks.parts import check_parts
 from resnet_fit.runtime import choose_device
 from resnet_fit.training import schedules
@@ -23,6 +23,8 @@ from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy, balance
 from resnet_fit.training.metrics import classification_metrics
 from resnet_fit.training.mixed_precision import check_amp, use_amp
 from resnet_fit.training.optimizers import make_optimizer
+
+BUILDERS: dict[str, Callable[..., nn.Layer]] = {"resnet": resnet, "densenet": densenet}
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ def seed_everything(seed: int) -> None:
 
 def make_network(config: Config, loaders: Loaders) -> nn.Layer:
     """The network of a config, for the images and classes of its data."""
+    build = BUILDERS[config.model.name]
     options = config.model.model_dump(exclude={"name"})
-    channels, height, width = loaders.image_shape
-    check_image_size(config.model.stem, min(height, width))
-    network = resnet(num_classes=len(loaders.classes), in_channels=channels, **options)
+    channels, _, _ = loaders.image_shape
+    network = build(num_classes=len(loaders.classes), in_channels=channels, **options)
     check_parts(network, config.training.freeze, "training.freeze")
     freeze(network, config.training.freeze)
     if not count_parameters(network):

@@ -123,7 +123,7 @@ class _Watch:
         self.flips = None
         if config.training.flip_averaging:
             self.flips = FlipAverage(experiment.loaders.evaluation, clock)
-        has_chance = config.model.stochastic_depth > 0
+        has_chance = getattr(config.model, "stochastic_depth", 0.0) > 0
         parts["history"] = self.history
         if config.logging.visualdl:
             parts["visualdl"] = VisualDL(

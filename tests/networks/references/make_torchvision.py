@@ -3,10 +3,12 @@
     pip install torch==2.14.1 torchvision==0.29.1
     PYTHONPATH=tests/networks python tests/networks/references/make_torchvision.py
 
-torchvision.json    logits of its ResNets with drawn weights, and the versions
-narrow.pth          a real state dict of a ResNet of 2 to 16 channels, as torch.save writes it
-narrow_legacy.pth   the same in torch's format before 1.6
-tensors.pth         one tensor of each type, and views into larger storages
+torchvision.json           logits of its ResNets with drawn weights, and the versions
+torchvision_densenet.json  the same of its DenseNets (made with torch 2.13.0, torchvision 0.28.0)
+narrow.pth                 a state dict of a ResNet of 2 to 16 channels, as torch.save writes it
+narrow_legacy.pth          the same in torch's format before 1.6
+narrow_densenet.pth        a state dict of a DenseNet of growth 2
+tensors.pth                one tensor of each type, and views into larger storages
 """
 
 import json
@@ -16,6 +18,7 @@ import numpy as np
 import torch
 import torchvision
 from drawn_weights import draw, images
+from torchvision.models.densenet import DenseNet
 from torchvision.models.resnet import BasicBlock, ResNet
 
 FOLDER = Path(__file__).parent
@@ -52,8 +55,7 @@ def logits(model: torch.nn.Module) -> list[list[float]]:
         return model(torch.from_numpy(images(PIXELS))).double().numpy().tolist()
 
 
-def main() -> None:
-    narrow = with_drawn_weights(NarrowResNet(num_classes=5))
+def write_logits(name: str, reference: dict[str, object]) -> None:
     reference = {
         "versions": {
             "torch": torch.__version__,
@@ -61,12 +63,28 @@ def main() -> None:
             "numpy": np.__version__,
         },
         "pixels": PIXELS,
-        "narrow": logits(narrow),
+        **reference,
     }
+    (FOLDER / name).write_text(json.dumps(reference, indent=1) + "\n")
+
+
+def densenets() -> None:
+    narrow = with_drawn_weights(DenseNet(2, (1, 1, 1, 1), num_init_features=4, num_classes=5))
+    reference: dict[str, object] = {"narrow": logits(narrow)}
+    for depth in (121, 161, 169, 201):
+        model = getattr(torchvision.models, f"densenet{depth}")(num_classes=10)
+        reference[str(depth)] = logits(with_drawn_weights(model))
+    write_logits("torchvision_densenet.json", reference)
+    torch.save(narrow.state_dict(), FOLDER / "narrow_densenet.pth")
+
+
+def resnets() -> None:
+    narrow = with_drawn_weights(NarrowResNet(num_classes=5))
+    reference: dict[str, object] = {"narrow": logits(narrow)}
     for depth in (18, 34, 50, 101, 152):
         model = getattr(torchvision.models, f"resnet{depth}")(num_classes=10)
         reference[str(depth)] = logits(with_drawn_weights(model))
-    (FOLDER / "torchvision.json").write_text(json.dumps(reference, indent=1) + "\n")
+    write_logits("torchvision.json", reference)
 
     state = narrow.state_dict()
     torch.save(state, FOLDER / "narrow.pth")
@@ -92,4 +110,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    resnets()
+    densenets()

@@ -1,0 +1,33 @@
+"""Checks of the arguments that residual and dense networks have in common."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+from resnet_fit.errors import UserError, suggest
+from resnet_fit.networks.depth import is_count, listed
+
+
+def check_choice(name: str, value: object, valid: Iterable[str]) -> None:
+    """Raise UserError for a ``value`` that is none of ``valid``."""
+    valid = list(valid)
+    if value not in valid:
+        raise UserError(f"{name}={value!r}: choose {listed(valid)}.{suggest(value, valid)}")
+
+
+def check_counts(**counts: object) -> None:
+    """Raise UserError for a value that is no whole number of at least 1."""
+    for name, value in counts.items():
+        if not is_count(value):
+            raise UserError(f"{name}={value!r}: expected a whole number of at least 1.")
+
+
+def check_image_size(stem: str, pixels: int) -> None:
+    """Warn if a stem that divides images by 4 meets images of 64 ``pixels`` or less a side."""
+    if stem == "imagenet" and pixels <= 64:
+        warnings.warn(
+            f"stem='imagenet' shrinks images of {pixels} px to {-(-pixels // 4)} px before the "
+            "first block, which costs much accuracy: choose stem='cifar' for small images.",
+            stacklevel=2,
+        )
