@@ -220,7 +220,7 @@ NETWORKS = {
     "bottleneck": partial(resnet, [1, 1, 1], block="bottleneck", width=8),
     "zero-pad": partial(resnet, 20, stem="cifar3", shortcut="zero-pad"),
     "plain": partial(resnet, 20, stem="cifar3", shortcut="none"),
-    "dense": partial(densenet, 22, stem="cifar"),
+    "dense": partial(densenet, 40, stem="cifar", growth=4),
 }
 
 

@@ -97,14 +97,14 @@ def _shape(x: Tensor) -> Shape:
     return n, c, h, w
 
 
-def _type(x: Tensor) -> str:
-    return "bfloat16" if x.dtype == paddle.bfloat16 else "float32"
-
-
 def _in_memory(x: Tensor) -> Shape:
     """The same, with all the channels that a pixel has room for."""
     n, h, w, _ = x.shape
     return n, x.strides[2], h, w
+
+
+def _type(x: Tensor) -> str:
+    return "bfloat16" if x.dtype == paddle.bfloat16 else "float32"
 
 
 def _fast_room(channels: int) -> int:
