@@ -245,7 +245,8 @@ def test_ctrl_c_saves_and_leaves_the_terminal_clean(config, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "last" / "model.pdparams").is_file()
 
 
-def test_ctrl_c_before_training_is_one_line(config, tmp_path):
+@pytest.mark.parametrize("delay", [0, 0.2, 0.6])
+def test_ctrl_c_before_training_is_one_line(config, tmp_path, delay):
     """While Paddle is being imported there is nothing to save yet."""
     process = subprocess.Popen(
         command("--config", config, "--set", "training.seed=1", "--output", tmp_path / "runs"),
@@ -256,6 +257,7 @@ def test_ctrl_c_before_training_is_one_line(config, tmp_path):
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "set training.seed=1\n"
+    time.sleep(delay)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +136,29 @@ def _start(overrides: list[str]) -> None:
     _show_warnings_in_one_line()
     from resnet_fit.runtime import prepare_environment
 
-    prepare_environment()
+    with _ctrl_c_ends_at_once():
+        prepare_environment()
+
+
+@contextmanager
+def _ctrl_c_ends_at_once() -> Iterator[None]:
+    """For the import of Paddle, in which a KeyboardInterrupt may fall where it is swallowed."""
+
+    def end(*_: object) -> None:
+        # Not sys.stderr: it is turned away while Paddle speaks.
+        print("resnet-fit: interrupted", file=sys.__stderr__, flush=True)
+        sys.stdout.flush()
+        os._exit(130)
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def view(arguments: Sequence[str]) -> None:
