@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from passing import Time
 
 from resnet_fit.callbacks import Checkpoint, Clock, History, NaNGuard, ProgressBar, VisualDL
 
 
-class Time:
-    """A time that passes when told to, in place of the ``time`` module."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def time(monkeypatch):
-    fake = Time()
+    fake = Time(1000.0)
     monkeypatch.setattr("resnet_fit.callbacks.clock.time", fake)
     return fake
 

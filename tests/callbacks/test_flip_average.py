@@ -8,6 +8,7 @@ import pytest
 
 from resnet_fit import fit, parse_config, resnet
 from resnet_fit.callbacks import FlipAverage, History, WeightAverage
+from resnet_fit.callbacks.progress import show
 from resnet_fit.training.losses import CrossEntropy
 from resnet_fit.training.metrics import classification_metrics
 
@@ -65,3 +66,7 @@ def test_a_run_reports_it_and_tests_it(tiny, tmp_path):
     summary = fit(parse_config(tiny), tmp_path, "run").summary
     assert summary["last"]["eval"].keys() >= {"top1", "flip_top1", "flip_loss"}
     assert summary["test"].keys() >= {"top1", "flip_top1"}
+
+
+def test_its_accuracy_is_shown_as_the_plain_one_is():
+    assert show({"top1": 0.5, "flip_top1": 0.25}) == "top1 50.00 % flip_top1 25.00 %"

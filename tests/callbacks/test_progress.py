@@ -8,19 +8,12 @@ import time as real_time
 
 import paddle
 import pytest
+from passing import Time
 from rich.console import Console
 from softmax import EVAL, TRAIN, make_model
 
 from resnet_fit.callbacks import Clock, ProgressBar
 from resnet_fit.callbacks.progress import clock_time, show
-
-
-class Time:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
 
 
 class Pace(paddle.callbacks.Callback):

@@ -6,17 +6,10 @@ import warnings
 
 import paddle
 import pytest
+from passing import Time
 from softmax import TRAIN, make_model
 
 from resnet_fit.callbacks import Clock, History, SlowData
-
-
-class Time:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import paddle
 import pytest
+from passing import Time
 from softmax import EVAL, RATES, TRAIN, by_hand, make_model, mean
 from visualdl import LogReader
 
@@ -85,12 +86,6 @@ def test_learning_rate_is_the_one_the_step_used(tmp_path):
 
 
 def test_images_per_second_by_the_clock(tmp_path, monkeypatch):
-    class Time:
-        now = 0.0
-
-        def perf_counter(self):
-            return self.now
-
     class Slow(paddle.callbacks.Callback):
         """Each step takes as many seconds as its number says."""
 

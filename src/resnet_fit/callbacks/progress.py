@@ -139,7 +139,7 @@ def show(metrics: dict[str, float]) -> str:
     """``loss 1.2345 top1 56.70 %``."""
     return " ".join(
         f"{name} {value:.2%}".replace("%", " %")
-        if name.removeprefix("ema_").startswith("top")
+        if name.rpartition("_")[2].startswith("top")  # of other weights or images as well
         else f"{name} {value:.4f}"
         for name, value in metrics.items()
     )

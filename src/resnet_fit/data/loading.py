@@ -55,12 +55,12 @@ class Loader:
         dataset: ArrayDataset | FileDataset,
         batch_size: int,
         *,
-        shuffle: bool,
-        seed: int,
-        drop_last: bool,
-        sampler: Sampler | None,
-        mix: Mix | None,
-        sizes: Sizes | None,
+        shuffle: bool = False,
+        seed: int = 0,
+        drop_last: bool = False,
+        sampler: Sampler | None = None,
+        mix: Mix | None = None,
+        sizes: Sizes | None = None,
     ) -> None:
         count = len(dataset)
         if batch_size < 1:
@@ -167,7 +167,8 @@ class ArrayLoader(Loader):
     """Batches of a data set in memory: augmented images ``[B, C, H, W]``, labels int64 ``[B]``.
 
     Without operations images are uint8; `Normalize` makes them float32. Arrays are fresh at each
-    batch, so a consumer may keep them. Raises UserError when there is no batch to load.
+    batch, so a consumer may keep them. ``options`` are those of `Loader`. Raises UserError when
+    there is no batch to load.
     """
 
     def __init__(
@@ -175,24 +176,9 @@ class ArrayLoader(Loader):
         dataset: ArrayDataset,
         batch_size: int,
         augment: Sequence[Operation] = (),
-        *,
-        shuffle: bool = False,
-        seed: int = 0,
-        drop_last: bool = False,
-        sampler: Sampler | None = None,
-        mix: Mix | None = None,
-        sizes: Sizes | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            dataset,
-            batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            drop_last=drop_last,
-            sampler=sampler,
-            mix=mix,
-            sizes=sizes,
-        )
+        super().__init__(dataset, batch_size, **options)
         self.dataset = dataset
         self._augment = tuple(augment)
         compose(augment)  # refuses a wrong order now, not at the first batch
@@ -218,7 +204,8 @@ class FileLoader(Loader):
     ``transforms`` has the geometric operations first; what is left of them must be images of one
     size. ``workers`` is by default one for each usable core, at most 8; with 0 the prefetching
     thread does the work. An unreadable file is a UserError that names it, or with
-    ``on_bad_image="skip"`` it is left out of its batch and noted in `skipped`.
+    ``on_bad_image="skip"`` it is left out of its batch and noted in `skipped`. ``options`` are
+    those of `Loader`.
     """
 
     def __init__(
@@ -227,25 +214,11 @@ class FileLoader(Loader):
         batch_size: int,
         transforms: Sequence[Geometric | Operation],
         *,
-        shuffle: bool = False,
-        seed: int = 0,
         workers: int | None = None,
-        drop_last: bool = False,
         on_bad_image: Literal["error", "skip"] = "error",
-        sampler: Sampler | None = None,
-        mix: Mix | None = None,
-        sizes: Sizes | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            dataset,
-            batch_size,
-            shuffle=shuffle,
-            seed=seed,
-            drop_last=drop_last,
-            sampler=sampler,
-            mix=mix,
-            sizes=sizes,
-        )
+        super().__init__(dataset, batch_size, **options)
         if workers is None:
             workers = min(usable_cores(), MOST_WORKERS)
         if workers < 0:
