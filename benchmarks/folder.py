@@ -31,11 +31,11 @@ PATIENCE_SECONDS = 600
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="2 rounds of 256 photos")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 512 photos")
     parser.add_argument("--path", type=Path, help="a folder of class folders")
     parser.add_argument("--workers", type=int, default=2, help="processes of each loader (2)")
     options = parser.parse_args()
-    images, rounds = (256, 2) if options.quick else (2048, 7)
+    images, rounds = (512, 2) if options.quick else (8192, 5)
     print(machine())
     with TemporaryDirectory() as made:
         photos = options.path or make_photos(Path(made) / "photos", 128 if options.quick else 512)
@@ -106,7 +106,9 @@ def _ours(photos: str, place: str | None, images: int, workers: int) -> Callable
     from resnet_fit.data.loading import FileLoader
     from resnet_fit.data.sources import scan
     from resnet_fit.data.transforms import RandomResizedCrop
+    from resnet_fit.runtime import prepare_environment
 
+    prepare_environment()
     dataset = scan(Path(photos))
     if place is not None:
         dataset = cache_images(dataset, CACHED, place)

@@ -236,6 +236,41 @@ def test_workers_make_what_one_process_makes(files):
         same(list(file_loader(files, workers)), alone)
 
 
+def test_without_shared_memory_the_pipe_takes_all(files, monkeypatch):
+    alone = list(file_loader(files, 0))
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    same(list(file_loader(files, 2)), alone)
+
+
+def test_batches_stay_as_they_were_given(files):
+    """Though the memory they came in is used again; of all sizes, the last batch is smaller."""
+    loader = FileLoader(files, 3, [CenterCrop(8)], workers=2)
+    given = [(part.copy(), part) for batch in loader for part in batch]
+    for then, now in given:
+        np.testing.assert_array_equal(then, now)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
+def test_workers_stay_for_the_next_epoch_and_go_with_the_loader(files):
+    before, descriptors = children(), len(os.listdir("/proc/self/fd"))
+    loader = file_loader(files, 2)
+    list(loader)
+    workers = children()
+    assert len(workers) == len(before) + 2
+    list(loader)
+    assert children() == workers
+    next(iter(loader))
+    gc.collect()
+    assert children() == before
+    loader.set_position(0)
+    same(list(loader), list(file_loader(files, 0)))
+    assert len(children()) == len(before) + 2
+    del loader
+    gc.collect()
+    assert children() == before
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
 # --- waiting --------------------------------------------------------------------------
 
 

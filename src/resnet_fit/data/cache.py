@@ -33,7 +33,7 @@ from resnet_fit.data.listing import folder_name
 from resnet_fit.data.paths import Copies, Paths, bounds_of
 from resnet_fit.data.sources import FileDataset
 from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, size_of
-from resnet_fit.data.workers import make_all
+from resnet_fit.data.workers import Team
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import lock, user_cache, write
 from resnet_fit.machine import usable_cores
@@ -239,7 +239,7 @@ def _fill(folder: Path, paths: Paths, keys: np.ndarray, recipe: _Shrinking, work
         )
         tasks = (tuple(paths[i : i + TASK_FILES]) for i in range(0, len(paths), TASK_FILES))
         with (
-            make_all(recipe, tasks, min(workers, -(-len(paths) // TASK_FILES))) as made,
+            Team().make_all(recipe, tasks, min(workers, -(-len(paths) // TASK_FILES))) as made,
             _progress(folder.name, len(paths)) as advance,
             _Writer(folder, index) as writer,
         ):

@@ -3,6 +3,7 @@
 Every random draw depends on (seed, epoch, batch) alone, so a run that starts in the middle of an
 epoch sees what one that never stopped sees. The next batches are prepared while the consumer works
 on this one; leaving the loop early, by whatever way, ends the threads and processes that did it.
+After a whole epoch processes stay, for the next one, as long as the loader does.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from resnet_fit.data.sampling import Sampler, in_order, shuffled
 from resnet_fit.data.seeding import generator, phases
 from resnet_fit.data.sources import ArrayDataset, FileDataset, subset
 from resnet_fit.data.transforms import BadImage, Geometric, Resize, load, stages
-from resnet_fit.data.workers import Batching, Made, Task, make_all
+from resnet_fit.data.workers import Batching, Made, Task, Team
 from resnet_fit.errors import UserError
 from resnet_fit.machine import usable_cores
 
@@ -229,6 +230,7 @@ class FileLoader(Loader):
         self.workers = workers
         self.skipped: dict[str, str] = {}
         """Path and reason of every file that was left out so far."""
+        self._team = Team()
         self._transforms = tuple(transforms)
         self._on_bad_image = on_bad_image
         stages(transforms)  # refuses a wrong order now, not at the first batch
@@ -271,7 +273,8 @@ class FileLoader(Loader):
             return self._mixed(images, self.dataset.labels[rows], epoch, batch)
 
         tasks = map(task, range(first, self._batches))
-        with make_all(recipe, tasks, min(self.workers, self._batches - first)) as made:
+        workers = min(self.workers, self._batches - first)
+        with self._team.make_all(recipe, tasks, workers) as made:
             yield lambda batch: finish(batch, next(made))
 
 

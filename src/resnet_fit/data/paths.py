@@ -70,8 +70,8 @@ class Copy(NamedTuple):
     width: int
     height: int
 
-    def read(self) -> np.ndarray:
-        """The pixels, uint8 ``[H, W, 3]``.
+    def read(self, top: int = 0, bottom: int | None = None) -> np.ndarray:
+        """The pixels of the rows from ``top`` to ``bottom``, uint8 ``[bottom - top, W, 3]``.
 
         They are read, not mapped: as fast, the system keeps them in memory all the same, and a disk
         that fails is an error instead of the end of the process.
@@ -79,14 +79,15 @@ class Copy(NamedTuple):
         Raises:
             RunFailed: the file is gone, or shorter than it was.
         """
-        count = self.width * self.height * 3
+        row = self.width * 3
+        count = ((self.height if bottom is None else bottom) - top) * row
         try:
-            pixels = np.fromfile(self.file, np.uint8, count, offset=self.offset)
+            pixels = np.fromfile(self.file, np.uint8, count, offset=self.offset + top * row)
         except OSError as error:
             raise RunFailed(f"{self.file}: the image cache is lost ({error.strerror})") from None
         if len(pixels) < count:
             raise RunFailed(f"{self.file}: the image cache was cut short while it was in use")
-        return pixels.reshape(self.height, self.width, 3)
+        return pixels.reshape(-1, self.width, 3)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,9 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Union
 
+import cv2
 import numpy as np
 
 from resnet_fit.data import augment
@@ -22,6 +23,8 @@ from resnet_fit.errors import UserError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# What an operation gives: an image, or its uint8 ``[H, W, 3]``.
+Pixels = Union["Image", np.ndarray]
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
@@ -40,7 +43,7 @@ class BadImage(UserError):
 class Geometric:
     """An operation on one image; subclasses are frozen dataclasses of its settings."""
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+    def __call__(self, image: Image, rng: np.random.Generator) -> Pixels:
         """Return the changed image; all chance comes from ``rng``."""
         raise NotImplementedError
 
@@ -57,15 +60,13 @@ class Resample(Geometric):
         """Return what to resample of an image of ``size``, (width, height), and to which size."""
         raise NotImplementedError
 
-    def __call__(self, image: Image, rng: np.random.Generator) -> Image:
+    def __call__(self, image: Image, rng: np.random.Generator) -> Pixels:
         box, size = self.plan(image.size, rng)
         return self.resample(image, box, size)
 
-    def resample(self, image: Image, box: Box, size: Size) -> Image:
+    def resample(self, image: Pixels, box: Box, size: Size) -> Pixels:
         """Return what is in ``box``, at ``size``."""
-        from PIL.Image import Resampling
-
-        return image.resize(size, Resampling[self.interpolation.upper()], box)
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ class RandomResizedCrop(Resample):
 
     The part has a share of the image's area uniform in ``scale`` and an aspect ratio (width :
     height) log-uniform in ``ratio``; after ten that do not fit, the largest centred one that does.
+
+    OpenCV resamples: several times as fast as Pillow, because pixels that lie between those it
+    takes go unseen. Where two or more in both directions become one, it takes their mean.
     """
 
     size: int = 224
@@ -106,10 +110,28 @@ class RandomResizedCrop(Resample):
         left, upper = (width - w) // 2, (height - h) // 2
         return (left, upper, left + w, upper + h), out
 
+    def resample(self, image: Pixels, box: Box, size: Size) -> np.ndarray:
+        left, upper = round(box[0]), round(box[1])
+        right, lower = max(left + 1, round(box[2])), max(upper + 1, round(box[3]))
+        if isinstance(image, np.ndarray):
+            part = image[upper:lower, left:right]
+        else:
+            part = np.asarray(image.crop((left, upper, right, lower)))
+        kernel = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR}.get(
+            self.interpolation, cv2.INTER_CUBIC
+        )
+        halved = min((right - left) / size[0], (lower - upper) / size[1]) >= 2
+        if halved and self.interpolation != "nearest":
+            kernel = cv2.INTER_AREA
+        return cv2.resize(part, size, interpolation=kernel)
+
 
 @dataclass(frozen=True)
 class Resize(Resample):
-    """Resample so that the shorter side has ``size`` pixels; the aspect ratio stays."""
+    """Resample so that the shorter side has ``size`` pixels; the aspect ratio stays.
+
+    Pillow resamples, as for most published weights.
+    """
 
     size: int = 256
     interpolation: Interpolation = "bilinear"
@@ -122,6 +144,11 @@ class Resize(Resample):
         width, height = size
         shorter = min(width, height)
         return (0, 0, width, height), (self.size * width // shorter, self.size * height // shorter)
+
+    def resample(self, image: Pixels, box: Box, size: Size) -> Image:
+        from PIL.Image import Resampling
+
+        return _image(image).resize(size, Resampling[self.interpolation.upper()], box)
 
 
 @dataclass(frozen=True)
@@ -209,7 +236,7 @@ def size_of(path: str | os.PathLike[str]) -> Size:
 
 def load(
     path: str | os.PathLike[str], operations: Sequence[Geometric], rng: np.random.Generator
-) -> Image:
+) -> Pixels:
     """Decode a file and apply ``operations``; a JPEG that they shrink is decoded at a fraction.
 
     The fraction (1/2, 1/4 or 1/8, in the decoder's cosine transform) never leaves fewer pixels than
@@ -227,21 +254,32 @@ def load(
             file.draft(file.mode, (file.size[0] // shrink, file.size[1] // shrink))
         image = _upright_rgb(file)
     x, y = image.size[0] / full[0], image.size[1] / full[1]
-    image = first.resample(image, (left * x, upper * y, right * x, lower * y), size)
-    return _apply(operations[1:], image, rng)
+    pixels = first.resample(image, (left * x, upper * y, right * x, lower * y), size)
+    return _apply(operations[1:], pixels, rng)
 
 
-def load_copy(copy: Copy, operations: Sequence[Geometric], rng: np.random.Generator) -> Image:
+def load_copy(copy: Copy, operations: Sequence[Geometric], rng: np.random.Generator) -> Pixels:
     """Apply ``operations`` to a decoded copy, whose size they see instead of the file's."""
+    first = operations[0] if operations else None
+    if not isinstance(first, Resample):
+        return _apply(operations, copy.read(), rng)
+    (left, upper, right, lower), size = first.plan((copy.width, copy.height), rng)
+    top = int(upper)
+    rows = copy.read(top, math.ceil(lower))
+    pixels = first.resample(rows, (left, upper - top, right, lower - top), size)
+    return _apply(operations[1:], pixels, rng)
+
+
+def _apply(operations: Sequence[Geometric], pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    for operation in operations:
+        pixels = operation(_image(pixels), rng)
+    return pixels
+
+
+def _image(pixels: Pixels) -> Image:
     from PIL import Image as pillow
 
-    return _apply(operations, pillow.fromarray(copy.read()), rng)
-
-
-def _apply(operations: Sequence[Geometric], image: Image, rng: np.random.Generator) -> Image:
-    for operation in operations:
-        image = operation(image, rng)
-    return image
+    return pillow.fromarray(pixels) if isinstance(pixels, np.ndarray) else pixels
 
 
 @contextmanager

@@ -3,12 +3,15 @@
 Workers are plain Python processes on two pipes: started anew, they inherit neither threads nor
 locks of a parent that runs Paddle, need no ``if __name__ == "__main__"`` in the user's script, and
 do not import Paddle. They read their tasks to the end of the pipe, which comes when the parent
-closes it or dies by whatever cause, and then end at once.
+closes it or dies by whatever cause, and then end at once. Where the system has unnamed shared
+memory (Linux), arrays go through it instead of the pipe; unlike ``/dev/shm`` it is as large as the
+memory is in a container, too.
 """
 
 from __future__ import annotations
 
 import itertools
+import mmap
 import os
 import pickle
 import queue
@@ -17,11 +20,13 @@ import sys
 import threading
 import traceback
 import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any, Literal, Protocol
 
+import cv2
 import numpy as np
 
 from resnet_fit.data import augment
@@ -90,13 +95,13 @@ class Batching:
                 bad.append((row, str(error)))
                 continue
             if not rows:
-                images = np.empty((len(task.paths), *pixels.shape), np.uint8)
-            elif pixels.shape != images.shape[1:]:
+                images = np.empty((len(task.paths), 3, *pixels.shape[:2]), np.uint8)
+            elif pixels.shape[:2] != images.shape[2:]:
                 raise UserError(
-                    f"{path}: {_size(pixels)} after its transforms, others of the batch "
-                    f"{_size(images)}; add random_resized_crop, or resize and center_crop"
+                    f"{path}: {_size(pixels.shape[:2])} after its transforms, others of the batch "
+                    f"{_size(images.shape[2:])}; add random_resized_crop, or resize and center_crop"
                 )
-            images[len(rows)] = pixels
+            _split_channels(pixels, images[len(rows)])
             rows.append(row)
         images = augment.compose(self.operations)(
             images[: len(rows)],
@@ -110,83 +115,83 @@ class Batching:
     def _pixels(self, path: str, copy: Copy | None, rng: np.random.Generator) -> np.ndarray:
         try:
             if copy is None:
-                image = load(path, self.geometry, rng)
+                pixels = load(path, self.geometry, rng)
             else:
-                image = load_copy(copy, self.geometry, rng)
-            return np.asarray(image).transpose(2, 0, 1)
+                pixels = load_copy(copy, self.geometry, rng)
+            return np.asarray(pixels)
         except BadImage:
             raise
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
 
 
-def _size(images: np.ndarray) -> str:
-    return f"{images.shape[-1]}x{images.shape[-2]}"
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]}x{shape[0]}"
 
 
-@contextmanager
-def make_all(recipe: Recipe, tasks: Iterable[Any], workers: int) -> Iterator[Iterator[Any]]:
-    """Give what is made of each task, in their order; tasks are drawn a little ahead.
+def _split_channels(pixels: np.ndarray, channels: np.ndarray) -> None:
+    """Copy ``[H, W, 3]`` to ``[3, H, W]``; OpenCV is several times as fast at it as numpy."""
+    cv2.mixChannels([pixels], [*channels], [0, 0, 1, 1, 2, 2])
 
-    ``workers`` processes do it, or with 0 whoever asks for the next one.
+
+class Team:
+    """Makes what tasks ask for, by worker processes that stay for the next time.
+
+    Starting them takes longer than many a small data set's epoch.
     """
-    if workers == 0:
-        yield map(recipe.make, tasks)
-        return
-    with Workers(workers, recipe) as pool:
-        yield pool.make_all(tasks)
+
+    def __init__(self) -> None:
+        self._idle: Workers | None = None
+
+    @contextmanager
+    def make_all(
+        self, recipe: Recipe, tasks: Iterable[Any], workers: int
+    ) -> Iterator[Iterator[Any]]:
+        """Give what is made of each task, in their order; tasks are drawn a little ahead.
+
+        ``workers`` processes do it, or with 0 whoever asks for the next one. The arrays of a result
+        hold until the next one is asked for. When this is left before the last result, whatever the
+        workers are doing, they end.
+        """
+        if workers == 0:
+            yield map(recipe.make, tasks)
+            return
+        pool, self._idle = self._idle, None
+        if pool is None or not pool.fits(recipe, workers):
+            pool = Workers(workers, recipe)
+        try:
+            yield pool.make_all(tasks)
+        except BaseException:
+            pool.close()
+            raise
+        if pool.waiting:
+            pool.close()
+        else:
+            self._idle = pool
 
 
 class Workers:
     """Processes that follow one recipe; tasks are dealt in turn, results taken in the same order.
 
-    As a context manager it ends its processes, whatever they are doing.
+    They end with `close`, with the last reference to this, or with the program.
     """
 
     def __init__(self, count: int, recipe: Recipe) -> None:
-        try:
-            self._recipe = pickle.dumps(recipe)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise UserError(
-                f"transforms cannot go to worker processes ({error}); use workers: 0"
-            ) from error
-        self._count = count
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._recipe = _pickled(recipe)
+        self._workers: list[_Worker] = []
+        self.close = weakref.finalize(self, _end, self._workers)
         self._sent = self._taken = 0
-
-    def __enter__(self) -> Workers:
-        path = os.pathsep.join(p or os.getcwd() for p in sys.path)
-        # One core each: the threads of numpy's linear algebra would only be in each other's way.
-        environment = os.environ | {
-            "PYTHONPATH": path,
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        }
         try:
-            for _ in range(self._count):
-                process = subprocess.Popen(
-                    [sys.executable, "-c", "from resnet_fit.data.workers import main; main()"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env=environment,
-                    pipesize=PIPE_BYTES,
-                    start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
-                )
-                self._processes.append(process)
-                _stream(process.stdin).write(self._recipe)
+            for _ in range(count):
+                self._workers.append(_Worker())
+                self._workers[-1].write(self._recipe)
         except BaseException:
-            self.__exit__()
+            self.close()
             raise
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        for process in self._processes:
-            process.kill()
-        for process in self._processes:
-            process.wait()
-            for stream in (process.stdin, process.stdout):
-                with suppress(BrokenPipeError):
-                    _stream(stream).close()
+    def fits(self, recipe: Recipe, count: int) -> bool:
+        """Whether these are so many, or more, that follow this recipe."""
+        return len(self._workers) >= count and _pickled(recipe) == self._recipe
 
     def make_all(self, tasks: Iterable[Any]) -> Iterator[Any]:
         """Yield what is made of each task; no worker runs dry while there are any.
@@ -195,40 +200,105 @@ class Workers:
         """
         ahead = iter(tasks)
         while True:
-            for task in itertools.islice(ahead, self._count * TASKS_EACH - self._waiting):
-                self._send(task)
-            if not self._waiting:
+            for task in itertools.islice(ahead, len(self._workers) * TASKS_EACH - self.waiting):
+                self._next(self._sent).send(task)
+                self._sent += 1
+            if not self.waiting:
                 return
-            yield self._take()
+            self._taken += 1
+            yield self._next(self._taken - 1).take()
 
     @property
-    def _waiting(self) -> int:
+    def waiting(self) -> int:
+        """Tasks whose results were not taken."""
         return self._sent - self._taken
 
-    def _send(self, task: Any) -> None:
-        process = self._processes[self._sent % self._count]
-        self._sent += 1
-        try:
-            pickle.dump(task, _stream(process.stdin), pickle.HIGHEST_PROTOCOL)
-            _stream(process.stdin).flush()
-        except BrokenPipeError:
-            raise _death(process) from None
+    def _next(self, task: int) -> _Worker:
+        return self._workers[task % len(self._workers)]
 
-    def _take(self) -> Any:
-        process = self._processes[self._taken % self._count]
-        self._taken += 1
-        answer = _stream(process.stdout)
+
+def _pickled(recipe: Recipe) -> bytes:
+    try:
+        return pickle.dumps(recipe)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise UserError(
+            f"transforms cannot go to worker processes ({error}); use workers: 0"
+        ) from error
+
+
+def _end(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.process.kill()
+    for worker in workers:
+        worker.close()
+
+
+class _Worker:
+    """One process, its two pipes, and the memory it shares."""
+
+    def __init__(self) -> None:
+        slots = _make_slots()
+        descriptors = [slot.descriptor for slot in slots]
+        start = f"from resnet_fit.data.workers import main; main({descriptors})"
+        # One core each: threads of numpy's linear algebra and OpenCV would be in each other's way.
+        # Memory that is freed is kept, for the next batch.
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "OPENCV_FOR_THREADS_NUM": "1",
+            "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+            "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", start],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            pass_fds=descriptors,
+            pipesize=PIPE_BYTES,
+            start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
+        )
+        self._slots = slots
+        self._turns = itertools.cycle(slots or [None])
+
+    def write(self, message: bytes) -> None:
+        try:
+            _stream(self.process.stdin).write(message)
+            _stream(self.process.stdin).flush()
+        except BrokenPipeError:
+            raise self._death() from None
+
+    def send(self, task: Any) -> None:
+        self.write(pickle.dumps(task, pickle.HIGHEST_PROTOCOL))
+
+    def take(self) -> Any:
+        """The next result, or raise what the worker raised."""
+        answer, slot = _stream(self.process.stdout), next(self._turns)
         try:
             made, sizes = pickle.load(answer)
             if isinstance(made, Exception):
                 raise made
-            buffers = [np.empty(size, np.uint8) for size in sizes]
-            for buffer in buffers:
-                if answer.readinto(buffer.data) < buffer.nbytes:
-                    raise EOFError
+            buffers = slot.parts(sizes) if slot else [_read(answer, size) for size in sizes]
         except EOFError:
-            raise _death(process) from None
+            raise self._death() from None
         return pickle.loads(made, buffers=buffers)
+
+    def close(self) -> None:
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            with suppress(BrokenPipeError):
+                _stream(stream).close()
+        for slot in self._slots:
+            os.close(slot.descriptor)
+
+    def _death(self) -> RunFailed:
+        code = self.process.wait()
+        cause = f"killed by signal {-code}"
+        cause += ", perhaps for want of memory" if code == -9 else ""
+        if code >= 0:
+            cause = f"exit code {code}; its last words are above"
+        return RunFailed(f"a data worker died ({cause})")
 
 
 def _stream(stream: IO[bytes] | None) -> Any:
@@ -236,28 +306,60 @@ def _stream(stream: IO[bytes] | None) -> Any:
     return stream
 
 
-def _death(process: subprocess.Popen[bytes]) -> RunFailed:
-    code = process.wait()
-    cause = f"killed by signal {-code}" + (", perhaps for want of memory" if code == -9 else "")
-    if code >= 0:
-        cause = f"exit code {code}; its last words are above"
-    return RunFailed(f"a data worker died ({cause})")
+def _read(stream: Any, size: int) -> memoryview:
+    buffer = memoryview(bytearray(size))
+    if stream.readinto(buffer) < size:
+        raise EOFError
+    return buffer
 
 
-def main() -> None:
-    """Be a worker: read a recipe and tasks from standard input, write batches to the output."""
+class _Slot:
+    """Memory that a worker and its parent share: room for the arrays of one result.
+
+    Each worker has one for each task it may hold, and takes them in turn: the task that comes to
+    use the same one again is sent after this one's result was used.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self._memory: mmap.mmap | None = None
+
+    def parts(self, sizes: Sequence[int]) -> list[memoryview]:
+        """Pieces of these sizes, one behind the other."""
+        total = max(1, sum(sizes))
+        if self._memory is None or len(self._memory) < total:
+            if os.fstat(self.descriptor).st_size < total:
+                os.ftruncate(self.descriptor, total)
+            self._memory = mmap.mmap(self.descriptor, total)
+        whole, ends = memoryview(self._memory), itertools.accumulate(sizes)
+        return [whole[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def _make_slots() -> list[_Slot]:
+    """A worker's slots, or none where the system has no such memory."""
+    if not hasattr(os, "memfd_create"):
+        return []
+    return [_Slot(os.memfd_create("resnet-fit")) for _ in range(TASKS_EACH)]
+
+
+def main(descriptors: Sequence[int]) -> None:
+    """Be a worker: read a recipe and tasks from standard input, write results to the output.
+
+    ``descriptors`` are those of its slots.
+    """
     # Whatever a decoder prints must not get between the batches.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
     tasks: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    slots = itertools.cycle([_Slot(descriptor) for descriptor in descriptors] or [None])
     try:
         recipe: Recipe = pickle.load(sys.stdin.buffer)
     except EOFError:  # the parent was gone before we were there
         return
     except Exception as error:
         reason = f"{error}; they have to be in a module that can be imported, or use workers: 0"
-        _answer(answers, UserError(f"a data worker cannot load the transforms ({reason})"))
+        _answer(answers, None, UserError(f"a data worker cannot load the transforms ({reason})"))
         return
 
     def read() -> None:
@@ -268,30 +370,32 @@ def main() -> None:
             os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
-    while True:
+    for slot in slots:
         task = tasks.get()
         try:
             made = recipe.make(task)
         except UserError as error:
-            _answer(answers, type(error)(str(error)))
+            made = type(error)(str(error))
         except RunFailed as error:
-            _answer(answers, error)
+            made = error
         except Exception as error:
             traceback.print_exc()
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            _answer(answers, RunFailed(f"a data worker failed ({reason})"))
-        else:
-            # Arrays go behind the rest as they are, without a copy of them.
-            buffers: list[pickle.PickleBuffer] = []
-            head = pickle.dumps(made, pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
-            _answer(answers, head, buffers)
+            made = RunFailed(f"a data worker failed ({reason})")
+        _answer(answers, slot, made)
 
 
-def _answer(
-    answers: IO[bytes], made: bytes | Exception, buffers: Sequence[pickle.PickleBuffer] = ()
-) -> None:
+def _answer(answers: IO[bytes], slot: _Slot | None, made: Any) -> None:
+    """Send what was made, or an exception: arrays go beside the rest, without a copy of them."""
+    buffers: list[pickle.PickleBuffer] = []
+    head = made
+    if not isinstance(made, Exception):
+        head = pickle.dumps(made, pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
     views = [buffer.raw() for buffer in buffers]
-    pickle.dump((made, [view.nbytes for view in views]), answers, pickle.HIGHEST_PROTOCOL)
-    for view in views:
+    sizes = [view.nbytes for view in views]
+    for view, part in zip(views, slot.parts(sizes) if slot else (), strict=bool(slot)):
+        part[:] = view
+    pickle.dump((head, sizes), answers, pickle.HIGHEST_PROTOCOL)
+    for view in () if slot else views:
         answers.write(view)
     answers.flush()

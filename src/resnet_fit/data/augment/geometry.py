@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar, Literal
 
+import cv2
 import numpy as np
 
 from resnet_fit.data.augment.operation import Array, Operation, require
@@ -81,12 +82,11 @@ def crop(images: Array, top: Array, left: Array, height: int, width: int) -> Arr
 
 @dataclass(frozen=True)
 class _Flip(Operation):
-    """Mirror images along ``axis`` with probability ``p``, or in every other epoch."""
+    """Mirror images with probability ``p``, or in every other epoch."""
 
     p: float = 0.5
     alternate: bool = False
     draws: ClassVar[int] = 1
-    axis: ClassVar[int]
 
     def __post_init__(self) -> None:
         require(0 <= self.p <= 1, "p", self.p, "a probability, 0 to 1")
@@ -102,9 +102,16 @@ class _Flip(Operation):
 
     def apply(self, images: Array, uniforms: Array) -> Array:
         chosen = uniforms[:, 0] < self.p
+        if not chosen.any():
+            return images
         flipped = images.copy()
-        flipped[chosen] = np.flip(images[chosen], self.axis)
+        flipped[chosen] = self.mirror(images[chosen])
         return flipped
+
+    @staticmethod
+    def mirror(images: Array) -> Array:
+        """Return images ``[N, C, H, W]`` mirrored."""
+        raise NotImplementedError
 
 
 class HorizontalFlip(_Flip):
@@ -115,13 +122,18 @@ class HorizontalFlip(_Flip):
     section 3.6).
     """
 
-    axis = 3
+    @staticmethod
+    def mirror(images: Array) -> Array:
+        # As one large picture: numpy goes backwards one value at a time, OpenCV many.
+        return cv2.flip(images.reshape(-1, images.shape[3]), 1).reshape(images.shape)
 
 
 class VerticalFlip(_Flip):
     """Mirror top and bottom with probability ``p``."""
 
-    axis = 2
+    @staticmethod
+    def mirror(images: Array) -> Array:
+        return images[:, :, ::-1]
 
 
 @dataclass(frozen=True)

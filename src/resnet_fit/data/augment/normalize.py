@@ -36,7 +36,8 @@ class Normalize(Operation):
             )
             require(bool(self.mean), "mean", self.mean, "a value for each channel, or one for all")
 
-    def apply(self, images: Array, uniforms: Array) -> Array:
+    def apply(self, images: Array, uniforms: Array, out: Array | None = None) -> Array:
+        """As of every operation; ``out`` is where to put the result, float32 of the same shape."""
         if self.mean is None or self.std is None:
             raise UserError(
                 "normalize: mean and std are not set; give them, or the data set's statistics"
@@ -48,7 +49,7 @@ class Normalize(Operation):
                 raise UserError(
                     f"normalize.{name}: {len(given)} values for images of {channels} channel(s)"
                 )
-        values = images.astype(np.float32)
-        values *= (1 / (255 * std)).astype(np.float32)
+        scale = (1 / (255 * std)).astype(np.float32)
+        values = np.multiply(images, scale, out, dtype=np.float32)
         values -= (mean / std).astype(np.float32)
         return values

@@ -58,16 +58,23 @@ def compose(operations: Sequence[Operation]) -> Batch:
         for op, column in zip(operations, columns, strict=True):
             if op.alternates and phases is not None:
                 uniforms[:, column] = phases[:, None]
+        # Normalize as the last one writes to where the result is to be: a copy less.
+        last = operations[-1] if operations and isinstance(operations[-1], Normalize) else None
+        before = [*zip(operations, columns, strict=True)][: -1 if last else None]
         step = max(1, CHUNK_VALUES // max(1, math.prod(images.shape[1:])))
         result: Array | None = None
         for start in range(0, len(images), step):
             part = slice(start, start + step)
             piece = images[part]
-            for op, column in zip(operations, columns, strict=True):
+            for op, column in before:
                 piece = op.apply(piece, uniforms[part, column])
             if result is None:
-                result = np.empty((len(images), *piece.shape[1:]), piece.dtype)
-            result[part] = piece
+                dtype = np.float32 if last else piece.dtype
+                result = np.empty((len(images), *piece.shape[1:]), dtype)
+            if last:
+                last.apply(piece, uniforms[part, :0], out=result[part])
+            else:
+                result[part] = piece
         return images.copy() if result is None else result
 
     return run
