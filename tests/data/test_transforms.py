@@ -164,7 +164,7 @@ def test_shrinking_while_decoding_looks_the_same(tmp_path, large_jpeg, operation
         assert np.shape(fast) == np.shape(exact)
         difference = np.abs(np.asarray(fast, int) - np.asarray(exact, int))
         # A crop keeps to whole pixels: half a pixel of the smaller image may lie between them.
-        assert difference.mean() < (4 if isinstance(operation, RandomResizedCrop) else 1.5)
+        assert difference.mean() < (8 if isinstance(operation, RandomResizedCrop) else 1.5)
 
 
 def test_shrinking_happens_and_leaves_enough_pixels(large_jpeg, monkeypatch):

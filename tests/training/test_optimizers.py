@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 from resnet_fit.config import schema
+from resnet_fit.training.muon import NEWTON_SCHULZ, STEPS, orthogonal
 from resnet_fit.training.optimizers import make_optimizer
 
 RATE, DECAY = 0.1, 0.05
@@ -81,6 +82,77 @@ def test_three_steps(case, everything):
                 np.testing.assert_allclose(
                     parameter.numpy(), weights[name], rtol=2e-4, atol=2e-6, err_msg=name
                 )
+
+
+# --- muon -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(16, 27), (27, 16), (32, 32), (1, 5), (64, 576)])
+def test_orthogonal_draws_singular_values_to_one_and_turns_nothing(shape):
+    matrix = np.random.default_rng(0).normal(size=shape).astype("float32")
+    u, values, vt = np.linalg.svd(matrix, full_matrices=False)
+    drawn = u.T @ orthogonal(paddle.to_tensor(matrix)).numpy() @ vt.T
+    np.testing.assert_allclose(drawn - np.diag(np.diag(drawn)), 0, atol=1e-4)
+    a, b, c = NEWTON_SCHULZ
+    values = values / np.linalg.norm(values)
+    for _ in range(STEPS):
+        values = a * values + b * values**3 + c * values**5
+    np.testing.assert_allclose(np.diag(drawn), values, atol=1e-3)
+    assert np.all((values[: len(values) // 2] > 0.6) & (values[: len(values) // 2] < 1.2))
+
+
+def test_orthogonal_leaves_zeros():
+    assert not orthogonal(paddle.zeros([3, 5])).numpy().any()
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_three_steps_of_muon(nesterov):
+    """Against numpy, for what is a convolution; the rest against momentum at its own rate."""
+    angle, rate = 0.05, 0.2
+    options = {"momentum": 0.9, "nesterov": nesterov, "weight_decay": DECAY}
+    config = schema.Muon(name="muon", learning_rate=angle, other_rate=rate, **options)
+    paddle.seed(0)
+    make = lambda: paddle.nn.Sequential(  # noqa: E731
+        paddle.nn.Conv2D(3, 8, 3), paddle.nn.BatchNorm2D(8), paddle.nn.Flatten(),
+        paddle.nn.Linear(32, 2),
+    )  # fmt: skip
+    network, control = make(), make()
+    control.set_state_dict(network.state_dict())
+    optimizer = make_optimizer(network, config, angle)
+    plain = schema.Momentum(name="momentum", learning_rate=rate, **options)
+    momentum = make_optimizer(control, plain, rate)
+    weight = network[0].weight.numpy().astype("float64")
+    norm, velocity = np.linalg.norm(weight), 0.0
+    for step in range(3):
+        x = paddle.to_tensor(np.random.default_rng(step).normal(size=(8, 3, 4, 4)), "float32")
+        for net in (network, control):
+            (net(x) ** 2).sum().backward()
+        gradient = network[0].weight.grad.numpy().astype("float64")
+        velocity = 0.9 * velocity + gradient
+        direction = gradient + 0.9 * velocity if nesterov else velocity
+        for _ in optimizer, momentum:
+            _.step()
+            _.clear_grad()
+        turn = numpy_orthogonal(direction.reshape(8, 27)).reshape(weight.shape)
+        weight = weight - angle * norm * turn / np.linalg.norm(turn)
+        weight *= norm / np.linalg.norm(weight)
+        np.testing.assert_allclose(network[0].weight.numpy(), weight, rtol=1e-3, atol=1e-5)
+        control[0].weight.set_value(network[0].weight)  # the rest sees the same images
+        for ours, theirs in zip(network.parameters()[1:], control.parameters()[1:], strict=True):
+            np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def numpy_orthogonal(matrix):
+    """As published: the polynomial of the whole matrix."""
+    a, b, c = NEWTON_SCHULZ
+    matrix = matrix / np.linalg.norm(matrix)
+    for _ in range(STEPS):
+        square = matrix @ matrix.T
+        matrix = a * matrix + (b * square + c * square @ square) @ matrix
+    return matrix
+
+
+# --- clipping -------------------------------------------------------------------------
 
 
 def test_gradients_are_clipped_by_their_global_norm():

@@ -25,6 +25,7 @@ TRICKS = {
     "flip averaging": ["training.flip_averaging=true"],
     "rate factors": ["optimizer.rate_factors={backbone: 0.1}"],
     "lamb": ["optimizer={name: lamb, learning_rate: 0.01, weight_decay: 0.02}"],
+    "muon": ["optimizer={name: muon, learning_rate: 0.02, other_rate: 0.1}"],
     "binary cross entropy": ["training.loss=binary_cross_entropy"],
     "threshold": [
         "training.loss=binary_cross_entropy",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from resnet_fit.config.problems import Problem
-from resnet_fit.config.schema import Config, Momentum
+from resnet_fit.config.schema import Config, Momentum, Muon
 from resnet_fit.data.augment import Operation
 
 
@@ -14,7 +14,7 @@ def futile(config: Config, train: Sequence[object]) -> Iterator[Problem]:
     yield from _augmentation(config, train)
     yield from _training(config)
     optimizer = config.optimizer
-    if isinstance(optimizer, Momentum) and optimizer.nesterov and not optimizer.momentum:
+    if isinstance(optimizer, Momentum | Muon) and optimizer.nesterov and not optimizer.momentum:
         yield Problem(("optimizer", "nesterov"), "without momentum")
     for part, factor in optimizer.rate_factors.items():
         if factor == 1:

@@ -178,6 +178,19 @@ class Lamb(_Optimizer):
     epsilon: Positive = 1e-6
 
 
+class Muon(_Optimizer):
+    """Arguments of `resnet_fit.training.muon.Muon`.
+
+    ``learning_rate`` is the angle by which a step turns a convolution's weights; all else has
+    ``other_rate``, and alone ``weight_decay``.
+    """
+
+    name: Literal["muon"]
+    other_rate: Positive
+    momentum: Below1 = 0.95
+    nesterov: bool = True
+
+
 class _Schedule(Section):
     """Linear warm-up from ``warmup_start`` (a share of the full rate) leads into every schedule."""
 
@@ -312,7 +325,7 @@ class Config(Section):
     ]
     data: Data
     augmentation: Augmentation = Augmentation()
-    optimizer: Annotated[SGD | Momentum | Adam | Lamb, Field(discriminator="name")]
+    optimizer: Annotated[SGD | Momentum | Adam | Lamb | Muon, Field(discriminator="name")]
     schedule: Annotated[
         Constant | Step | MultiStep | Cosine | OneCycle, Field(discriminator="name")
     ] = Constant()

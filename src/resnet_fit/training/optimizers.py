@@ -9,11 +9,12 @@ from paddle import nn
 
 from resnet_fit.config import schema
 from resnet_fit.networks.parts import BACKBONE, check_parts, head_of, part_of
+from resnet_fit.training.muon import Muon, is_convolution
 
 
 def make_optimizer(
     network: nn.Layer,
-    config: schema.SGD | schema.Momentum | schema.Adam | schema.Lamb,
+    config: schema.SGD | schema.Momentum | schema.Adam | schema.Lamb | schema.Muon,
     learning_rate: float | paddle.optimizer.lr.LRScheduler,
     clip_norm: float | None = None,
 ) -> paddle.optimizer.Optimizer:
@@ -27,6 +28,10 @@ def make_optimizer(
     """
     if config.rate_factors:
         _set_rate_factors(network, config.rate_factors)
+    if isinstance(config, schema.Muon):
+        for parameter in network.parameters():
+            if not is_convolution(parameter):
+                _multiply_rate(parameter, config.other_rate / config.learning_rate)
     trained = [p for p in network.parameters() if not p.stop_gradient]
     decayed = [p for p in trained if config.decay_norms_and_biases or len(p.shape) > 1]
     common: dict[str, Any] = {
@@ -57,6 +62,8 @@ def make_optimizer(
         )
     if isinstance(config, schema.Adam):
         return paddle.optimizer.Adam(**common)
+    if isinstance(config, schema.Muon):
+        return Muon(momentum=config.momentum, use_nesterov=config.nesterov, **common)
     if isinstance(config, schema.Momentum):
         return paddle.optimizer.Momentum(
             momentum=config.momentum, use_nesterov=config.nesterov, **common
@@ -69,6 +76,10 @@ def _set_rate_factors(network: nn.Layer, factors: dict[str, float]) -> None:
     head = head_of(network)
     for name, parameter in network.named_parameters():
         parts = [part for part in factors if part_of(name, part, head)]
-        if parts:  # Paddle's own place for it
+        if parts:
             longest = max(parts, key=lambda part: (part != BACKBONE, len(part)))
-            parameter.optimize_attr["learning_rate"] = factors[longest]
+            _multiply_rate(parameter, factors[longest])
+
+
+def _multiply_rate(parameter: paddle.Tensor, factor: float) -> None:
+    parameter.optimize_attr["learning_rate"] *= factor  # Paddle's own place for it

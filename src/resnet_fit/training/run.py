@@ -272,7 +272,7 @@ def require_space(folder: Path, experiment: Experiment) -> None:
         UserError: with the room there is and the room there must be.
     """
     config = experiment.config
-    moments = {"sgd": 0, "momentum": 1}.get(config.optimizer.name, 2)
+    moments = {"sgd": 0, "momentum": 1, "muon": 1}.get(config.optimizer.name, 2)
     one = 4 * experiment.facts["parameters"] * (1 + moments + (config.training.ema is not None))
     # last, the one before, the next while it is written, and best; linked copies take nothing.
     needed = one * (4 + config.checkpoint.keep)
