@@ -14,8 +14,20 @@ def conv_norm(i: int, o: int, kernel: int, stride: int = 1) -> nn.Sequential:
     )
 
 
+class ZeroPad(nn.Module):
+    """The shortcut without parameters: every second pixel, and zeros for the channels it lacks."""
+
+    def __init__(self, stride: int, channels: int) -> None:
+        super().__init__()
+        self.stride, self.channels = stride, channels
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x[:, :, :: self.stride, :: self.stride]
+        return nn.functional.pad(x, (0, 0, 0, 0, 0, self.channels))
+
+
 class Block(nn.Module):
-    def __init__(self, i: int, width: int, stride: int, kind: str) -> None:
+    def __init__(self, i: int, width: int, stride: int, kind: str, shortcut: str) -> None:
         super().__init__()
         o = width * (4 if kind == "bottleneck" else 1)
         if kind == "bottleneck":
@@ -23,8 +35,12 @@ class Block(nn.Module):
         else:
             shapes = [(i, width, 3, stride), (width, o, 3, 1)]
         self.branch = nn.ModuleList(conv_norm(*shape) for shape in shapes)
-        same = i == o and stride == 1
-        self.shortcut = nn.Identity() if same else conv_norm(i, o, 1, stride)
+        if i == o and stride == 1:
+            self.shortcut: nn.Module = nn.Identity()
+        elif shortcut == "zero-pad":
+            self.shortcut = ZeroPad(stride, o - i)
+        else:
+            self.shortcut = conv_norm(i, o, 1, stride)
         self.out = o
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -35,7 +51,13 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    def __init__(self, depth: int, num_classes: int = 1000, stem: str = "imagenet") -> None:
+    def __init__(
+        self,
+        depth: int,
+        num_classes: int = 1000,
+        stem: str = "imagenet",
+        shortcut: str = "projection",
+    ) -> None:
         super().__init__()
         kind, sizes = resolve_depth(depth, stem, None)
         width = 16 if stem == "cifar3" else 64
@@ -49,7 +71,7 @@ class ResNet(nn.Module):
         for stage, size in enumerate(sizes):
             for index in range(size):
                 stride = 2 if stage and not index else 1
-                block = Block(channels, width * 2**stage, stride, kind)
+                block = Block(channels, width * 2**stage, stride, kind, shortcut)
                 channels = block.out
                 blocks.append(block)
         self.blocks = nn.Sequential(*blocks)

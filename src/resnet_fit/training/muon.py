@@ -58,9 +58,10 @@ def orthogonal(matrix: Tensor) -> Tensor:
     a, b, c = NEWTON_SCHULZ
     identity = paddle.eye(matrix.shape[0], dtype=matrix.dtype)
     square = matrix @ matrix.t()
-    product = identity
-    for _ in range(STEPS):
+    product = None
+    for step in range(STEPS):
         factor = a * identity + b * square + c * (square @ square)
-        product = factor @ product
-        square = factor @ square @ factor
+        product = factor if product is None else factor @ product
+        if step < STEPS - 1:
+            square = factor @ square @ factor
     return product @ matrix
