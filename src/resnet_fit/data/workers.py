@@ -238,7 +238,7 @@ class _Worker:
 
     def __init__(self) -> None:
         slots = _make_slots()
-        descriptors = [slot.descriptor for slot in slots]
+        descriptors = [slot.file.fileno() for slot in slots]
         start = f"from resnet_fit.data.workers import main; main({descriptors})"
         # One core each: threads of numpy's linear algebra and OpenCV would be in each other's way.
         # Memory that is freed is kept, for the next batch.
@@ -290,7 +290,7 @@ class _Worker:
             with suppress(BrokenPipeError):
                 _stream(stream).close()
         for slot in self._slots:
-            os.close(slot.descriptor)
+            slot.file.close()
 
     def _death(self) -> RunFailed:
         code = self.process.wait()
@@ -321,16 +321,17 @@ class _Slot:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
+        # As a file object it cannot be taken for another file after it was closed.
+        self.file = os.fdopen(descriptor, "r+b", buffering=0)
         self._memory: mmap.mmap | None = None
 
     def parts(self, sizes: Sequence[int]) -> list[memoryview]:
         """Pieces of these sizes, one behind the other."""
         total = max(1, sum(sizes))
         if self._memory is None or len(self._memory) < total:
-            if os.fstat(self.descriptor).st_size < total:
-                os.ftruncate(self.descriptor, total)
-            self._memory = mmap.mmap(self.descriptor, total)
+            if self.file.seek(0, os.SEEK_END) < total:
+                self.file.truncate(total)
+            self._memory = mmap.mmap(self.file.fileno(), total)
         whole, ends = memoryview(self._memory), itertools.accumulate(sizes)
         return [whole[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
