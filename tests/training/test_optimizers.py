@@ -142,6 +142,22 @@ def test_three_steps_of_muon(nesterov):
             np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)
 
 
+def test_muon_without_a_gradient_changes_nothing():
+    """As at the beginning of branches whose last norm starts at zero."""
+    layer = paddle.nn.Conv2D(3, 4, 3, bias_attr=False)
+    before = layer.weight.numpy()
+    optimizer = make_optimizer(
+        layer, schema.Muon(name="muon", learning_rate=0.1, other_rate=0.1), 0.1
+    )
+    (layer(paddle.ones([1, 3, 4, 4])) * 0).sum().backward()
+    optimizer.step()
+    np.testing.assert_allclose(layer.weight.numpy(), before, rtol=1e-6)
+    layer.weight.set_value(paddle.zeros(layer.weight.shape))
+    layer(paddle.ones([1, 3, 4, 4])).sum().backward()
+    optimizer.step()
+    assert not layer.weight.numpy().any()
+
+
 def numpy_orthogonal(matrix):
     """As published: the polynomial of the whole matrix."""
     a, b, c = NEWTON_SCHULZ

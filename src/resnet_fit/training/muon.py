@@ -37,9 +37,14 @@ class Muon(paddle.optimizer.Momentum):
         direction = self._momentum * velocity + gradient if self._use_nesterov else velocity
         step = orthogonal(direction.reshape([direction.shape[0], -1])).reshape(weight.shape)
         norm = weight.norm()
-        moved = weight - self._create_param_lr(param_and_grad) * norm / step.norm() * step
-        paddle.assign(moved * (norm / moved.norm()), weight)
+        moved = weight - self._create_param_lr(param_and_grad) * norm * _unit(step)
+        paddle.assign(norm * _unit(moved), weight)
         return None
+
+
+def _unit(x: Tensor) -> Tensor:
+    """The direction of ``x``; of zeros, which have none, zeros."""
+    return x / (x.norm() + 1e-12)
 
 
 def is_convolution(parameter: Tensor) -> bool:
@@ -54,7 +59,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
     """
     if matrix.shape[0] > matrix.shape[1]:
         return orthogonal(matrix.t()).t()
-    matrix = matrix / (matrix.norm() + 1e-12)
+    matrix = _unit(matrix)
     a, b, c = NEWTON_SCHULZ
     identity = paddle.eye(matrix.shape[0], dtype=matrix.dtype)
     square = matrix @ matrix.t()
