@@ -182,7 +182,7 @@ class Muon(_Optimizer):
     """Arguments of `resnet_fit.training.muon.Muon`.
 
     ``learning_rate`` is the angle by which a step turns a convolution's weights; all else has
-    ``other_rate``, and alone ``weight_decay``.
+    ``other_rate``, and alone ``weight_decay``. Both rates are for ``reference_batch_size``.
     """
 
     name: Literal["muon"]
