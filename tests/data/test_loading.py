@@ -265,6 +265,10 @@ def test_workers_stay_for_the_next_epoch_and_go_with_the_loader(files):
     loader.set_position(0)
     same(list(loader), list(file_loader(files, 0)))
     assert len(children()) == len(before) + 2
+    loader.close()
+    assert children() == before
+    list(loader)
+    assert len(children()) == len(before) + 2
     del loader
     gc.collect()
     assert children() == before

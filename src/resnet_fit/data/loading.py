@@ -113,6 +113,9 @@ class Loader:
     def set_state_dict(self, state: dict[str, Any]) -> None:
         self.set_position(*state["position"])
 
+    def close(self) -> None:
+        """End what waits for a next epoch; that one would begin it anew."""
+
     def __len__(self) -> int:
         """Batches of the running iteration, or of the next one when none runs."""
         return self._batches - self._first
@@ -241,6 +244,9 @@ class FileLoader(Loader):
     def set_state_dict(self, state: dict[str, Any]) -> None:
         super().set_state_dict(state)
         self.skipped = dict(state["skipped"])
+
+    def close(self) -> None:
+        self._team.close()
 
     @contextmanager
     def _source(self, epoch: int, first: int) -> Iterator[Callable[[int], Batch | None]]:

@@ -169,6 +169,12 @@ class Team:
         else:
             self._idle = pool
 
+    def close(self) -> None:
+        """End the workers that wait."""
+        if self._idle is not None:
+            self._idle.close()
+        self._idle = None
+
 
 class Workers:
     """Processes that follow one recipe; tasks are dealt in turn, results taken in the same order.

@@ -39,6 +39,12 @@ class Loaders:
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
 
+    def close(self) -> None:
+        """End what waits for a next epoch."""
+        for loader in (self.train, self.evaluation, self.test):
+            if loader is not None:
+                loader.close()
+
 
 def make_loaders(config: Config) -> Loaders:
     """Open a config's data, split it, and bind its augmentation.

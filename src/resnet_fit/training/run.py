@@ -6,6 +6,7 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def fit(config: Config, output: str | Path = "runs", name: str | None = None) ->
     watch = _Watch(experiment, folder)
     _make(folder)
     try:
-        with lock(folder):
+        with lock(folder), closing(experiment.loaders):
             require_space(folder, experiment)
             write_text(folder / "config.yaml", dump_config(config))
             return _train(experiment, watch)
@@ -98,7 +99,8 @@ def resume(folder: str | Path, overrides: Sequence[str] = ()) -> Run:
         watch.checkpoint.complete(found)
         watch.console.print(f"goes on from {found} after step {watch.clock.step}")
         write_text(folder / "config.yaml", dump_config(config))
-        return _train(experiment, watch)
+        with closing(experiment.loaders):
+            return _train(experiment, watch)
 
 
 class _Watch:
