@@ -38,19 +38,18 @@ def main() -> int:
     prepare_environment()
     try:
         config = load_config(options.config, options.set)
-        ours = _accuracies(options.run) if options.run else []
+        ours = {"ours": _last_accuracy(options.run)} if options.run else {}
         theirs = train(config)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    last = {"torch": theirs[-1]} | ({"ours": ours[-1]} if ours else {})
-    report("accuracy", epochs=len(theirs), **last)
+    report("accuracy", epochs=len(theirs), torch=theirs[-1], **ours)
     return 0
 
 
-def _accuracies(run: Path) -> list[float]:
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["eval"]["top1"] for line in lines]
+def _last_accuracy(run: Path) -> float:
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return summary["last"]["eval"]["top1"]
 
 
 def train(config: Config) -> list[float]:
@@ -63,8 +62,8 @@ def train(config: Config) -> list[float]:
     from resnet_fit.training.loaders import make_loaders
 
     torch.manual_seed(config.training.seed)
-    network = make_network(config)
     loaders = make_loaders(config)
+    network = make_network(config, len(loaders.classes))
     optimizer = make_optimizer(network, config)
     schedule, rate, steps = make_schedule(config), full_rate(config), len(loaders.train)
     loss_of = nn.CrossEntropyLoss(label_smoothing=config.training.label_smoothing)
@@ -90,11 +89,16 @@ def train(config: Config) -> list[float]:
     return found
 
 
-def make_network(config: Config) -> nn.Module:
+def make_network(config: Config, classes: int) -> nn.Module:
     model = config.model
+    other = model.model_dump(exclude={"depth", "stem", "shortcut"}, exclude_defaults=True)
+    if other:
+        raise UserError(f"model: {', '.join(other)}: not in this script's network")
+    if config.training.loss != "cross_entropy" or config.augmentation.mix is not None:
+        raise UserError("training.loss, augmentation.mix: expected cross entropy without mixing")
     if model.name != "resnet" or model.shortcut == "none" or not isinstance(model.depth, int):
         raise UserError("model: expected a resnet of one depth with shortcuts")
-    network = ResNet(model.depth, 10, model.stem, model.shortcut)
+    network = ResNet(model.depth, classes, model.stem, model.shortcut)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

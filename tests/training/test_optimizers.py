@@ -142,6 +142,15 @@ def test_three_steps_of_muon(nesterov):
             np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-5, atol=1e-6)
 
 
+def test_a_second_optimizer_of_the_same_network_has_the_same_rates():
+    network = paddle.nn.Sequential(paddle.nn.Conv2D(3, 4, 3), paddle.nn.Linear(4, 2))
+    config = schema.Muon(name="muon", learning_rate=0.1, other_rate=0.2, rate_factors={"1": 0.5})
+    for _ in range(2):
+        make_optimizer(network, config, 0.1)
+        rates = [p.optimize_attr["learning_rate"] for p in network.parameters()]
+        assert rates == pytest.approx([1.0, 2.0, 1.0, 1.0])
+
+
 def test_muon_without_a_gradient_changes_nothing():
     """As at the beginning of branches whose last norm starts at zero."""
     layer = paddle.nn.Conv2D(3, 4, 3, bias_attr=False)

@@ -34,6 +34,11 @@ PIXEL_LIMIT = 178_956_970
 # Of a transparent image, what is behind it: icons and drawings are made for white paper.
 BACKGROUND = (255, 255, 255)
 EXIF_ORIENTATION = 0x0112
+OPENCV = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+}
 
 
 class BadImage(UserError):
@@ -117,12 +122,9 @@ class RandomResizedCrop(Resample):
             part = image[upper:lower, left:right]
         else:
             part = np.asarray(image.crop((left, upper, right, lower)))
-        kernel = {"nearest": cv2.INTER_NEAREST, "bilinear": cv2.INTER_LINEAR}.get(
-            self.interpolation, cv2.INTER_CUBIC
-        )
         halved = min((right - left) / size[0], (lower - upper) / size[1]) >= 2
-        if halved and self.interpolation != "nearest":
-            kernel = cv2.INTER_AREA
+        by_area = halved and self.interpolation != "nearest"
+        kernel = cv2.INTER_AREA if by_area else OPENCV[self.interpolation]
         return cv2.resize(part, size, interpolation=kernel)
 
 

@@ -400,9 +400,10 @@ def _answer(answers: IO[bytes], slot: _Slot | None, made: Any) -> None:
         head = pickle.dumps(made, pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
     views = [buffer.raw() for buffer in buffers]
     sizes = [view.nbytes for view in views]
-    for view, part in zip(views, slot.parts(sizes) if slot else (), strict=bool(slot)):
-        part[:] = view
+    if slot:
+        for view, part in zip(views, slot.parts(sizes), strict=True):
+            part[:] = view
     pickle.dump((head, sizes), answers, pickle.HIGHEST_PROTOCOL)
-    for view in () if slot else views:
-        answers.write(view)
+    if not slot:
+        answers.writelines(views)
     answers.flush()

@@ -26,12 +26,8 @@ def make_optimizer(
     Raises:
         UserError: a rate factor for what is no layer of the network.
     """
-    if config.rate_factors:
-        _set_rate_factors(network, config.rate_factors)
-    if isinstance(config, schema.Muon):
-        for parameter in network.parameters():
-            if not is_convolution(parameter):
-                _multiply_rate(parameter, config.other_rate / config.learning_rate)
+    other = config.other_rate / config.learning_rate if isinstance(config, schema.Muon) else 1.0
+    _set_rate_factors(network, config.rate_factors, other)
     trained = [p for p in network.parameters() if not p.stop_gradient]
     decayed = [p for p in trained if config.decay_norms_and_biases or len(p.shape) > 1]
     common: dict[str, Any] = {
@@ -71,15 +67,14 @@ def make_optimizer(
     return paddle.optimizer.SGD(**common)
 
 
-def _set_rate_factors(network: nn.Layer, factors: dict[str, float]) -> None:
+def _set_rate_factors(network: nn.Layer, factors: dict[str, float], other: float) -> None:
+    """Multiply the rate of named parts, and by ``other`` that of all that is no convolution."""
     check_parts(network, factors, "optimizer.rate_factors")
-    head = head_of(network)
+    head = head_of(network) if factors else ""
     for name, parameter in network.named_parameters():
         parts = [part for part in factors if part_of(name, part, head)]
-        if parts:
-            longest = max(parts, key=lambda part: (part != BACKBONE, len(part)))
-            _multiply_rate(parameter, factors[longest])
-
-
-def _multiply_rate(parameter: paddle.Tensor, factor: float) -> None:
-    parameter.optimize_attr["learning_rate"] *= factor  # Paddle's own place for it
+        longest = max(parts, key=lambda part: (part != BACKBONE, len(part)), default=None)
+        factor = factors[longest] if longest is not None else 1.0
+        factor *= 1.0 if is_convolution(parameter) else other
+        if factor != 1:
+            parameter.optimize_attr["learning_rate"] = factor  # Paddle's own place for it
