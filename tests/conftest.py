@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-# Before anything imports Paddle: tests measure nothing, but need not wait for one thread either.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+from resnet_fit.runtime import prepare_environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -25,6 +23,18 @@ TINY: dict[str, Any] = {
     "schedule": {"name": "one_cycle"},
     "training": {"epochs": 2},
 }
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Import Paddle before any test does, each of pytest's workers with cores of its own."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None and config.getoption("numprocesses", None):
+        return  # this process only hands tests to workers, which inherit its environment
+    if worker is not None and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        os.sched_setaffinity(0, cores[int(worker[2:]) % len(cores) :: workers][:2])
+    prepare_environment()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from resnet_fit.machine import processor, usable_cores
 
 # What glibc reads from the environment at a program's start, and takes from `mallopt` later: the
 # numbers are those of malloc.h.
-_MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_MAX_": -4}
+_MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_THRESHOLD_": -3}
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,17 @@ def find_settings() -> tuple[Setting, ...]:
         )
     if _mallopt() is not _nothing:
         wanted |= {
-            "MALLOC_MMAP_MAX_": ("0", "large blocks come from the heap, where they can be kept"),
+            "MALLOC_MMAP_THRESHOLD_": (
+                str(32 << 20),  # the most that glibc takes
+                "blocks come from the heap, where they can be kept, but the largest, which would "
+                "leave holes in it",
+            ),
             "MALLOC_TRIM_THRESHOLD_": (
                 str(1 << 30),
                 "freed memory is kept: to give it back and fetch it again, page by page, can cost "
                 "a step more than its arithmetic",
             ),
-            "MALLOC_TOP_PAD_": (str(1 << 28), "the heap grows in large steps"),
+            "MALLOC_TOP_PAD_": (str(64 << 20), "the heap grows in large steps"),
         }
     return tuple(Setting(name, *rest, _users(name)) for name, rest in wanted.items())
 

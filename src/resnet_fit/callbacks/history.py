@@ -29,6 +29,7 @@ class History(Clocked):
         super().__init__(clock)
         self.file = Path(file) if file else None
         self.rows: list[Row] = []
+        self._earlier = ""  # all rows but the last as text, which long runs need not encode again
         self._eval_begun = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -39,6 +40,7 @@ class History(Clocked):
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         clock = self.clock
+        self._earlier = self._text
         row = {
             "epoch": clock.epoch,
             "step": clock.step,
@@ -64,16 +66,22 @@ class History(Clocked):
         self._write()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self._text}
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the rows of an earlier sitting; later ones in the file are dropped."""
-        self.rows = list(state["rows"])
+        lines = state["rows"].splitlines(keepends=True)
+        self.rows = [json.loads(line) for line in lines]
+        self._earlier = "".join(lines[:-1])
         self._write()
+
+    @property
+    def _text(self) -> str:
+        return self._earlier + "".join(json.dumps(row) + "\n" for row in self.rows[-1:])
 
     def _write(self) -> None:
         if self.file is not None:
-            write_text(self.file, "".join(json.dumps(row) + "\n" for row in self.rows))
+            write_text(self.file, self._text)
 
 
 def best_row(rows: list[Row], monitor: str, mode: str) -> Row | None:
