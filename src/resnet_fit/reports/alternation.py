@@ -72,7 +72,7 @@ class Side:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # waits for its end and closes the pipes
 
 
 def serve(work: Callable[[], object]) -> None:

@@ -74,11 +74,9 @@ def make_loaders(config: Config) -> Loaders:
         }
         if training:
             options |= {"sampler": _sampler(config), "mix": mix, "sizes": sizes}
-        if isinstance(dataset, ArrayDataset):
-            return ArrayLoader(dataset, size, bound[stage], **options)
-        if training:
-            options["on_bad_image"] = config.data.on_bad_image
-        return FileLoader(dataset, size, bound[stage], workers=workers, **options)
+            if isinstance(dataset, FileDataset):
+                options["on_bad_image"] = config.data.on_bad_image
+        return _loader(dataset, size, bound[stage], workers, **options)
 
     return Loaders(
         train=loader(train, "train"),
@@ -87,6 +85,15 @@ def make_loaders(config: Config) -> Loaders:
         classes=train.classes,
         image_shape=_image_shape(loader(evaluation.take(np.arange(1)), "eval", workers=0)),
     )
+
+
+def _loader(
+    dataset: Dataset, batch_size: int, bound: list[Any], workers: int | None, **options: Any
+) -> Loader:
+    """The loader for this kind of data; those in memory need no workers."""
+    if isinstance(dataset, ArrayDataset):
+        return ArrayLoader(dataset, batch_size, bound, **options)
+    return FileLoader(dataset, batch_size, bound, workers=workers, **options)
 
 
 def open_datasets(config: Config) -> tuple[Dataset, Dataset, Dataset | None]:
@@ -161,12 +168,7 @@ def _sizes(config: Config, train: Dataset, bound: list[Any]) -> Sizes | None:
     wanted = config.augmentation.progressive
     if wanted is None:
         return None
-    one = train.take(np.arange(1))
-    full = _image_shape(
-        ArrayLoader(one, 1, bound)
-        if isinstance(one, ArrayDataset)
-        else FileLoader(one, 1, bound, workers=0)
-    )[1]
+    full = _image_shape(_loader(train.take(np.arange(1)), 1, bound, workers=0))[1]
     if wanted.start >= full:
         raise UserError(
             f"augmentation.progressive.start: received {wanted.start}, expected less than the "

@@ -68,7 +68,7 @@ def fit(config: Config, output: str | Path = "runs", name: str | None = None) ->
     watch = _Watch(experiment, folder)
     _make(folder)
     try:
-        with lock(folder), closing(experiment.loaders):
+        with lock(folder):
             require_space(folder, experiment)
             write_text(folder / "config.yaml", dump_config(config))
             return _train(experiment, watch)
@@ -99,8 +99,7 @@ def resume(folder: str | Path, overrides: Sequence[str] = ()) -> Run:
         watch.checkpoint.complete(found)
         watch.console.print(f"goes on from {found} after step {watch.clock.step}")
         write_text(folder / "config.yaml", dump_config(config))
-        with closing(experiment.loaders):
-            return _train(experiment, watch)
+        return _train(experiment, watch)
 
 
 class _Watch:
@@ -194,8 +193,9 @@ class _Watch:
 
 
 def _train(experiment: Experiment, watch: _Watch) -> Run:
-    folder, console, model = watch.folder, watch.console, experiment.model
-    config, loaders, facts = experiment.config, experiment.loaders, experiment.facts
+    """Train what is left of a run, test it, and write its summary."""
+    folder, console, config = watch.folder, watch.console, experiment.config
+    facts = experiment.facts
     environment = describe(experiment.device, experiment.engine)
     write_json(folder / "environment.json", environment)
     console.print(
@@ -203,47 +203,67 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
         f"on, {facts['eval_images']:,} to evaluate on; {experiment.device}, "
         f"{experiment.engine} engine"
     )
-    epochs_left = config.training.epochs - watch.epochs_done
-    if epochs_left > 0 and not watch.has_stopped:
-        try:
-            model.fit(
-                loaders.train,
-                loaders.evaluation,
-                epochs=epochs_left,
-                accumulate_grad_batches=config.training.accumulate,
-                verbose=0,
-                callbacks=watch.callbacks,
-            )
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RunFailed) or not _out_of_memory(error):
-                raise
-            raise RunFailed(
-                f"memory ran out in epoch {watch.clock.epoch} after step {watch.clock.step}, at "
-                f"data.batch_size {config.data.batch_size}; try a smaller one with a larger "
-                "training.accumulate, or training.amp. The last checkpoint is untouched"
-            ) from error
-        finally:
-            watch.close()
-    if watch.has_stopped:
-        console.print(f"stopped early after epoch {watch.clock.epoch}: no better for some time")
-    skipped: dict[str, str] = getattr(loaders.train, "skipped", {})
-    if skipped:
-        lines = [f"{path}: {reason}\n" for path, reason in sorted(skipped.items())]
-        write_text(folder / "skipped_images.txt", "".join(lines))
-        console.print(f"{len(skipped)} unreadable images skipped: {folder / 'skipped_images.txt'}")
-    test = None
-    if loaders.test is not None:
-        test = plain_numbers(model.evaluate(loaders.test, verbose=0))
-        for second in (watch.average, watch.flips):
-            if second is not None:
-                judged = plain_numbers(second.evaluate(loaders.test))
-                test |= {second.prefix + name: value for name, value in judged.items()}
-        console.print(f"test {show(test)}")
+    with closing(experiment.loaders):
+        epochs_left = config.training.epochs - watch.epochs_done
+        if epochs_left > 0 and not watch.has_stopped:
+            _fit_epochs(experiment, watch, epochs_left)
+        if watch.has_stopped:
+            console.print(f"stopped early after epoch {watch.clock.epoch}: no better for some time")
+        skipped = _note_skipped(experiment, watch)
+        test = _test(experiment, watch)
     summary = summarize(experiment, watch.history.rows, environment, test)
-    summary |= {"stopped_early": watch.has_stopped, "skipped_images": len(skipped)}
+    summary |= {"stopped_early": watch.has_stopped, "skipped_images": skipped}
     write_json(folder / "summary.json", summary)
     console.print(f"{clock_time(summary['seconds'])}, all in {folder}")
-    return Run(model, folder, summary)
+    return Run(experiment.model, folder, summary)
+
+
+def _fit_epochs(experiment: Experiment, watch: _Watch, epochs: int) -> None:
+    config, loaders = experiment.config, experiment.loaders
+    try:
+        experiment.model.fit(
+            loaders.train,
+            loaders.evaluation,
+            epochs=epochs,
+            accumulate_grad_batches=config.training.accumulate,
+            verbose=0,
+            callbacks=watch.callbacks,
+        )
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RunFailed) or not _out_of_memory(error):
+            raise
+        raise RunFailed(
+            f"memory ran out in epoch {watch.clock.epoch} after step {watch.clock.step}, at "
+            f"data.batch_size {config.data.batch_size}; try a smaller one with a larger "
+            "training.accumulate, or training.amp. The last checkpoint is untouched"
+        ) from error
+    finally:
+        watch.close()
+
+
+def _note_skipped(experiment: Experiment, watch: _Watch) -> int:
+    """Write down which images could not be read, and return how many."""
+    skipped: dict[str, str] = getattr(experiment.loaders.train, "skipped", {})
+    if skipped:
+        file = watch.folder / "skipped_images.txt"
+        lines = [f"{path}: {reason}\n" for path, reason in sorted(skipped.items())]
+        write_text(file, "".join(lines))
+        watch.console.print(f"{len(skipped)} unreadable images skipped: {file}")
+    return len(skipped)
+
+
+def _test(experiment: Experiment, watch: _Watch) -> dict[str, float] | None:
+    """Metrics on the test set, where another part was held out to judge epochs by."""
+    loader = experiment.loaders.test
+    if loader is None:
+        return None
+    test = plain_numbers(experiment.model.evaluate(loader, verbose=0))
+    for second in (watch.average, watch.flips):
+        if second is not None:
+            judged = plain_numbers(second.evaluate(loader))
+            test |= {second.prefix + name: value for name, value in judged.items()}
+    watch.console.print(f"test {show(test)}")
+    return test
 
 
 def _new_folder(output: Path, name: str) -> Path:
