@@ -37,11 +37,16 @@ UNTOUCHED = {"OMP_NUM_THREADS": None, "MKL_DEBUG_CPU_TYPE": None}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="smaller batches, 2 rounds")
-    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--quick", action="store_true", help="ResNets, smaller batches, 2 rounds")
+    parser.add_argument("--networks", nargs="*", choices=NETWORKS, help="all by default")
     options = parser.parse_args()
     rounds = 2 if options.quick else 7
-    report("engine", **compare(__file__, options.networks, options.quick, rounds))
+    names = options.networks or [
+        name
+        for name, (model, *_) in NETWORKS.items()
+        if model["name"] == "resnet" or not options.quick
+    ]
+    report("engine", **compare(__file__, names, options.quick, rounds))
 
 
 def compare(script: str, networks: list[str], quick: bool, rounds: int) -> dict[str, float]:
