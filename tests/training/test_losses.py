@@ -82,24 +82,27 @@ def test_a_threshold_makes_targets_whole():
     assert float(thresholded) == float(BinaryCrossEntropy()(logits, whole))
 
 
-def test_class_weights_multiply_each_class():
-    weights = [0.5, 2.0, 1.0, 3.0]
+WEIGHTS = np.array([0.5, 2.0, 1.0, 3.0], "float32")
+
+
+def test_class_weights_are_paddles():
     logits, labels = paddle.to_tensor(LOGITS), paddle.to_tensor(LABELS)
-    plain = CrossEntropy().per_sample(logits, labels).numpy()
-    weighted = CrossEntropy(class_weights=weights).per_sample(logits, labels).numpy()
-    np.testing.assert_allclose(weighted, plain * np.array(weights)[LABELS], rtol=1e-6)
+    weighted = CrossEntropy(class_weights=WEIGHTS.tolist()).per_sample(logits, labels).numpy()
     # Paddle divides by the sum of the weights it met; the rest is the same.
-    theirs = paddle.nn.CrossEntropyLoss(weight=paddle.to_tensor(weights))(logits, labels)
-    assert float(theirs) == pytest.approx(weighted.sum() / np.array(weights)[LABELS].sum())
+    theirs = paddle.nn.CrossEntropyLoss(weight=paddle.to_tensor(WEIGHTS))(logits, labels)
+    assert float(theirs) == pytest.approx(weighted.sum() / WEIGHTS[LABELS].sum())
 
 
-def test_class_weights_of_probabilities_are_theirs_in_proportion():
-    weights = np.array([0.5, 2.0, 1.0, 3.0])
-    logits, mixed = paddle.to_tensor(LOGITS), paddle.to_tensor(MIXED)
-    log_softmax = LOGITS - np.log(np.exp(LOGITS).sum(1, keepdims=True))
-    expected = -(weights * MIXED * log_softmax).sum(1)
-    ours = CrossEntropy(class_weights=weights.tolist()).per_sample(logits, mixed).numpy()
-    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("loss", [CrossEntropy, BinaryCrossEntropy])
+def test_class_weights_multiply_each_samples_loss(loss, smoothing):
+    """A weight of two is the same as to see an image twice, with smoothed labels as well."""
+    logits = paddle.to_tensor(LOGITS)
+    for labels, weights in ((LABELS, WEIGHTS[LABELS]), (MIXED, MIXED @ WEIGHTS)):
+        given = paddle.to_tensor(labels)
+        plain = loss(smoothing).per_sample(logits, given).numpy()
+        weighted = loss(smoothing, WEIGHTS.tolist()).per_sample(logits, given).numpy()
+        np.testing.assert_allclose(weighted, plain * weights, rtol=1e-5)
 
 
 def test_balanced_weights_make_classes_equal_and_keep_the_mean():

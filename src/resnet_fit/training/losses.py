@@ -19,8 +19,10 @@ class _Loss(nn.Layer):
     """The mean over samples of what `per_sample` says.
 
     ``label_smoothing`` e mixes e of the uniform distribution into the labels (Szegedy et al. 2015,
-    section 7). ``class_weights`` multiplies what each class adds to the loss, and the mean is not
-    divided by them: weights with a mean of 1 keep the learning rate what it was.
+    section 7). ``class_weights`` multiplies the loss of each sample by the weight of its class, of
+    mixed ones by the mean in their proportion; the mean is not divided by the weights, so that
+    weights with a mean of 1 keep the learning rate what it was. Unlike PyTorch's, the smoothed part
+    of a label is not weighted class by class: it would pull every image to the heavy classes.
     """
 
     def __init__(
@@ -37,27 +39,26 @@ class _Loss(nn.Layer):
 
     def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of each sample, ``[N]``."""
-        raise NotImplementedError
-
-    def _targets(self, labels: Tensor, classes: int) -> Tensor:
-        targets = as_probabilities(labels, classes)
+        classes = logits.shape[-1]
+        labels = as_probabilities(labels, classes)
+        targets = labels
         if self.label_smoothing:
-            targets = targets * (1 - self.label_smoothing) + self.label_smoothing / classes
-        return targets
+            targets = labels * (1 - self.label_smoothing) + self.label_smoothing / classes
+        losses = self._unweighted(logits.astype("float32"), targets)
+        return losses if self.class_weights is None else losses * (labels @ self.class_weights)
 
-    def _weighted(self, values: Tensor) -> Tensor:
-        return values if self.class_weights is None else values * self.class_weights
+    def _unweighted(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of each sample, of logits and probabilities ``[N, C]`` in float32."""
+        raise NotImplementedError
 
 
 class CrossEntropy(_Loss):
     """Mean cross entropy of logits ``[N, C]`` against classes or probabilities."""
 
-    def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
-        logits = logits.astype("float32")
-        targets = self._targets(labels, logits.shape[-1])
+    def _unweighted(self, logits: Tensor, targets: Tensor) -> Tensor:
         # -log softmax(x), without ever forming the softmax.
         surprise = paddle.logsumexp(logits, axis=-1, keepdim=True) - logits
-        return self._weighted(targets * surprise).sum(axis=-1)
+        return (targets * surprise).sum(axis=-1)
 
 
 class BinaryCrossEntropy(_Loss):
@@ -77,13 +78,11 @@ class BinaryCrossEntropy(_Loss):
         super().__init__(label_smoothing, class_weights)
         self.target_threshold = target_threshold
 
-    def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
-        logits = logits.astype("float32")
-        targets = self._targets(labels, logits.shape[-1])
+    def _unweighted(self, logits: Tensor, targets: Tensor) -> Tensor:
         if self.target_threshold is not None:
             targets = (targets > self.target_threshold).astype("float32")
         each = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        return self._weighted(each).mean(axis=-1)
+        return each.mean(axis=-1)
 
 
 def as_probabilities(labels: Tensor, classes: int) -> Tensor:
