@@ -78,7 +78,7 @@ def find_settings() -> tuple[Setting, ...]:
     if _mallopt() is not _nothing:
         wanted |= {
             "MALLOC_MMAP_THRESHOLD_": (
-                str(32 << 20),  # the most that glibc takes
+                str(32 << 20),  # the most that older versions of glibc take
                 "blocks come from the heap, where they can be kept, but the largest, which would "
                 "leave holes in it",
             ),

@@ -253,7 +253,7 @@ class _Worker:
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "OPENCV_FOR_THREADS_NUM": "1",
-            "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+            "MALLOC_MMAP_MAX_": "0",
             "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
         }
         self.process = subprocess.Popen(
