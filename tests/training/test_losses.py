@@ -102,7 +102,7 @@ def test_class_weights_multiply_each_samples_loss(loss, smoothing):
         given = paddle.to_tensor(labels)
         plain = loss(smoothing).per_sample(logits, given).numpy()
         weighted = loss(smoothing, WEIGHTS.tolist()).per_sample(logits, given).numpy()
-        np.testing.assert_allclose(weighted, plain * weights, rtol=1e-5)
+        np.testing.assert_allclose(weighted, plain * weights, rtol=1e-6)
 
 
 def test_balanced_weights_make_classes_equal_and_keep_the_mean():

@@ -68,7 +68,7 @@ def make_optimizer(
 
 
 def _set_rate_factors(network: nn.Layer, factors: dict[str, float], other: float) -> None:
-    """Multiply the rate of named parts, and by ``other`` that of all that is no convolution."""
+    """Give named parts their factor, and all that is no convolution ``other`` times its own."""
     check_parts(network, factors, "optimizer.rate_factors")
     head = head_of(network) if factors else ""
     for name, parameter in network.named_parameters():
