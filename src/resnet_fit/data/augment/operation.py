@@ -15,6 +15,10 @@ class Operation:
     """One entry of an augmentation list; subclasses are frozen dataclasses of its settings."""
 
     draws: ClassVar[int] = 0
+    # float32 copies of a piece and the temporaries of a colour operation stay in a core's
+    # second-level cache. Measured: with pieces of 1,024 images half of the speed is lost.
+    piece_values: ClassVar[int] = 32 * 3 * 32 * 32
+    """How many values of a batch it is best given at a time."""
     grey_levels: ClassVar[bool] = False
     """Whether it understands grey levels only, and so comes before `Normalize`."""
 

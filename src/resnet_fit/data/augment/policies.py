@@ -16,6 +16,8 @@ from resnet_fit.data.augment.operation import Array, Operation, require, rounded
 
 # Strengths have this many steps in both papers' code.
 STEPS = 30
+# Images are few for each of so many operations: larger pieces than others take leave each one more.
+PIECE_VALUES = 128 * 3 * 32 * 32
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class RandAugment(Operation):
     operations: int = 2
     magnitude: int = 9
     grey_levels: ClassVar[bool] = True
+    piece_values: ClassVar[int] = PIECE_VALUES
 
     def __post_init__(self) -> None:
         require(self.operations > 0, "operations", self.operations, "1 or more")
@@ -40,10 +43,9 @@ class RandAugment(Operation):
     def apply(self, images: Array, uniforms: Array) -> Array:
         strengths = np.full(len(images), self.magnitude / STEPS)
         # The longest shift is a share of the side, as of the 331 pixels it was tuned at.
-        shift = images.shape[3] * 150 / 331
-        chosen = _operations(shear=0.3, shift=shift, turn=30, colour=0.9, bits=4)
+        full = _Full(shear=0.3, shift=images.shape[3] * 150 / 331, turn=30, colour=0.9, bits=4)
         for which, signs in uniforms.reshape(len(images), -1, 2).transpose(1, 2, 0):
-            images = _apply(chosen, images, which, strengths, signs)
+            images = _apply(full, images, which, strengths, signs)
         return images
 
 
@@ -56,54 +58,64 @@ class TrivialAugment(Operation):
 
     draws: ClassVar[int] = 3
     grey_levels: ClassVar[bool] = True
+    piece_values: ClassVar[int] = PIECE_VALUES
 
     def apply(self, images: Array, uniforms: Array) -> Array:
         strengths = np.floor(uniforms[:, 1] * (STEPS + 1)) / STEPS
-        chosen = _operations(shear=0.99, shift=32, turn=135, colour=0.99, bits=6)
-        return _apply(chosen, images, uniforms[:, 0], strengths, uniforms[:, 2])
+        full = _Full(shear=0.99, shift=32, turn=135, colour=0.99, bits=6)
+        return _apply(full, images, uniforms[:, 0], strengths, uniforms[:, 2])
 
 
-# Takes images, uint8 here, a strength of 0..1 and a sign of -1 or 1 for each.
-_Applied = Callable[[Array, Array, Array], Array]
+@dataclass(frozen=True)
+class _Full:
+    """What the operations do at full strength; shifts in pixels, turns in degrees."""
+
+    shear: float
+    shift: float
+    turn: float
+    colour: float
+    bits: int
 
 
-def _operations(
-    shear: float, shift: float, turn: float, colour: float, bits: int
-) -> list[_Applied]:
-    """The fourteen of the papers, with what each does at full strength."""
-
-    def factors(strengths: Array, signs: Array) -> Array:
-        return 1 + signs * strengths * colour
-
-    return [
-        lambda x, m, s: x,
-        lambda x, m, s: affine(x, shear_x=s * m * shear),
-        lambda x, m, s: affine(x, shear_y=s * m * shear),
-        lambda x, m, s: affine(x, shift_x=np.trunc(s * m * shift)),
-        lambda x, m, s: affine(x, shift_y=np.trunc(s * m * shift)),
-        lambda x, m, s: affine(x, turn=s * m * turn),
-        lambda x, m, s: adjust_brightness(x, factors(m, s)),
-        lambda x, m, s: adjust_saturation(x, factors(m, s)) if x.shape[1] == 3 else x,
-        lambda x, m, s: adjust_contrast(x, factors(m, s)),
-        lambda x, m, s: adjust_sharpness(x, factors(m, s)),
-        lambda x, m, s: posterize(x, 8 - np.rint(m * bits).astype(int)),
-        lambda x, m, s: solarize(x, 255 * (1 - m)),
-        lambda x, m, s: autocontrast(x),
-        lambda x, m, s: equalize(x),
-    ]
+# The papers' fourteen: one that does nothing, five ways to move the pixels, and those that change
+# them, which take images, uint8 here, a strength of 0..1 and a sign of -1 or 1 for each.
+_MOVES = 5
+_CHANGES: list[Callable[[Array, Array, Array, _Full], Array]] = [
+    lambda x, m, s, full: adjust_brightness(x, 1 + s * m * full.colour),
+    lambda x, m, s, full: adjust_saturation(x, 1 + s * m * full.colour) if x.shape[1] == 3 else x,
+    lambda x, m, s, full: adjust_contrast(x, 1 + s * m * full.colour),
+    lambda x, m, s, full: adjust_sharpness(x, 1 + s * m * full.colour),
+    lambda x, m, s, full: posterize(x, 8 - np.rint(m * full.bits).astype(int)),
+    lambda x, m, s, full: solarize(x, 255 * (1 - m)),
+    lambda x, m, s, full: autocontrast(x),
+    lambda x, m, s, full: equalize(x),
+]
 
 
-def _apply(
-    operations: list[_Applied], images: Array, which: Array, strengths: Array, signs: Array
-) -> Array:
+def _apply(full: _Full, images: Array, which: Array, strengths: Array, signs: Array) -> Array:
     """Let each image have the operation that its uniform number ``which`` falls on."""
     result = rounded(images)
     result = result.copy() if result is images else result
-    chosen = (which * len(operations)).astype(np.intp)
+    chosen = (which * (1 + _MOVES + len(_CHANGES))).astype(np.intp)
     signs = np.where(signs < 0.5, -1, 1)
-    for i in np.unique(chosen):
-        rows = np.flatnonzero(chosen == i)
-        result[rows] = rounded(operations[i](result[rows], strengths[rows], signs[rows]))
+
+    rows = np.flatnonzero((chosen >= 1) & (chosen <= _MOVES))
+    if len(rows):
+        # All at once: each image by its own amount in one column, by nothing in the others.
+        amounts = np.eye(_MOVES)[chosen[rows] - 1] * (signs * strengths)[rows, None]
+        shear_x, shear_y, shift_x, shift_y, turn = amounts.T
+        result[rows] = affine(
+            result[rows],
+            shear_x * full.shear,
+            shear_y * full.shear,
+            np.trunc(shift_x * full.shift),
+            np.trunc(shift_y * full.shift),
+            turn * full.turn,
+        )
+    for number, change in enumerate(_CHANGES, start=1 + _MOVES):
+        rows = np.flatnonzero(chosen == number)
+        if len(rows):
+            result[rows] = rounded(change(result[rows], strengths[rows], signs[rows], full))
     return result
 
 
