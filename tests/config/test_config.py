@@ -139,6 +139,31 @@ def test_a_mistake_in_a_base_is_shown_where_it_stands(tiny, write_yaml, tmp_path
         load_config(child)
 
 
+def test_what_a_file_leaves_out_is_not_looked_for_in_its_base(tiny, write_yaml, tmp_path):
+    """A new name starts a section afresh: the base's learning rate is gone, and so is its line."""
+    write_yaml(tiny, "base.yaml")
+    child = write_yaml("base: base.yaml\noptimizer:\n  name: adam\n")
+    with pytest.raises(UserError) as error:
+        load_config(child)
+    assert str(error.value) == f"{child}:2: optimizer.learning_rate: required, but not given"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.name=adam", "optimizer.learning_rate: required, but not given"),
+        ("augmentation.train=[no_such, normalize]", "augmentation.train.0: unknown operation"),
+        ("optimizer={name: sgd, learning_rate: x}", "optimizer.learning_rate: expected"),
+    ],
+)
+def test_a_mistake_in_what_an_override_replaced_is_the_overrides(
+    tiny, write_yaml, override, message
+):
+    with pytest.raises(UserError) as error:
+        load_config(write_yaml(tiny), [override])
+    assert str(error.value).startswith(f"--set {override.partition('=')[0]}: {message}")
+
+
 def test_bases_in_a_circle_are_refused(write_yaml):
     write_yaml("base: b.yaml\n", "a.yaml")
     b = write_yaml("base: a.yaml\n", "b.yaml")

@@ -81,6 +81,13 @@ class Document:
         target[path[-1]] = self.overrides.pop(path)
         return True
 
+    def replace(self, path: Path, place: str) -> None:
+        """Note that ``place`` set all there is at ``path``: what was below is no longer there."""
+        for known in (self.places, self.overrides):
+            for old in [p for p in known if p[: len(path)] == path]:
+                del known[old]
+        self.places[path] = place
+
     def place(self, path: Path) -> str:
         """The place of a path, or of the nearest part that contains it."""
         while path and path not in self.places:
@@ -110,9 +117,21 @@ def _read(file: FilePath, seen: tuple[FilePath, ...]) -> Document:
     if not base_file.is_file():
         raise UserError(f"{where}: base: there is no file {base_file}")
     below = _read(base_file, (*seen, file.resolve()))
-    return Document(
-        merge(below.value, document.value), {**below.places, **document.places, (): str(file)}
-    )
+    value = merge(below.value, document.value)
+    left = {path: place for path, place in below.places.items() if _is_in(value, path)}
+    return Document(value, {**left, **document.places, (): str(file)})
+
+
+def _is_in(value: Any, path: Path) -> bool:
+    for step in path:
+        if isinstance(value, dict):
+            known = step in value
+        else:
+            known = isinstance(value, list) and isinstance(step, int) and step < len(value)
+        if not known:
+            return False
+        value = value[step]
+    return True
 
 
 def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -258,8 +277,9 @@ def _override(document: Document, assignment: str) -> None:
     section = str(path[0])
     if step == "name" and section in _KINDS and target.get("name", _KINDS[section]) != value:
         target.clear()
+        document.replace(path[:-1], f"--set {dotted}")
     target[step] = value
-    document.places[path] = f"--set {dotted}"
+    document.replace(path, f"--set {dotted}")
     document.overrides[path] = text
 
 
