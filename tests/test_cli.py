@@ -149,7 +149,6 @@ def test_a_run_is_named_after_its_config_and_the_time(tiny, tmp_path, monkeypatc
     file.write_text(dump(tiny))
     given = []
     monkeypatch.setattr("resnet_fit.training.run.fit", lambda *a: given.append(a))
-    monkeypatch.setattr("warnings.showwarning", None)
     assert main(["--config", str(file)]) == 0
     ((_, output, run_name),) = given
     assert output == "runs"
@@ -163,9 +162,19 @@ def test_a_run_that_fails_by_itself_exits_with_one(config, tmp_path, capsys, mon
         raise RunFailed("the disk is full")
 
     monkeypatch.setattr("resnet_fit.training.run.fit", fail)
-    monkeypatch.setattr("warnings.showwarning", None)
     assert main(["--config", str(config)]) == 1
     assert capsys.readouterr().err == "resnet-fit: the disk is full\n"
+
+
+def test_a_setting_that_changes_nothing_is_told_in_one_line(config, tmp_path):
+    late = "schedule={name: step, every_epochs: 9}"
+    process = run("--config", config, "--set", late, "--name", "no/name")
+    told, mistake = process.stderr.splitlines()
+    assert told == (
+        "resnet-fit: warning: --set schedule: schedule.every_epochs: 9 with training.epochs 2: "
+        "changes nothing"
+    )
+    assert mistake.startswith("resnet-fit: --name: ")
 
 
 # --- a terminal -----------------------------------------------------------------------

@@ -55,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return USERS_MISTAKE
         command = COMMANDS[name]
     try:
-        command(arguments)
+        with warnings.catch_warnings():
+            _show_warnings_in_one_line()
+            command(arguments)
     except UserError as error:
         _complain(str(error))
         return USERS_MISTAKE
@@ -133,7 +135,6 @@ def _start(overrides: list[str]) -> None:
     """Say what differs from the file, and wake Paddle."""
     for override in overrides:
         print(f"set {override}")
-    _show_warnings_in_one_line()
     from resnet_fit.runtime import prepare_environment
 
     with _ctrl_c_ends_at_once():

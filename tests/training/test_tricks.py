@@ -83,6 +83,8 @@ FUTILE = {
     "training.early_stopping={patience: 2}": r"patience: 2 epochs of 2 can never go by",
     "training.class_weights=[1, 1, 1, 1, 1, 1, 1, 1, 1, 1]": r"every class has weight 1",
     "optimizer={name: momentum, learning_rate: 1, momentum: 0, nesterov: true}": r"nesterov: with",
+    "schedule={name: multi_step, at_epochs: [1, 2, 3.5]}": r"at_epochs: 2, 3\.5 with training",
+    "schedule={name: step, every_epochs: 2}": r"every_epochs: 2 with training\.epochs 2",
     "optimizer.rate_factors={fc: 1}": r"optimizer\.rate_factors\.fc: a factor of 1",
 }
 

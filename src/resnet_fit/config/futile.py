@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from resnet_fit.config.problems import Problem
-from resnet_fit.config.schema import Config, Momentum, Muon
+from resnet_fit.config.schema import Config, Momentum, MultiStep, Muon, Step
 from resnet_fit.data.augment import Operation
 
 
@@ -13,6 +13,7 @@ def futile(config: Config, train: Sequence[object]) -> Iterator[Problem]:
     """Every setting without effect; ``train`` are the operations built for the training."""
     yield from _augmentation(config, train)
     yield from _training(config)
+    yield from _schedule(config)
     optimizer = config.optimizer
     if isinstance(optimizer, Momentum | Muon) and optimizer.nesterov and not optimizer.momentum:
         yield Problem(("optimizer", "nesterov"), "without momentum")
@@ -34,6 +35,20 @@ def _augmentation(config: Config, train: Sequence[object]) -> Iterator[Problem]:
     varied = any(not isinstance(op, Operation) or (op.draws and not op.idle) for op in train)
     if config.data.repeats > 1 and not varied:
         yield Problem(("data", "repeats"), "nothing in augmentation.train makes repeats differ")
+
+
+def _schedule(config: Config) -> Iterator[Problem]:
+    """Steps that a training, perhaps a shortened one, does not reach."""
+    schedule, epochs = config.schedule, config.training.epochs
+    if isinstance(schedule, MultiStep):
+        key, steps = "at_epochs", schedule.at_epochs
+    elif isinstance(schedule, Step):
+        key, steps = "every_epochs", [schedule.every_epochs]
+    else:
+        return
+    late = ", ".join(f"{epoch:g}" for epoch in steps if epoch >= epochs)
+    if late:
+        yield Problem(("schedule", key), f"{late} with training.epochs {epochs}")
 
 
 def _training(config: Config) -> Iterator[Problem]:
