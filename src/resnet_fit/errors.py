@@ -1,4 +1,4 @@
-"""The one exception that means "you can mend this yourself", and the hint that goes with it."""
+"""The one exception that means "you can mend this yourself", and the checks that raise it."""
 
 from __future__ import annotations
 
@@ -33,3 +33,22 @@ def suggest(name: object, valid: Iterable[object]) -> str:
     """Return `` Did you mean 'x'?`` for the valid name nearest to ``name``, or an empty string."""
     near = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def require(right: bool, key: str, received: object, expected: str) -> None:
+    """Raise a UserError for a value that is not right."""
+    if not right:
+        raise UserError(f"{key}: received {received!r}, expected {expected}")
+
+
+def check_choice(name: str, value: object, valid: Iterable[str]) -> None:
+    """Raise UserError for a ``value`` that is none of ``valid``."""
+    valid = list(valid)
+    if value not in valid:
+        raise UserError(f"{name}={value!r}: choose {listed(valid)}.{suggest(value, valid)}")
+
+
+def listed(values: Iterable[object]) -> str:
+    """``a, b or c``."""
+    *first, last = (str(value) for value in values)
+    return f"{', '.join(first)} or {last}" if first else last

@@ -142,6 +142,11 @@ def test_a_monitor_that_does_not_exist_is_refused_at_once(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_mode_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"mode='maxx': choose max or min. Did you mean 'max'\?"):
+        Checkpoint(tmp_path, mode="maxx")
+
+
 def test_within_an_epoch_as_often_as_asked(tmp_path):
     class Count(Checkpoint):
         steps: ClassVar[list[int]] = []

@@ -7,6 +7,7 @@ from softmax import EVAL, TRAIN, make_model
 from test_checkpoint import Script, Scripted
 
 from resnet_fit.callbacks import EarlyStopping
+from resnet_fit.errors import UserError
 
 NAN = float("nan")
 
@@ -39,3 +40,12 @@ def test_an_evaluation_of_its_own_does_not_count():
     for _ in range(3):
         model.evaluate(EVAL, verbose=0, callbacks=[stopping])
     assert stopping.waited == 0
+
+
+def test_what_could_never_stop_a_training_is_refused():
+    with pytest.raises(UserError, match=r"no metric 'acc'.* This model has: loss, top1, top3"):
+        make_model().fit(TRAIN, EVAL, verbose=0, callbacks=[EarlyStopping("acc")])
+    with pytest.raises(UserError, match="mode='lowest': choose max or min"):
+        EarlyStopping(mode="lowest")
+    with pytest.raises(UserError, match="patience: received 0"):
+        EarlyStopping(patience=0)

@@ -9,6 +9,7 @@ from softmax import EVAL, TRAIN, make_model
 
 from resnet_fit import fit, parse_config
 from resnet_fit.callbacks import History, WeightAverage
+from resnet_fit.errors import UserError
 
 
 class Notes(paddle.callbacks.Callback):
@@ -80,3 +81,9 @@ def test_with_a_test_set_apart_the_average_is_tested_too(tiny, tmp_path):
     test = fit(parse_config(tiny), tmp_path, "run").summary["test"]
     assert test.keys() >= {"top1", "ema_top1"}
     assert test["loss"] != test["ema_loss"]
+
+
+@pytest.mark.parametrize("decay", [0.0, 1.0, 1.5])
+def test_a_decay_that_averages_nothing_is_refused(decay):
+    with pytest.raises(UserError, match="decay: received"):
+        WeightAverage(decay=decay)

@@ -11,6 +11,7 @@ import pytest
 
 from resnet_fit import densenet, fit, parse_config, resnet, resume
 from resnet_fit.engines import choose_engine, compile_forward, use_engine
+from resnet_fit.errors import UserError
 from resnet_fit.training.losses import CrossEntropy
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -80,3 +81,18 @@ def test_a_run_goes_on_in_another_engine(tiny, tmp_path, overrides):
 def test_auto_takes_no_engine_without_a_static_form():
     assert choose_engine("auto", "cpu", compiled=True) == "framework"
     assert choose_engine("auto", "gpu:0") == "framework"
+
+
+def test_an_engine_that_does_not_exist_is_refused():
+    network = resnet(8, 10, "cifar3")
+    with pytest.raises(UserError, match=r"engine='onedn': choose .* Did you mean 'onednn'"):
+        use_engine(network, "onedn")
+    with pytest.raises(UserError, match="dtype='bf16': choose float32 or bfloat16"):
+        use_engine(network, "onednn", "bf16")
+    with pytest.raises(UserError, match="engine='static': choose auto, framework"):
+        choose_engine("static", "cpu")
+
+
+def test_a_network_of_others_has_no_engine():
+    with pytest.raises(UserError, match="Linear has no part of this library"):
+        use_engine(paddle.nn.Linear(2, 2), "framework")

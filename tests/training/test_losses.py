@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
+from resnet_fit.errors import UserError
 from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy, balanced_weights
 
 LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype("float32") * 3
@@ -112,3 +113,22 @@ def test_balanced_weights_make_classes_equal_and_keep_the_mean():
     np.testing.assert_allclose(sums, sums[0])
     assert np.mean(np.array(weights)[labels]) == pytest.approx(1)
     assert weights[2] == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CrossEntropy(1.0), "label_smoothing: received 1.0"),
+        (lambda: BinaryCrossEntropy(-0.1), "label_smoothing: received -0.1"),
+        (lambda: BinaryCrossEntropy(target_threshold=2), "target_threshold: received 2"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+def test_class_weights_for_another_number_of_classes_are_refused():
+    loss = CrossEntropy(class_weights=[1.0, 2.0])
+    with pytest.raises(UserError, match="class_weights: received 2, expected one for each of 4"):
+        loss(paddle.to_tensor(LOGITS), paddle.to_tensor(LABELS))

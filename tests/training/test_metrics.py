@@ -9,6 +9,7 @@ import paddle
 import pytest
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
+from resnet_fit.errors import UserError
 from resnet_fit.training.losses import CrossEntropy
 from resnet_fit.training.metrics import MeanLoss, TopK, classification_metrics
 
@@ -74,3 +75,11 @@ def test_paddle_model_reports_the_mean_where_it_had_the_last_batch():
     result = model.evaluate(batches, verbose=0)
     logits = paddle.to_tensor(images) @ network.weight + network.bias
     assert result["loss"] == pytest.approx(float(loss(logits, paddle.to_tensor(labels))), rel=1e-5)
+
+
+def test_numbers_of_classes_that_cannot_be_meant_are_refused():
+    for none in ([], [0, 1]):
+        with pytest.raises(UserError, match=r"k: received .* expected numbers of classes"):
+            TopK(none)
+    with pytest.raises(UserError, match=r"k: received \(1, 8\), expected 7 at most"):
+        feed(TopK([1, 8]))

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
-from resnet_fit.errors import UserError, suggest
+from resnet_fit.errors import check_choice
 from resnet_fit.training.checkpoints import Average, copy_checkpoint, save_checkpoint
 
 
@@ -37,7 +37,7 @@ class Checkpoint(Clocked):
         clock: one that is shared with other callbacks; its own by default.
 
     Raises:
-        UserError: before the first epoch, if the model has no metric of that name.
+        UserError: for another ``mode``; before the first epoch, if the model has no such metric.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Checkpoint(Clocked):
         average: Average | None = None,
     ) -> None:
         super().__init__(clock)
+        check_choice("mode", mode, ("max", "min"))
         self.folder = Path(folder)
         self.every_steps = every_steps
         self.keep = keep
@@ -67,12 +68,7 @@ class Checkpoint(Clocked):
         self._saved_at = time.monotonic()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        names = self.params["metrics"]
-        if self.monitor not in names:
-            raise UserError(
-                f"checkpoint.monitor: there is no metric '{self.monitor}'."
-                f"{suggest(self.monitor, names)} This model has: {', '.join(dict.fromkeys(names))}"
-            )
+        read.require_metric(self, "checkpoint.monitor", self.monitor)
         self._saved_at = time.monotonic()
         super().on_train_begin(logs)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
+from resnet_fit.errors import check_choice, require
 
 
 class EarlyStopping(Clocked):
@@ -23,6 +24,10 @@ class EarlyStopping(Clocked):
 
     Attributes:
         stopped: the epoch it ended the training after, or None.
+
+    Raises:
+        UserError: for another ``mode`` or no patience; before the first epoch, if the model has no
+            such metric.
     """
 
     def __init__(
@@ -34,12 +39,18 @@ class EarlyStopping(Clocked):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(clock)
+        check_choice("mode", mode, ("max", "min"))
+        require(patience >= 1, "patience", patience, "1 or more evaluations")
         self.monitor, self.mode = monitor, mode
         self.patience, self.min_delta = patience, min_delta
         self.best: float | None = None
         self.waited = 0
         self.stopped: int | None = None
         self._trained = False
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        read.require_metric(self, "monitor", self.monitor)
+        super().on_train_begin(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import paddle
 
+from resnet_fit.errors import UserError, suggest
+
 
 def metrics(callback: paddle.callbacks.Callback, logs: dict[str, Any] | None) -> dict[str, float]:
     """The metrics of the model by name, as plain numbers.
@@ -16,6 +18,16 @@ def metrics(callback: paddle.callbacks.Callback, logs: dict[str, Any] | None) ->
     """
     names = callback.params.get("metrics", []) if callback.params else []
     return {n: float(np.ravel(logs[n])[0]) for n in names if logs and n in logs}
+
+
+def require_metric(callback: paddle.callbacks.Callback, key: str, monitor: str) -> None:
+    """Raise a UserError if the model has no metric of this name."""
+    names = callback.params["metrics"]
+    if monitor not in names:
+        raise UserError(
+            f"{key}: there is no metric '{monitor}'.{suggest(monitor, names)} This model has: "
+            f"{', '.join(dict.fromkeys(names))}"
+        )
 
 
 def of_last_batch(

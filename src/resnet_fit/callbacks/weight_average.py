@@ -12,6 +12,7 @@ from paddle import Tensor
 
 from resnet_fit.callbacks.clock import Clock
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
+from resnet_fit.errors import require
 from resnet_fit.training.state import Arrays
 
 
@@ -42,6 +43,7 @@ class WeightAverage(SecondEvaluation):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(evaluation, clock)
+        require(0 < decay < 1, "decay", decay, "more than 0 and less than 1")
         self.decay = decay
         self.warm_up = warm_up
         self.updates = 0

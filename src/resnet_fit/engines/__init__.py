@@ -12,7 +12,9 @@ from paddle import nn
 
 from resnet_fit.engines import channels_last, framework
 from resnet_fit.engines.compiled import compile_forward
-from resnet_fit.errors import UserError
+from resnet_fit.errors import UserError, check_choice
+
+ENGINES = ("framework", "channels_last", "onednn")
 
 __all__ = ["choose_engine", "compile_forward", "onednn_problem", "use_engine"]
 
@@ -28,8 +30,11 @@ def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
         dtype: of the activations by ``onednn``: ``float32`` or ``bfloat16``.
 
     Raises:
-        UserError: the engine cannot be used here; the message says why.
+        UserError: there is no such engine, it cannot be used here, or the network has no part of
+            this library; the message says why.
     """
+    check_choice("engine", engine, ENGINES)
+    check_choice("dtype", dtype, ("float32", "bfloat16"))
     operations: Any = channels_last if engine == "channels_last" else framework
     if engine == "onednn":
         problem = onednn_problem()
@@ -38,17 +43,20 @@ def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
         from resnet_fit.engines.onednn import OneDNN
 
         operations = OneDNN(dtype)
-    for layer in network.sublayers(include_self=True):
-        if hasattr(layer, "operations"):
-            layer.operations = operations
+    ours = [part for part in network.sublayers(include_self=True) if hasattr(part, "operations")]
+    if not ours:
+        raise UserError(f"engine={engine!r}: {type(network).__name__} has no part of this library")
+    for part in ours:
+        part.operations = operations
 
 
 def choose_engine(name: str, device: str, compiled: bool = False) -> str:
     """``auto`` resolved for a device (``cpu`` or ``gpu:N``), and for a static graph.
 
     Raises:
-        UserError: the named engine does not work there.
+        UserError: there is no such engine, or it does not work there.
     """
+    check_choice("engine", name, ("auto", *ENGINES))
     if name == "auto":
         fits = device == "cpu" and not compiled and not onednn_problem()
         return "onednn" if fits else "framework"

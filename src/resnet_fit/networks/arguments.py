@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 
-from resnet_fit.errors import UserError, suggest
-from resnet_fit.networks.depth import is_count, listed
-
-
-def check_choice(name: str, value: object, valid: Iterable[str]) -> None:
-    """Raise UserError for a ``value`` that is none of ``valid``."""
-    valid = list(valid)
-    if value not in valid:
-        raise UserError(f"{name}={value!r}: choose {listed(valid)}.{suggest(value, valid)}")
+from resnet_fit.errors import UserError
+from resnet_fit.networks.depth import is_count
 
 
 def check_counts(**counts: object) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from resnet_fit.errors import UserError
+from resnet_fit.errors import UserError, listed
 
 # He et al. 2015, table 1.
 STAGES: dict[int, tuple[str, tuple[int, ...]]] = {
@@ -115,12 +115,6 @@ def _whole_number(depth: object, sizes: str) -> int:
 def is_count(value: object) -> bool:
     """Whether a value is a whole number of at least 1 (True is none)."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
-def listed(values: Iterable[object]) -> str:
-    """``a, b or c``."""
-    *first, last = (str(value) for value in values)
-    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _nearest(depth: int, valid: Iterable[int]) -> int:

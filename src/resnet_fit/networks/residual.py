@@ -11,8 +11,8 @@ import paddle
 from paddle import Tensor, nn
 
 from resnet_fit.engines import framework
-from resnet_fit.errors import UserError
-from resnet_fit.networks.arguments import check_choice, check_counts, check_image_size
+from resnet_fit.errors import UserError, check_choice
+from resnet_fit.networks.arguments import check_counts, check_image_size
 from resnet_fit.networks.blocks import BasicBlock, BottleneckBlock, Layers, make_shortcut
 from resnet_fit.networks.depth import resolve_depth
 from resnet_fit.networks.weights import load_weights

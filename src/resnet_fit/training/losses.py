@@ -14,6 +14,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from resnet_fit.errors import require
+
 
 class _Loss(nn.Layer):
     """The mean over samples of what `per_sample` says.
@@ -29,6 +31,7 @@ class _Loss(nn.Layer):
         self, label_smoothing: float = 0.0, class_weights: Sequence[float] | None = None
     ) -> None:
         super().__init__()
+        require(0 <= label_smoothing < 1, "label_smoothing", label_smoothing, "0 to less than 1")
         self.label_smoothing = label_smoothing
         self.class_weights = (
             None if class_weights is None else paddle.to_tensor(class_weights, "float32")
@@ -45,7 +48,11 @@ class _Loss(nn.Layer):
         if self.label_smoothing:
             targets = labels * (1 - self.label_smoothing) + self.label_smoothing / classes
         losses = self._unweighted(logits.astype("float32"), targets)
-        return losses if self.class_weights is None else losses * (labels @ self.class_weights)
+        if self.class_weights is None:
+            return losses
+        given = len(self.class_weights)
+        require(given == classes, "class_weights", given, f"one for each of {classes} classes")
+        return losses * (labels @ self.class_weights)
 
     def _unweighted(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of each sample, of logits and probabilities ``[N, C]`` in float32."""
@@ -76,6 +83,8 @@ class BinaryCrossEntropy(_Loss):
         target_threshold: float | None = None,
     ) -> None:
         super().__init__(label_smoothing, class_weights)
+        within = target_threshold is None or 0 <= target_threshold < 1
+        require(within, "target_threshold", target_threshold, "0 to less than 1")
         self.target_threshold = target_threshold
 
     def _unweighted(self, logits: Tensor, targets: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from resnet_fit.errors import require
 from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy, as_probabilities
 
 
@@ -63,6 +64,7 @@ class TopK(paddle.metric.Metric):
     def __init__(self, k: Sequence[int] = (1, 5)) -> None:
         super().__init__()
         self.k = tuple(k)
+        require(min(self.k, default=0) >= 1, "k", self.k, "numbers of classes, each 1 or more")
         self.right: list[float] = []
         self.count = 0
         self.reset()
@@ -72,8 +74,10 @@ class TopK(paddle.metric.Metric):
 
     def compute(self, logits: Tensor, labels: Tensor) -> Tensor:
         """``[N, max k]``: the probability of the n-th best class, 1 where it is the right one."""
+        classes = logits.shape[-1]
+        require(max(self.k) <= classes, "k", self.k, f"{classes} at most, of so many classes")
         best = paddle.topk(logits, max(self.k), axis=-1)[1]
-        return paddle.take_along_axis(as_probabilities(labels, logits.shape[-1]), best, axis=-1)
+        return paddle.take_along_axis(as_probabilities(labels, classes), best, axis=-1)
 
     def update(self, hits: np.ndarray) -> list[float]:
         right = [float(hits[:, :k].sum()) for k in self.k]

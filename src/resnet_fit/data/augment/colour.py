@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from resnet_fit.data.augment.operation import Array, Operation, require
-from resnet_fit.errors import UserError
+from resnet_fit.data.augment.operation import Array, Operation
+from resnet_fit.errors import UserError, require
 
 # ITU-R 601 luma, the weights of Pillow's conversion to grey.
 LUMA = np.array([19595, 38470, 7471], np.float32) / 65536

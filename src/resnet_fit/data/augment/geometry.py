@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 import cv2
 import numpy as np
 
-from resnet_fit.data.augment.operation import Array, Operation, require
-from resnet_fit.errors import UserError
+from resnet_fit.data.augment.operation import Array, Operation
+from resnet_fit.errors import UserError, require
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from resnet_fit.data.augment.operation import Array, Operation, require
-from resnet_fit.errors import UserError
+from resnet_fit.data.augment.operation import Array, Operation
+from resnet_fit.errors import UserError, require
 
 
 @dataclass(frozen=True)

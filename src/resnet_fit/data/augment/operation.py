@@ -6,8 +6,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from resnet_fit.errors import UserError
-
 Array = np.ndarray
 
 
@@ -39,12 +37,6 @@ class Operation:
     def __call__(self, images: Array, rng: np.random.Generator) -> Array:
         """Draw what ``images`` need from ``rng`` and apply the operation."""
         return self.apply(images, rng.random((len(images), self.draws)))
-
-
-def require(right: bool, key: str, received: object, expected: str) -> None:
-    """Raise a UserError for a setting that is not right."""
-    if not right:
-        raise UserError(f"{key}: received {received!r}, expected {expected}")
 
 
 def rounded(values: Array) -> Array:

@@ -12,7 +12,8 @@ from typing import ClassVar
 import numpy as np
 
 from resnet_fit.data.augment.colour import adjust_brightness, adjust_contrast, adjust_saturation
-from resnet_fit.data.augment.operation import Array, Operation, require, rounded
+from resnet_fit.data.augment.operation import Array, Operation, rounded
+from resnet_fit.errors import require
 
 # Strengths have this many steps in both papers' code.
 STEPS = 30
