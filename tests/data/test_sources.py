@@ -273,6 +273,34 @@ def test_digits_are_all_of_scikit_learns():
     np.testing.assert_array_equal(sources.digits()[1].images, test.images)
 
 
+# --- arrays ---------------------------------------------------------------------------
+
+PIXELS, LABELS = np.zeros((8, 3, 6, 6), np.uint8), np.arange(8) % 2
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (PIXELS / 255, LABELS, r"images: received 'float64 \[8, 3, 6, 6\]', expected uint8"),
+        (PIXELS[0], LABELS, r"images: received 'uint8 \[3, 6, 6\]'"),
+        (PIXELS.transpose(0, 2, 3, 1), LABELS, r"channels before pixels"),
+        (PIXELS, LABELS[:3], r"labels: received 'int64 \[3\]', expected integers \[8\]"),
+        (PIXELS, LABELS[:, None], r"labels: received 'int64 \[8, 1\]'"),
+        (PIXELS, LABELS / 2, r"labels: received 'float64 \[8\]'"),
+        (PIXELS, LABELS + 1, r"labels: received \(1, 2\), expected 0 to 1, as there are 2 classes"),
+        (PIXELS, LABELS - 1, r"labels: received \(-1, 0\)"),
+    ],
+)
+def test_arrays_that_are_no_images_or_no_labels_are_refused(images, labels, message):
+    with pytest.raises(UserError, match=message):
+        ArrayDataset(images, labels, ("a", "b"))
+
+
+def test_lists_become_arrays():
+    dataset = ArrayDataset(PIXELS, LABELS.tolist(), ("a", "b"))
+    assert dataset.take(np.array([1, 2])).labels.tolist() == [1, 0]
+
+
 # --- parts ----------------------------------------------------------------------------
 
 

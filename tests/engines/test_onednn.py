@@ -90,6 +90,12 @@ def test_normalization_in_bfloat16_and_its_gradients(channels):
         assert np.linalg.norm(ours - exact) < 0.02 * np.linalg.norm(exact)
 
 
+def test_channels_that_a_convolution_does_not_have_are_no_room_in_memory():
+    operations = OneDNN()
+    with pytest.raises(ValueError, match="a convolution of 3 channels received 8"):
+        operations.convolve(paddle.nn.Conv2D(3, 4, 3), operations.enter(paddle.zeros([1, 8, 9, 9])))
+
+
 def test_an_implementation_is_preferred_where_there_is_one():
     images = library.channels_last((4, 16, 8, 8), library.FLOAT32)
     settings = (images, images, c_float(1e-5), c_uint(library.USE_SCALE | library.USE_SHIFT))

@@ -11,12 +11,14 @@ import pytest
 from drawn_weights import draw, images
 from paddle import nn
 
+from resnet_fit.engines import onednn_problem, use_engine
 from resnet_fit.errors import UserError
 from resnet_fit.networks import (
     Layers,
     check_image_size,
     count_macs,
     count_parameters,
+    densenet,
     plain,
     resnet,
 )
@@ -285,6 +287,19 @@ def test_what_does_not_exist_is_refused_in_one_line(options, message):
     with pytest.raises(UserError, match=message) as caught:
         resnet(**options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "engine",
+    ["framework", "channels_last", *([] if onednn_problem() else ["onednn"])],
+)
+@pytest.mark.parametrize("shape", [[2, 8, 8, 3], [3, 8, 8], [2, 1, 8, 8]])
+@pytest.mark.parametrize("build", [resnet, densenet])
+def test_batches_of_another_shape_are_refused(engine, shape, build):
+    network = build([1], 2, "cifar")
+    use_engine(network, engine)
+    with pytest.raises(UserError, match=r"images: received the shape .* expected \[N, 3, H, W\]"):
+        network(paddle.zeros(shape))
 
 
 @pytest.mark.filterwarnings("error")

@@ -23,7 +23,7 @@ import numpy as np
 
 from resnet_fit.data.listing import EXTENSIONS, list_images
 from resnet_fit.data.paths import Copies, Paths
-from resnet_fit.errors import UserError, suggest
+from resnet_fit.errors import UserError, require, suggest
 
 ENVIRONMENT = "RESNET_FIT_DATA"
 OFFLINE_CONFIG = "configs/resnet18_digits.yaml"
@@ -32,11 +32,30 @@ TIMEOUT_SECONDS = 20
 
 @dataclass(frozen=True, eq=False)
 class ArrayDataset:
-    """Images in memory: uint8 ``[N, C, H, W]``, and ``labels`` int64 ``[N]`` into ``classes``."""
+    """Images in memory: uint8 ``[N, C, H, W]``, and ``labels`` int64 ``[N]`` into ``classes``.
+
+    Raises UserError for arrays that are not such; lists become arrays.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        fits = images.ndim == 4 and images.dtype == np.uint8
+        require(fits, "images", _described(images), "uint8 grey levels of 0 to 255, [N, C, H, W]")
+        pixels_first = images.shape[3] in (1, 3) and images.shape[1] not in (1, 3)
+        channels_first = "channels before pixels, as images.transpose(0, 3, 1, 2) has them"
+        require(not pixels_first, "images", _described(images), channels_first)
+        fits = labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
+        require(fits, "labels", _described(labels), f"integers [{len(images)}], one for each image")
+        found = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+        fits = found[0] >= 0 and found[1] < len(self.classes)
+        of_classes = f"0 to {len(self.classes) - 1}, as there are {len(self.classes)} classes"
+        require(fits, "labels", found, of_classes)
+        for name, array in (("images", images), ("labels", labels)):
+            object.__setattr__(self, name, array)  # this class is frozen
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,6 +63,10 @@ class ArrayDataset:
     def take(self, indices: np.ndarray) -> ArrayDataset:
         """Return the samples at ``indices``, in that order."""
         return ArrayDataset(self.images[indices], self.labels[indices], self.classes)
+
+
+def _described(array: np.ndarray) -> str:
+    return f"{array.dtype} {list(array.shape)}"
 
 
 @dataclass(frozen=True, eq=False)

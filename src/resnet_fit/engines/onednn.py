@@ -49,6 +49,9 @@ class OneDNN:
         return _Enter.apply(images, self.dtype)
 
     def convolve(self, layer: nn.Conv2D, x: Tensor) -> Tensor:
+        if x.shape[3] != layer.weight.shape[1]:  # never to be taken for room in memory
+            channels = layer.weight.shape[1]
+            raise ValueError(f"a convolution of {channels} channels received {x.shape[3]}")
         padding = layer._padding if isinstance(layer._padding, int) else layer._padding[0]
         return _Convolve.apply(x, layer.weight, layer._stride[0], padding)
 

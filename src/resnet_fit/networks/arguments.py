@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 
+from paddle import Tensor
+
 from resnet_fit.errors import UserError
 from resnet_fit.networks.depth import is_count
 
@@ -13,6 +15,13 @@ def check_counts(**counts: object) -> None:
     for name, value in counts.items():
         if not is_count(value):
             raise UserError(f"{name}={value!r}: expected a whole number of at least 1.")
+
+
+def check_images(images: Tensor, channels: int) -> None:
+    """Raise UserError for a batch that is not ``[N, channels, H, W]``."""
+    shape = list(images.shape)
+    if len(shape) != 4 or shape[1] != channels:
+        raise UserError(f"images: received the shape {shape}, expected [N, {channels}, H, W]")
 
 
 def check_image_size(stem: str, pixels: int) -> None:

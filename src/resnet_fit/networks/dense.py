@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 
 from resnet_fit.engines import framework
 from resnet_fit.errors import UserError, check_choice
-from resnet_fit.networks.arguments import check_counts, check_image_size
+from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import Layers
 from resnet_fit.networks.depth import resolve_dense_depth
 from resnet_fit.networks.weights import load_weights
@@ -111,6 +111,7 @@ class DenseNet(nn.Layer):
     ) -> None:
         super().__init__()
         self.stem = stem
+        self.in_channels = in_channels
         self.num_blocks = len(block_sizes)
         self._image_size_checked = False
         channels = 2 * growth
@@ -135,9 +136,8 @@ class DenseNet(nn.Layer):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        if not self._image_size_checked and paddle.in_dynamic_mode():
-            self._image_size_checked = True
-            self._check_image_size(min(images.shape[2:]))
+        if paddle.in_dynamic_mode():
+            self._check(images)
         ops = self.operations
         x = self.conv1_func(images)
         for stage in range(2, self.num_blocks + 2):
@@ -145,6 +145,12 @@ class DenseNet(nn.Layer):
                 x = getattr(self, f"tr_conv{stage - 1}_blk")(x)
             x = getattr(self, f"db_conv_{stage}")(x)
         return self.out(ops.mean(ops.normalize(self.batch_norm, x, relu=True)))
+
+    def _check(self, images: Tensor) -> None:
+        check_images(images, self.in_channels)
+        if not self._image_size_checked:
+            self._image_size_checked = True
+            self._check_image_size(min(images.shape[2:]))
 
     def _check_image_size(self, pixels: int) -> None:
         smallest = 2 ** (self.num_blocks - 1)

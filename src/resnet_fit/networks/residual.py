@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 
 from resnet_fit.engines import framework
 from resnet_fit.errors import UserError, check_choice
-from resnet_fit.networks.arguments import check_counts, check_image_size
+from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import BasicBlock, BottleneckBlock, Layers, make_shortcut
 from resnet_fit.networks.depth import resolve_depth
 from resnet_fit.networks.weights import load_weights
@@ -55,6 +55,7 @@ class ResNet(nn.Layer):
     ) -> None:
         super().__init__()
         self.stem = stem
+        self.in_channels = in_channels
         self.num_stages = len(stage_sizes)
         self._image_size_checked = False
         options: dict[str, Any] = {"last_norm_weight": 0.0 if zero_init_residual else 1.0}
@@ -90,9 +91,8 @@ class ResNet(nn.Layer):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        if not self._image_size_checked and paddle.in_dynamic_mode():
-            self._image_size_checked = True
-            check_image_size(self.stem, min(images.shape[2:]))
+        if paddle.in_dynamic_mode():
+            self._check(images)
         ops = self.operations
         x = ops.convolve(self.conv1, ops.enter(images))
         x = ops.normalize(self.bn1, x, relu=True)
@@ -101,6 +101,12 @@ class ResNet(nn.Layer):
         for stage in range(1, self.num_stages + 1):
             x = getattr(self, f"layer{stage}")(x)
         return self.fc(ops.mean(x))
+
+    def _check(self, images: Tensor) -> None:
+        check_images(images, self.in_channels)
+        if not self._image_size_checked:
+            self._image_size_checked = True
+            check_image_size(self.stem, min(images.shape[2:]))
 
 
 def resnet(
