@@ -454,6 +454,10 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
     "no such folder": (cifar(None, path="dta"), ("dta", "no such", "Did you mean 'data'?")),
     "a number as path": (also(put("data", {"name": "cifar10", "path": 5})), ("data.path", "5")),
     "digits from a path": (also(put("data.path", "x")), ("data.path", "scikit-learn")),
+    "network larger than any memory": (
+        also(put("model.width", 3_000_000)),
+        ("model: ", "does not fit into memory"),
+    ),
     "cache for data in memory": (
         also(put("data.cache", {"shorter_side": 32})),
         ("data.cache", "only data.name: folder"),

@@ -29,6 +29,13 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal_number
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Paddle has no type of its own for it; its message names the kind of error."""
+    text = str(error).lower()
+    signs = ("resourceexhausted", "out of memory", "cannot allocate", "bad_alloc")
+    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
+
+
 def suggest(name: object, valid: Iterable[object]) -> str:
     """Return `` Did you mean 'x'?`` for the valid name nearest to ``name``, or an empty string."""
     near = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.6)

@@ -13,7 +13,7 @@ from paddle import Tensor, nn
 
 from resnet_fit.config import Config
 from resnet_fit.engines import choose_engine, compile_forward
-from resnet_fit.errors import UserError
+from resnet_fit.errors import UserError, out_of_memory
 from resnet_fit.networks import count_macs, count_parameters, densenet, freeze, resnet
 from resnet_fit.networks.parts import check_parts
 from resnet_fit.runtime import choose_device
@@ -74,11 +74,20 @@ def seed_everything(seed: int) -> None:
 
 
 def make_network(config: Config, loaders: Loaders) -> nn.Layer:
-    """The network of a config, for the images and classes of its data."""
+    """The network of a config, for the images and classes of its data.
+
+    Raises:
+        UserError: it does not fit into memory, or what is to be frozen is not there or all of it.
+    """
     build = BUILDERS[config.model.name]
     options = config.model.model_dump(exclude={"name"})
     channels, _, _ = loaders.image_shape
-    network = build(num_classes=len(loaders.classes), in_channels=channels, **options)
+    try:
+        network = build(num_classes=len(loaders.classes), in_channels=channels, **options)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError("model: a network of these settings does not fit into memory") from error
     check_parts(network, config.training.freeze, "training.freeze")
     freeze(network, config.training.freeze)
     if not count_parameters(network):

@@ -33,7 +33,7 @@ from resnet_fit.callbacks import (
 from resnet_fit.callbacks.progress import clock_time, show
 from resnet_fit.config import Config, dump_config, load_run_config
 from resnet_fit.data.loading import FileLoader, Loader
-from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.errors import RunFailed, UserError, out_of_memory
 from resnet_fit.files import lock, write_json, write_text
 from resnet_fit.machine import usable_cores
 from resnet_fit.runtime import describe
@@ -230,7 +230,7 @@ def _fit_epochs(experiment: Experiment, watch: _Watch, epochs: int) -> None:
             callbacks=watch.callbacks,
         )
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RunFailed) or not _out_of_memory(error):
+        if isinstance(error, RunFailed) or not out_of_memory(error):
             raise
         raise RunFailed(
             f"memory ran out in epoch {watch.clock.epoch} after step {watch.clock.step}, at "
@@ -304,13 +304,6 @@ def require_space(folder: Path, experiment: Experiment) -> None:
             f"{folder}: {free / 1e6:,.0f} MB are free on this disk, and the checkpoints of this "
             f"run need {needed / 1e6:,.0f} MB; see --output"
         )
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    """Paddle has no type of its own for it; its message names the kind of error."""
-    text = str(error).lower()
-    signs = ("resourceexhausted", "out of memory", "cannot allocate", "bad_alloc")
-    return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
 def faster_data(loader: Loader) -> str:
