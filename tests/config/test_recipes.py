@@ -54,6 +54,7 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
+@pytest.mark.filterwarnings("ignore:.*schedule.at_epochs")
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipes_for_folders_run(name, photos, tmp_path, tiny):
     config = load_config(
