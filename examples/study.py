@@ -157,6 +157,8 @@ def draw(study: Study, outcomes: list[Outcome], file: Path) -> None:
                     label=outcome.label,
                 )
             panel.set_xlabel(axis)
+            if axis == "epochs":
+                panel.xaxis.get_major_locator().set_params(integer=True)
             panel.set_ylabel(f"{what} (%)" if what.endswith("error") else what)
             panel.grid(alpha=0.3)
     panels[0][-1].legend(fontsize="small")
