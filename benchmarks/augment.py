@@ -56,9 +56,9 @@ def _ours(pipeline: str, images: np.ndarray) -> Callable[[], None]:
     from resnet_fit.runtime import prepare_environment
 
     prepare_environment()  # as a run does: memory that is kept makes temporaries cheap
-    standard = [augment.RandomCrop(4), augment.HorizontalFlip()]
+    standard: list[augment.Operation] = [augment.RandomCrop(4), augment.HorizontalFlip()]
     lists: dict[str, list[augment.Operation]] = {
-        "standard": [*standard],
+        "standard": standard,
         "rand_augment": [*standard, augment.RandAugment()],
         "trivial_augment": [*standard, augment.TrivialAugment()],
         "article": [

@@ -44,6 +44,7 @@ def compose(operations: Sequence[Operation]) -> Batch:
     """
     operations = tuple(operations)
     check_order(operations)
+    piece_values = max((op.piece_values for op in operations), default=Operation.piece_values)
     draws = [op.draws for op in operations]
     columns = [
         slice(end - n, end) for n, end in zip(draws, itertools.accumulate(draws), strict=True)
@@ -57,8 +58,7 @@ def compose(operations: Sequence[Operation]) -> Batch:
         # Normalize as the last one writes to where the result is to be: a copy less.
         last = operations[-1] if operations and isinstance(operations[-1], Normalize) else None
         before = [*zip(operations, columns, strict=True)][: -1 if last else None]
-        values = max((op.piece_values for op in operations), default=images.size)
-        step = max(1, values // max(1, math.prod(images.shape[1:])))
+        step = max(1, piece_values // max(1, math.prod(images.shape[1:])))
         result: Array | None = None
         for start in range(0, len(images), step):
             part = slice(start, start + step)
