@@ -4,7 +4,8 @@
 
 ``standard`` is crop, flip, normalise; ``article`` is two flips, four colour jitters, normalise;
 ``rand_augment`` and ``trivial_augment`` are ``standard`` with those, which Paddle has not.
-Ours is `resnet_fit.data.augment`; ``paddle`` is the same list of `paddle.vision.transforms`, as a
+Ours is `resnet_fit.data.augment`; ``device`` is the same operations as Paddle's, made for GPUs and
+here on the CPU; ``paddle`` is the same list of `paddle.vision.transforms`, as a
 data set applies it in one process.
 """
 
@@ -20,12 +21,12 @@ from alternate import WORKER, Side, alternate, machine, report, serve
 ONE_CORE = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 PIPELINES = {
-    "standard": ("ours", "paddle"),
-    "article": ("ours", "paddle"),
+    "standard": ("ours", "device", "paddle"),
+    "article": ("ours", "device", "paddle"),
     "rand_augment": ("ours",),
     "trivial_augment": ("ours",),
 }
-IMAGES = {"ours": 12_800, "paddle": 1_000}  # in one piece of work
+IMAGES = {"ours": 12_800, "device": 12_800, "paddle": 1_000}  # in one piece of work
 BATCH = 128
 
 
@@ -48,10 +49,13 @@ def main() -> None:
 
 def worker(side: str, pipeline: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (IMAGES[side], 3, 32, 32), dtype=np.uint8)
-    serve((_ours if side == "ours" else _paddle)(pipeline, images))
+    if side == "paddle":
+        serve(_paddle(pipeline, images))
+    else:
+        serve(_ours(pipeline, images, on_device=side == "device"))
 
 
-def _ours(pipeline: str, images: np.ndarray) -> Callable[[], None]:
+def _ours(pipeline: str, images: np.ndarray, on_device: bool) -> Callable[[], None]:
     from resnet_fit.data import augment
     from resnet_fit.runtime import prepare_environment
 
@@ -70,12 +74,17 @@ def _ours(pipeline: str, images: np.ndarray) -> Callable[[], None]:
             augment.ColorJitter(hue=0.5),
         ],
     }
-    batch = augment.compose([*lists[pipeline], augment.Normalize(MEAN, STD)])
+    operations = [*lists[pipeline], augment.Normalize(MEAN, STD)]
+    batch = augment.compose(operations, host=0 if on_device else None)
+    if on_device:
+        from resnet_fit.data.augment.on_device import finish
     rng = np.random.default_rng(0)
 
     def work() -> None:
         for start in range(0, len(images), BATCH):
-            batch(images[start : start + BATCH], rng)
+            made = batch(images[start : start + BATCH], rng)
+            if on_device:
+                finish(made)
 
     return work
 

@@ -73,6 +73,14 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
     "key of another optimizer": (put("optimizer.beta1", 0.9), ("optimizer.beta1", "nesterov")),
     "unknown optimizer": (put("optimizer.name", "momentun"), ("Did you mean 'momentum'?",)),
     "no optimizer name": (drop("optimizer", "name"), ("optimizer.name", "required", "adamw")),
+    "fused adamw": (
+        put("optimizer", {"name": "adamw", "learning_rate": 1.0, "fused": True}),
+        ("optimizer.fused", "use adam"),
+    ),
+    "fused muon": (
+        put("optimizer", {"name": "muon", "learning_rate": 1, "other_rate": 1, "fused": True}),
+        ("optimizer.fused",),
+    ),
     "no optimizer": (drop("optimizer"), ("optimizer", "required")),
     "no learning rate": (drop("optimizer", "learning_rate"), ("optimizer.learning_rate",)),
     "negative learning rate": (put("optimizer.learning_rate", -0.1), ("greater than 0", "-0.1")),

@@ -92,6 +92,7 @@ def test_another_kind_of_optimizer_starts_its_section_afresh(tiny):
         "beta1": 0.9,
         "beta2": 0.999,
         "epsilon": 1e-8,
+        "fused": False,
     }
     with pytest.raises(UserError, match=r"optimizer.learning_rate: required"):
         parse_config(tiny, ["optimizer.name=adamw"])

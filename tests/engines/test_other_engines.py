@@ -39,7 +39,9 @@ def read_history(run):
 
 
 @pytest.mark.filterwarnings("ignore:stem='imagenet'")
-@pytest.mark.parametrize("way", ["channels_last", "static", "static channels_last"])
+@pytest.mark.parametrize(
+    "way", ["channels_last", "static", "static channels_last", "static channels_last fused"]
+)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_equals_the_framework_engine(kind, way):
     paddle.seed(0)
@@ -50,7 +52,7 @@ def test_equals_the_framework_engine(kind, way):
     if "channels_last" in way:
         use_engine(network, "channels_last")
     if "static" in way:
-        compile_forward(network)
+        compile_forward(network, fuse_norms="fused" in way)
     images = paddle.to_tensor(
         np.random.default_rng(0).normal(size=(4, 3, 32, 32)).astype("float32")
     )

@@ -7,6 +7,7 @@ import paddle
 import pytest
 
 from resnet_fit.config import schema
+from resnet_fit.errors import RunFailed
 from resnet_fit.training.muon import NEWTON_SCHULZ, STEPS, orthogonal
 from resnet_fit.training.optimizers import make_optimizer
 
@@ -43,7 +44,9 @@ CASES = {
     "sgd": (schema.SGD, {"name": "sgd"}, lambda w, g, s: w - RATE * g),
     "momentum": (schema.Momentum, {"name": "momentum"}, momentum(False)),
     "nesterov": (schema.Momentum, {"name": "momentum", "nesterov": True}, momentum(True)),
+    "fused": (schema.Momentum, {"name": "momentum", "fused": True}, momentum(False)),
     "adam": (schema.Adam, {"name": "adam"}, adam),
+    "fused adam": (schema.Adam, {"name": "adam", "fused": True}, adam),
     "adamw": (schema.Adam, {"name": "adamw"}, adam),
     "lamb": (schema.Lamb, {"name": "lamb"}, lamb),
 }
@@ -82,6 +85,20 @@ def test_three_steps(case, everything):
                 np.testing.assert_allclose(
                     parameter.numpy(), weights[name], rtol=2e-4, atol=2e-6, err_msg=name
                 )
+
+
+@pytest.mark.parametrize("name", ["momentum", "adam"])
+def test_a_fused_step_without_all_gradients_is_refused(name):
+    network = paddle.nn.Sequential(paddle.nn.Linear(4, 3), paddle.nn.Linear(4, 3))
+    config = {"momentum": schema.Momentum, "adam": schema.Adam}[name](
+        name=name, learning_rate=0.1, fused=True
+    )
+    optimizer = make_optimizer(network, config, 0.1)
+    network[1](paddle.ones([2, 4])).sum().backward()
+    before = network[1].weight.numpy()
+    with pytest.raises(RunFailed, match=r"optimizer\.fused: [\w.]+ has no gradient"):
+        optimizer.step()
+    np.testing.assert_array_equal(network[1].weight.numpy(), before)
 
 
 # --- muon -----------------------------------------------------------------------------

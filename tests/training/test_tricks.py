@@ -37,6 +37,8 @@ TRICKS = {
     "repeated augmentation": ["data.repeats=2"],
     "label smoothing": ["training.label_smoothing=0.1"],
     "clipping": ["training.clip_norm=0.1"],
+    "mixing on the device": ["augmentation={on_device: true, mix: {mixup: 0.2, cutmix: 1.0}}"],
+    "fused adam": ["optimizer={name: adam, learning_rate: 0.001, fused: true}"],
 }
 BASE = copy.deepcopy(TINY)
 BASE["data"] |= {"batch_size": 50, "limit": 200}  # 4 steps an epoch

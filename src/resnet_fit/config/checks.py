@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from resnet_fit.config.problems import Problem
-from resnet_fit.config.schema import Config, DenseNet, MultiStep, OneCycle
+from resnet_fit.config.schema import Adam, Config, DenseNet, MultiStep, OneCycle
 from resnet_fit.data.transforms import Geometric
 from resnet_fit.errors import UserError
 from resnet_fit.networks.depth import resolve_dense_depth, resolve_depth
@@ -20,6 +20,7 @@ def check(config: Config) -> Iterator[Problem]:
     yield from _model(config)
     yield from _schedule(config)
     yield from _data(config)
+    yield from _optimizer(config)
     yield from _training(config)
     yield from _monitor(config)
 
@@ -98,6 +99,12 @@ def check_cache(config: Config, stage: str, geometry: Sequence[Geometric]) -> It
             f"expected {largest} or more, as augmentation.{stage} asks for, received "
             f"{config.data.cache.shorter_side}",
         )
+
+
+def _optimizer(config: Config) -> Iterator[Problem]:
+    optimizer = config.optimizer
+    if isinstance(optimizer, Adam) and optimizer.name == "adamw" and optimizer.fused:
+        yield Problem(("optimizer", "fused"), "Paddle has adamw in single steps only; use adam")
 
 
 def _training(config: Config) -> Iterator[Problem]:

@@ -126,13 +126,16 @@ class Progressive(Section):
 class Augmentation(Section):
     """Ordered operations. Each entry is a name, or a name with options.
 
-    ``mix`` blends the finished images of a batch in pairs, and their labels.
+    ``mix`` blends the finished images of a batch in pairs, and their labels. With ``on_device`` the
+    last operations of a list, and mixing, are computed where the network is: for a GPU whose loader
+    keeps it waiting.
     """
 
     train: list[Any] = ["normalize"]
     eval: list[Any] = ["normalize"]
     mix: Mixing | None = None
     progressive: Progressive | None = None
+    on_device: bool = False
 
 
 class _Optimizer(Section):
@@ -155,18 +158,25 @@ class SGD(_Optimizer):
 
 
 class Momentum(_Optimizer):
+    """``fused`` makes one operation of the steps of all parameters, which a GPU starts once."""
+
     name: Literal["momentum"]
     momentum: Below1 = 0.9
     nesterov: bool = False
+    fused: bool = False
 
 
 class Adam(_Optimizer):
-    """``adam`` adds the weight decay to the gradient, ``adamw`` applies it to the weights."""
+    """``adam`` adds the weight decay to the gradient, ``adamw`` applies it to the weights.
+
+    ``fused`` is as of momentum, for ``adam`` only.
+    """
 
     name: Literal["adam", "adamw"]
     beta1: Below1 = 0.9
     beta2: Below1 = 0.999
     epsilon: Positive = 1e-8
+    fused: bool = False
 
 
 class Lamb(_Optimizer):

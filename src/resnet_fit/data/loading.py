@@ -8,6 +8,7 @@ After a whole epoch processes stay, for the next one, as long as the loader does
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from resnet_fit.data.augment import Operation, compose
+from resnet_fit.data.augment import Operation, Unfinished, compose
 from resnet_fit.data.mixing import Mix
 from resnet_fit.data.resizing import Sizes, at_size
 from resnet_fit.data.sampling import Sampler, in_order, shuffled
@@ -28,12 +29,15 @@ from resnet_fit.data.workers import Batching, Made, Task, Team
 from resnet_fit.errors import UserError
 from resnet_fit.machine import usable_cores
 
-Batch = list[np.ndarray]
+# [images, labels]: arrays, or with `on_device` images as a Paddle tensor.
+Batch = list[Any]
 
 # Batches made ahead of the consumer by the thread.
 AHEAD = 2
 # Workers when their number is not given: one for each usable core, no more than this.
 MOST_WORKERS = 8
+# Imported only where it is used, since it imports Paddle.
+ON_DEVICE = "resnet_fit.data.augment.on_device"
 # Files looked at for a data set's mean and deviation, and the shorter side they are shrunk to.
 STATISTICS_FILES = 1000
 STATISTICS_SIZE = 64
@@ -44,7 +48,9 @@ class Loader:
 
     An epoch has the images that ``sampler`` says; by default all, in random order if ``shuffle`` is
     set. ``mix`` makes the labels of a batch probabilities, float32 ``[B, classes]``. ``sizes`` says
-    how many pixels a side the images of an epoch have, for progressive resizing.
+    how many pixels a side the images of an epoch have, for progressive resizing. With ``on_device``
+    the last operations, and mixing, are done by Paddle on its current device, to which images then
+    go as uint8; what has no form there, and what comes before it, stays here.
 
     `epoch` counts the iterations that ran to their end; an iteration left early is not counted, and
     the next one starts its epoch anew. `wait_seconds` sums the time the consumer waited for
@@ -62,6 +68,7 @@ class Loader:
         sampler: Sampler | None = None,
         mix: Mix | None = None,
         sizes: Sizes | None = None,
+        on_device: bool = False,
     ) -> None:
         count = len(dataset)
         if batch_size < 1:
@@ -78,6 +85,7 @@ class Loader:
         self.labels, self._classes = dataset.labels, len(dataset.classes)
         self._sampler = sampler or (shuffled if shuffle else in_order)
         self._mix, self._sizes = mix, sizes
+        self._device: Any = importlib.import_module(ON_DEVICE) if on_device else None
         self.wait_seconds = 0.0
         self._start = self._position = (0, 0)
         self._first = 0
@@ -139,7 +147,7 @@ class Loader:
                     self._position = (epoch, batch + 1)
                     if arrays is not None:
                         delivered = True
-                        yield arrays
+                        yield self._finished(arrays, epoch, batch)
             if first == 0 and not delivered:
                 raise UserError(f"none of the {self.count} images could be read")
             self._start = self._position = (epoch + 1, 0)
@@ -156,12 +164,23 @@ class Loader:
     def _order(self, epoch: int) -> np.ndarray:
         return self._sampler(self.labels, generator(self.seed, epoch))
 
-    def _mixed(self, images: np.ndarray, labels: np.ndarray, epoch: int, batch: int) -> Batch:
-        if self._mix is None:
+    def _split(self, operations: Sequence[Operation]) -> int | None:
+        """How many of them are done here; None for all, and no device."""
+        return self._device and self._device.host_operations(operations)
+
+    def _mixed(self, images: Any, labels: np.ndarray, epoch: int, batch: int) -> Batch:
+        if self._mix is None or isinstance(images, Unfinished):
             return [images, labels]
         # As the number of a row it is none's: a stream that nothing else draws from.
         rng = generator(self.seed, epoch, batch, self.batch_size + 1)
-        return [*self._mix(images, labels, self._classes, rng)]
+        return [*self._mix(images, labels, self._classes, rng, self._device)]
+
+    def _finished(self, made: Batch, epoch: int, batch: int) -> Batch:
+        """A batch as it is handed out: what belongs on the device is done there, and not before."""
+        if self._device is None:
+            return made
+        images, labels = made
+        return self._mixed(self._device.finish(images), labels, epoch, batch)
 
     def _rows(self, order: np.ndarray, batch: int) -> np.ndarray:
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]
@@ -189,7 +208,8 @@ class ArrayLoader(Loader):
 
     def _source(self, epoch: int, first: int) -> AbstractContextManager[Callable[[int], Batch]]:
         order = self._order(epoch)
-        augment = compose(at_size(self._augment, self._sizes, epoch))
+        operations = at_size(self._augment, self._sizes, epoch)
+        augment = compose(operations, self._split(operations))
         phase = phases(self.seed, epoch, self.count)
 
         def make(batch: int) -> Batch:
@@ -253,8 +273,11 @@ class FileLoader(Loader):
         order = self._order(epoch)
         # Pixels leave the workers as uint8, a quarter of the bytes they have once normalised.
         geometry, inside, after = stages(at_size(self._transforms, self._sizes, epoch))
+        here = self._split([*inside, *after])
+        if here is not None:  # workers leave to the device what that can do
+            inside, after = inside[:here], (*inside[here:], *after)
         recipe = Batching(geometry, inside, self.seed, self._on_bad_image)
-        finishing = compose(after)
+        finishing = compose(after, self._split(after))
         phase = phases(self.seed, epoch, self.count)
 
         def task(batch: int) -> Task:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -36,9 +38,18 @@ class Mix:
             raise UserError(f"share: received {self.share!r}, expected 0 to 1")
 
     def __call__(
-        self, images: np.ndarray, labels: np.ndarray, classes: int, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Images ``[N, C, H, W]`` and labels ``[N]`` as images and float32 ``[N, classes]``."""
+        self,
+        images: Any,
+        labels: np.ndarray,
+        classes: int,
+        rng: np.random.Generator,
+        by: Any = None,
+    ) -> tuple[Any, np.ndarray]:
+        """Images ``[N, C, H, W]`` and labels ``[N]`` as images and float32 ``[N, classes]``.
+
+        ``by`` is what has ``mixup`` and ``cutmix`` for images of their kind; arrays by default.
+        """
+        by = by or sys.modules[__name__]
         targets = np.eye(classes, dtype=np.float32)[labels]
         # All are drawn in any case: what one of them says must not move the others.
         mixes, which, y, x = rng.random(4)
@@ -48,16 +59,16 @@ class Mix:
         cuts = self.cutmix > 0 and (self.mixup == 0 or which < 0.5)
         alpha = self.cutmix if cuts else self.mixup
         share = float(rng.beta(alpha, alpha))
-        partners = np.roll(images, 1, axis=0)
         if cuts:
-            images, share = cutmix(images, partners, share, (y, x))
+            images, share = by.cutmix(images, share, (y, x))
         else:
-            images = mixup(images, partners, share)
-        return images, mixup(targets, np.roll(targets, 1, axis=0), share)
+            images = by.mixup(images, share)
+        return images, mixup(targets, share)
 
 
-def mixup(values: np.ndarray, partners: np.ndarray, share: float) -> np.ndarray:
-    """``share`` of the values and the rest of their partners, as float32."""
+def mixup(values: np.ndarray, share: float) -> np.ndarray:
+    """``share`` of the values and the rest of the one before each, as float32."""
+    partners = np.roll(values, 1, axis=0)
     values = values.astype(np.float32)
     values *= np.float32(share)
     values += np.float32(1 - share) * partners
@@ -65,18 +76,25 @@ def mixup(values: np.ndarray, partners: np.ndarray, share: float) -> np.ndarray:
 
 
 def cutmix(
-    images: np.ndarray, partners: np.ndarray, share: float, centre: tuple[float, float]
+    images: np.ndarray, share: float, centre: tuple[float, float]
 ) -> tuple[np.ndarray, float]:
-    """Images with a rectangle of their partners, and the share of the area that is still theirs.
+    """Images with a rectangle of the one before each, and the share of the area still theirs."""
+    inside, share = rectangle(share, centre, *images.shape[2:])
+    return np.where(inside, np.roll(images, 1, axis=0), images), share
 
-    ``centre`` is the rectangle's, (down, across) in shares of the sides.
+
+def rectangle(
+    share: float, centre: tuple[float, float], h: int, w: int
+) -> tuple[np.ndarray, float]:
+    """What lies in a rectangle of the area ``1 - share``, ``[h, w]``, and the share left outside.
+
+    ``centre`` is (down, across) in shares of the sides; edges of the image cut the rectangle.
     """
-    h, w = images.shape[2:]
     side = np.sqrt(1 - share)
     (top, bottom), (left, right) = (
         (max(0, int(at * n) - int(side * n) // 2), min(n, int(at * n) + int(side * n) // 2))
         for at, n in zip(centre, (h, w), strict=True)
     )
-    mixed = images.copy()
-    mixed[:, :, top:bottom, left:right] = partners[:, :, top:bottom, left:right]
-    return mixed, 1 - (bottom - top) * (right - left) / (h * w)
+    inside = np.zeros((h, w), bool)
+    inside[top:bottom, left:right] = True
+    return inside, 1 - (bottom - top) * (right - left) / (h * w)

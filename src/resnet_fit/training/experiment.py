@@ -124,7 +124,12 @@ def prepare(
     loss = make_loss(config, loaders)
     metrics = classification_metrics(loss, len(loaders.classes))
     if config.training.compile != "off":
-        compile_forward(network, "CINN" if config.training.compile == "cinn" else None)
+        amp = config.training.amp
+        compile_forward(
+            network,
+            backend="CINN" if config.training.compile == "cinn" else None,
+            fuse_norms=engine == "channels_last" and amp.level != "off" and amp.dtype == "float16",
+        )
     amp_configs = use_amp(config.training.amp, network, engine)
     model = paddle.Model(network)
     model.prepare(optimizer, averaged(loss, config.training.accumulate), metrics, amp_configs)

@@ -71,6 +71,7 @@ def make_loaders(config: Config) -> Loaders:
             "shuffle": training,
             "seed": config.training.seed,
             "drop_last": training and config.data.drop_last,
+            "on_device": config.augmentation.on_device,
         }
         if training:
             options |= {"sampler": _sampler(config), "mix": mix, "sizes": sizes}

@@ -39,7 +39,8 @@ class Muon(paddle.optimizer.Momentum):
         direction = self._momentum * velocity + gradient if self._use_nesterov else velocity
         step = orthogonal(direction.reshape([direction.shape[0], -1])).reshape(weight.shape)
         norm = _norm(weight)
-        moved = weight - (self._create_param_lr(param_and_grad) * norm / (_norm(step) + TINY)) * step
+        length = self._create_param_lr(param_and_grad) * norm
+        moved = weight - (length / (_norm(step) + TINY)) * step
         paddle.assign((norm / (_norm(moved) + TINY)) * moved, weight)
         return None
 

@@ -8,6 +8,7 @@ import paddle
 from paddle import nn
 
 from resnet_fit.config import schema
+from resnet_fit.errors import RunFailed
 from resnet_fit.networks.parts import BACKBONE, check_parts, head_of, part_of
 from resnet_fit.training.muon import Muon, is_convolution
 
@@ -57,14 +58,35 @@ def make_optimizer(
             paddle.regularizer.L2Decay(config.weight_decay) if config.weight_decay else None
         )
     if isinstance(config, schema.Adam):
-        return paddle.optimizer.Adam(**common)
+        return _checked(paddle.optimizer.Adam(use_multi_tensor=config.fused, **common))
     if isinstance(config, schema.Muon):
         return Muon(momentum=config.momentum, use_nesterov=config.nesterov, **common)
     if isinstance(config, schema.Momentum):
-        return paddle.optimizer.Momentum(
-            momentum=config.momentum, use_nesterov=config.nesterov, **common
-        )
+        common |= {"momentum": config.momentum, "use_nesterov": config.nesterov}
+        return _checked(paddle.optimizer.Momentum(use_multi_tensor=config.fused, **common))
     return paddle.optimizer.SGD(**common)
+
+
+def _checked(optimizer: paddle.optimizer.Optimizer) -> paddle.optimizer.Optimizer:
+    """An optimizer that, where it is fused, refuses a step in which a parameter has no gradient.
+
+    Paddle's fused operations pair parameters and gradients by their places, and would give each
+    parameter after a missing gradient that of another.
+    """
+    update = optimizer._append_optimize_multi_tensor_op
+
+    def checked(block: Any, pairs: list[Any], param_group_idx: int) -> Any:
+        given = {parameter.name for parameter, _ in pairs}
+        missing = [p.name for p in optimizer._parameter_list if p.name not in given]
+        if missing:
+            raise RunFailed(
+                f"optimizer.fused: {missing[0]} has no gradient, and a fused step needs all; set "
+                "optimizer.fused: false"
+            )
+        return update(block, pairs, param_group_idx)
+
+    optimizer._append_optimize_multi_tensor_op = checked
+    return optimizer
 
 
 def _set_rate_factors(network: nn.Layer, factors: dict[str, float], other: float) -> None:

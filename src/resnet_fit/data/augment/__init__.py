@@ -31,7 +31,7 @@ from resnet_fit.data.augment.geometry import (
 )
 from resnet_fit.data.augment.normalize import Normalize
 from resnet_fit.data.augment.operation import Operation
-from resnet_fit.data.augment.pipeline import OPERATIONS, check_order, compose
+from resnet_fit.data.augment.pipeline import OPERATIONS, Unfinished, check_order, compose
 from resnet_fit.data.augment.policies import RandAugment, TrivialAugment
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "RandomErasing",
     "Resize",
     "TrivialAugment",
+    "Unfinished",
     "VerticalFlip",
     "adjust_brightness",
     "adjust_contrast",

@@ -6,7 +6,8 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cache
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from resnet_fit.data.augment.operation import Array, Operation
 from resnet_fit.errors import UserError, require
 
 # ITU-R 601 luma, the weights of Pillow's conversion to grey.
-LUMA = np.array([19595, 38470, 7471], np.float32) / 65536
+LUMA = np.array([19595, 38470, 7471], np.float32) / np.float32(65536)
 
 
 @dataclass(frozen=True)
@@ -42,32 +43,37 @@ class ColorJitter(Operation):
         return not (self.brightness or self.contrast or self.saturation or self.hue)
 
     def apply(self, images: Array, uniforms: Array) -> Array:
-        adjusts = [
-            (adjust, _between(low, high, uniforms[:, column]))
-            for column, (adjust, low, high) in enumerate(self._ranges())
-            if low < high
-        ]
-        if len(adjusts) < 2:
-            for adjust, factors in adjusts:
-                images = adjust(images, factors)
+        factors, turns = self.choices(uniforms)
+        if len(factors) < 2:
+            for name in factors:
+                images = ADJUST[name](images, factors[name])
             return images
         images = images.astype(np.float32)
-        orders = list(itertools.permutations(range(len(adjusts))))
-        which = np.array(orders)[(uniforms[:, 4] * len(orders)).astype(np.intp)]
-        for turn in which.T:
-            for k, (adjust, factors) in enumerate(adjusts):
+        for turn in turns:
+            for k, name in enumerate(factors):
                 now = np.flatnonzero(turn == k)
                 if len(now):
-                    images[now] = adjust(images[now], factors[now])
+                    images[now] = ADJUST[name](images[now], factors[name][now])
         return images
 
-    def _ranges(self) -> list[tuple[Callable[[Array, Array], Array], float, float]]:
-        return [
-            (adjust_brightness, max(0.0, 1 - self.brightness), 1 + self.brightness),
-            (adjust_contrast, max(0.0, 1 - self.contrast), 1 + self.contrast),
-            (adjust_saturation, max(0.0, 1 - self.saturation), 1 + self.saturation),
-            (adjust_hue, -self.hue, self.hue),
-        ]
+    def choices(self, uniforms: Array) -> tuple[dict[str, Array], Array]:
+        """Each image's factors ``[N]`` for every change that is made, and the images' orders.
+
+        Orders are ``[changes, N]``: the number of the change that image i takes at each turn.
+        """
+        ranges = {
+            "brightness": (max(0.0, 1 - self.brightness), 1 + self.brightness),
+            "contrast": (max(0.0, 1 - self.contrast), 1 + self.contrast),
+            "saturation": (max(0.0, 1 - self.saturation), 1 + self.saturation),
+            "hue": (-self.hue, self.hue),
+        }
+        factors = {
+            name: _between(low, high, uniforms[:, column])
+            for column, (name, (low, high)) in enumerate(ranges.items())
+            if low < high
+        }
+        orders = _orders(len(factors))
+        return factors, orders[(uniforms[:, 4] * len(orders)).astype(np.intp)].T
 
 
 def adjust_brightness(images: Array, factors: Array) -> Array:
@@ -85,7 +91,7 @@ def adjust_contrast(images: Array, factors: Array) -> Array:
 
 def adjust_saturation(images: Array, factors: Array) -> Array:
     """Blend image i with its grey version: 0 gives grey, 1 the image."""
-    _require_colour(images, "saturation")
+    require_colour(images, "saturation")
     values = images.astype(np.float32)
     return _blended(values, _grey(values)[:, None], factors)
 
@@ -120,7 +126,7 @@ def adjust_hue(images: Array, shifts: Array) -> Array:
     sign of g - b, and a channel at distance D from its own primary has the value
     m + C * clip(2 - D, 0, 1).
     """
-    _require_colour(images, "hue")
+    require_colour(images, "hue")
     values = images.astype(np.float32)
     red, green, blue = values[:, 0], values[:, 1], values[:, 2]
     high, low = np.maximum(green, blue), np.minimum(green, blue)
@@ -154,6 +160,20 @@ def adjust_hue(images: Array, shifts: Array) -> Array:
     return values
 
 
+ADJUST: dict[str, Callable[[Array, Array], Array]] = {
+    "brightness": adjust_brightness,
+    "contrast": adjust_contrast,
+    "saturation": adjust_saturation,
+    "hue": adjust_hue,
+}
+
+
+@cache
+def _orders(changes: int) -> Array:
+    """All orders of so many changes, ``[orders, changes]``."""
+    return np.array(list(itertools.permutations(range(changes))), np.intp)
+
+
 def _between(low: float, high: float, uniforms: Array) -> Array:
     return (low + (high - low) * uniforms).astype(np.float32)
 
@@ -162,7 +182,8 @@ def _column(factors: Array) -> Array:
     return np.asarray(factors, np.float32)[:, None, None, None]
 
 
-def _require_colour(images: Array, name: str) -> None:
+def require_colour(images: Any, name: str) -> None:
+    """Raise UserError for images ``[N, C, H, W]`` of another number of channels."""
     if images.shape[1] != 3:
         raise UserError(
             f"color_jitter.{name}: images have {images.shape[1]} channel(s), {name} needs 3"

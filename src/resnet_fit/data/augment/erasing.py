@@ -27,13 +27,13 @@ class Cutout(Operation):
         require(self.size > 0, "size", self.size, "1 or more pixels")
 
     def apply(self, images: Array, uniforms: Array) -> Array:
-        h, w = images.shape[2:]
-        top = (uniforms[:, 0] * h).astype(np.intp) - self.size // 2
-        left = (uniforms[:, 1] * w).astype(np.intp) - self.size // 2
-        cut = images.copy()
-        for image, y, x in zip(cut, top.tolist(), left.tolist(), strict=True):
-            image[:, max(0, y) : y + self.size, max(0, x) : x + self.size] = 0
-        return cut
+        return erased(images, self.boxes(uniforms, *images.shape[2:]))
+
+    def boxes(self, uniforms: Array, height: int, width: int) -> Array:
+        """What is left out of each image, as (top, bottom, left, right), ``[N, 4]``."""
+        top = (uniforms[:, 0] * height).astype(np.intp) - self.size // 2
+        left = (uniforms[:, 1] * width).astype(np.intp) - self.size // 2
+        return np.maximum(0, np.stack([top, top + self.size, left, left + self.size], axis=1))
 
 
 @dataclass(frozen=True)
@@ -71,17 +71,27 @@ class RandomErasing(Operation):
         return self.p == 0
 
     def apply(self, images: Array, uniforms: Array) -> Array:
-        h, w = images.shape[2:]
-        area = h * w * _uniform(uniforms[:, 1], *self.scale)
+        return erased(images, self.boxes(uniforms, *images.shape[2:]))
+
+    def boxes(self, uniforms: Array, height: int, width: int) -> Array:
+        """What is left out of each image, as (top, bottom, left, right), ``[N, 4]``."""
+        area = height * width * _uniform(uniforms[:, 1], *self.scale)
         ratio = np.exp(_uniform(uniforms[:, 2], *(math.log(r) for r in self.ratio)))
-        heights = np.clip(np.rint(np.sqrt(area * ratio)), 1, h).astype(np.intp)
-        widths = np.clip(np.rint(np.sqrt(area / ratio)), 1, w).astype(np.intp)
-        tops = (uniforms[:, 3] * (h - heights + 1)).astype(np.intp)
-        lefts = (uniforms[:, 4] * (w - widths + 1)).astype(np.intp)
-        erased = images.copy()
-        for i in np.flatnonzero(uniforms[:, 0] < self.p):
-            erased[i, :, tops[i] : tops[i] + heights[i], lefts[i] : lefts[i] + widths[i]] = 0
-        return erased
+        heights = np.clip(np.rint(np.sqrt(area * ratio)), 1, height).astype(np.intp)
+        widths = np.clip(np.rint(np.sqrt(area / ratio)), 1, width).astype(np.intp)
+        tops = (uniforms[:, 3] * (height - heights + 1)).astype(np.intp)
+        lefts = (uniforms[:, 4] * (width - widths + 1)).astype(np.intp)
+        boxes = np.stack([tops, tops + heights, lefts, lefts + widths], axis=1)
+        boxes[uniforms[:, 0] >= self.p] = 0
+        return boxes
+
+
+def erased(images: Array, boxes: Array) -> Array:
+    """Images with zeros in each one's box; boxes may be empty, and hang over the lower edges."""
+    result = images.copy()
+    for image, (top, bottom, left, right) in zip(result, boxes.tolist(), strict=True):
+        image[:, top:bottom, left:right] = 0
+    return result
 
 
 def _uniform(uniforms: Array, low: float, high: float) -> Array:

@@ -38,17 +38,28 @@ class RandomCrop(Operation):
         return self.padding == 0 and self.size is None
 
     def apply(self, images: Array, uniforms: Array) -> Array:
-        padded = pad(images, self.padding, self.mode)
-        h, w = (self.size, self.size) if self.size else images.shape[2:]
-        rows, columns = padded.shape[2] - h + 1, padded.shape[3] - w + 1
+        top, left, size = self.windows(uniforms, *images.shape[2:])
+        return crop(pad(images, self.padding, self.mode), top, left, *size)
+
+    def windows(
+        self, uniforms: Array, height: int, width: int
+    ) -> tuple[Array, Array, tuple[int, int]]:
+        """Upper left corners of the windows in padded images, and the windows' height and width."""
+        h, w = (self.size, self.size) if self.size else (height, width)
+        rows, columns = height + 2 * self.padding - h + 1, width + 2 * self.padding - w + 1
         if rows < 1 or columns < 1:
             raise UserError(
-                f"random_crop.size: {h} does not fit into images of {images.shape[3]}x"
-                f"{images.shape[2]} with a padding of {self.padding}"
+                f"random_crop.size: {h} does not fit into images of {width}x{height} with a "
+                f"padding of {self.padding}"
+            )
+        if self.mode == "reflect" and self.padding >= min(height, width):
+            raise UserError(
+                f"random_crop.padding: {self.padding} cannot be reflected from an image of "
+                f"{height}x{width}"
             )
         top = (uniforms[:, 0] * rows).astype(np.intp)
         left = (uniforms[:, 1] * columns).astype(np.intp)
-        return crop(padded, top, left, h, w)
+        return top, left, (h, w)
 
 
 def pad(images: Array, width: int, mode: str) -> Array:
@@ -57,10 +68,6 @@ def pad(images: Array, width: int, mode: str) -> Array:
         return images
     n, c, h, w = images.shape
     if mode == "reflect":
-        if width >= min(h, w):
-            raise UserError(
-                f"random_crop.padding: {width} cannot be reflected from an image of {h}x{w}"
-            )
         padded = np.empty((n, c, h + 2 * width, w + 2 * width), images.dtype)
         inner = padded[:, :, width : width + h]
         inner[..., width : width + w] = images

@@ -38,21 +38,24 @@ class Normalize(Operation):
 
     def apply(self, images: Array, uniforms: Array, out: Array | None = None) -> Array:
         """As of every operation; ``out`` is where to put the result, float32 of the same shape."""
+        scale, shift = self.scale_and_shift(images.shape[1])
+        # Three plain passes within the cache are faster than two of which one converts as well.
+        values = np.empty(images.shape, np.float32) if out is None else out
+        values[...] = images
+        values *= scale
+        values -= shift
+        return values
+
+    def scale_and_shift(self, channels: int) -> tuple[Array, Array]:
+        """What to multiply grey levels by and then to take off them, ``[channels or 1, 1, 1]``."""
         if self.mean is None or self.std is None:
             raise UserError(
                 "normalize: mean and std are not set; give them, or the data set's statistics"
             )
         mean, std = (np.asarray(v, np.float64)[:, None, None] for v in (self.mean, self.std))
-        channels = images.shape[1]
         for name, given in (("mean", mean), ("std", std)):
             if len(given) not in (1, channels):
                 raise UserError(
                     f"normalize.{name}: {len(given)} values for images of {channels} channel(s)"
                 )
-        scale = (1 / (255 * std)).astype(np.float32)
-        # Three plain passes within the cache are faster than two of which one converts as well.
-        values = np.empty(images.shape, np.float32) if out is None else out
-        values[...] = images
-        values *= scale
-        values -= (mean / std).astype(np.float32)
-        return values
+        return (1 / (255 * std)).astype(np.float32), (mean / std).astype(np.float32)
