@@ -459,7 +459,10 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
         ),
     ),
     "no archive in the folder": (cifar(None), ("holds neither cifar-10-python.tar.gz nor",)),
-    "no such folder": (cifar(None, path="dta"), ("dta", "no such", "Did you mean 'data'?")),
+    "no such folder": (
+        cifar(None, path="dta"),
+        ("data.path: ", "dta: no such", "Did you mean 'data'?"),
+    ),
     "a number as path": (also(put("data", {"name": "cifar10", "path": 5})), ("data.path", "5")),
     "digits from a path": (also(put("data.path", "x")), ("data.path", "scikit-learn")),
     "network larger than any memory": (

@@ -103,6 +103,15 @@ def open_datasets(config: Config) -> tuple[Dataset, Dataset, Dataset | None]:
     Raises:
         UserError: the data are not there or not right.
     """
+    try:
+        return _open(config)
+    except UserError as error:
+        if config.data.path is None:  # found elsewhere, and the message says where
+            raise
+        raise UserError(f"data.path: {error}") from None
+
+
+def _open(config: Config) -> tuple[Dataset, Dataset, Dataset | None]:
     data, limit = config.data, config.data.limit
     if data.name == "folder":
         assert data.path is not None

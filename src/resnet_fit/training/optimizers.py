@@ -98,5 +98,4 @@ def _set_rate_factors(network: nn.Layer, factors: dict[str, float], other: float
         longest = max(parts, key=lambda part: (part != BACKBONE, len(part)), default=None)
         factor = factors[longest] if longest is not None else 1.0
         factor *= 1.0 if is_convolution(parameter) else other
-        if factor != 1:
-            parameter.optimize_attr["learning_rate"] = factor  # Paddle's own place for it
+        parameter.optimize_attr["learning_rate"] = factor  # Paddle's own place for it
