@@ -123,6 +123,13 @@ def test_balance_of_what_is_balanced_is_told(tiny, assignment):
         make_loaders(even)
 
 
+def test_the_device_of_a_cpu_is_told(tiny):
+    from resnet_fit.training.experiment import set_up
+
+    with pytest.warns(UserWarning, match=r"augmentation\.on_device: for a GPU"):
+        set_up(parse_config(tiny, ["augmentation.on_device=true"]))
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("trick", TRICKS)
 def test_what_changes_something_is_not_complained_of(trick):

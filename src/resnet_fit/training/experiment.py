@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,12 @@ def set_up(config: Config) -> Experiment:
     device = choose_device(config.training.device)
     engine = choose_engine(config.training.engine, device, config.training.compile != "off")
     check_amp(config.training.amp, device, engine)
+    if config.augmentation.on_device and device == "cpu":
+        warnings.warn(
+            "augmentation.on_device: for a GPU; on a CPU it changes nothing but makes batches more "
+            "slowly",
+            stacklevel=2,
+        )
     seed_everything(config.training.seed)
     loaders = make_loaders(config)
     network = make_network(config, loaders)
