@@ -10,7 +10,7 @@ import paddle
 import pytest
 
 from resnet_fit import densenet, fit, parse_config, resnet, resume
-from resnet_fit.engines import choose_engine, compile_forward, use_engine
+from resnet_fit.engines import check_cinn, choose_engine, compile_forward, use_engine
 from resnet_fit.errors import UserError
 from resnet_fit.training.losses import CrossEntropy
 
@@ -93,6 +93,15 @@ def test_an_engine_that_does_not_exist_is_refused():
         use_engine(network, "onednn", "bf16")
     with pytest.raises(UserError, match="engine='static': choose auto, framework"):
         choose_engine("static", "cpu")
+
+
+def test_a_compiler_that_would_not_be_used_is_refused(tiny, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"training\.compile: received cinn, .* use static"):
+        fit(parse_config(tiny, ["training.compile=cinn"]), tmp_path, "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(paddle, "is_compiled_with_cinn", lambda: False)
+    with pytest.raises(UserError, match="the installed Paddle was built without it"):
+        check_cinn("gpu:0")
 
 
 def test_a_network_of_others_computes_by_paddle_alone():

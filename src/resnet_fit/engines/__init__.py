@@ -11,12 +11,12 @@ from typing import Any
 from paddle import nn
 
 from resnet_fit.engines import channels_last, framework
-from resnet_fit.engines.compiled import compile_forward
+from resnet_fit.engines.compiled import check_cinn, compile_forward
 from resnet_fit.errors import UserError, check_choice
 
 ENGINES = ("framework", "channels_last", "onednn")
 
-__all__ = ["choose_engine", "compile_forward", "onednn_problem", "use_engine"]
+__all__ = ["check_cinn", "choose_engine", "compile_forward", "onednn_problem", "use_engine"]
 
 
 def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:

@@ -15,6 +15,19 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
+from resnet_fit.errors import UserError
+
+
+def check_cinn(device: str) -> None:
+    """Raise UserError where Paddle would take the plain static graph instead, without a word."""
+    reason = None
+    if device == "cpu":
+        reason = "the device is cpu, and Paddle's compiler is for GPUs"
+    elif not paddle.is_compiled_with_cinn():
+        reason = "the installed Paddle was built without it"
+    if reason is not None:
+        raise UserError(f"training.compile: received cinn, but {reason}; use static")
+
 
 def compile_forward(
     network: nn.Layer, backend: str | None = None, fuse_norms: bool = False
@@ -24,7 +37,7 @@ def compile_forward(
     For Paddle's own operations: those of the onednn engine have no static form.
 
     Args:
-        backend: None, or ``CINN``, Paddle's compiler, where the installed Paddle has it.
+        backend: None, or ``CINN``, Paddle's compiler; see `check_cinn`.
         fuse_norms: batch norm and ReLU as one operation, by Paddle 2.6 on a GPU. It is for networks
             in float16 on the channels_last engine: Paddle's kernel takes no other layout, and does
             not look. Paddle 3 leaves such fusing to CINN, and this without effect.

@@ -13,7 +13,7 @@ import paddle
 from paddle import Tensor, nn
 
 from resnet_fit.config import Config
-from resnet_fit.engines import choose_engine, compile_forward
+from resnet_fit.engines import check_cinn, choose_engine, compile_forward
 from resnet_fit.errors import UserError, out_of_memory
 from resnet_fit.networks import count_macs, count_parameters, densenet, freeze, resnet
 from resnet_fit.networks.parts import check_parts
@@ -52,6 +52,8 @@ def set_up(config: Config) -> Experiment:
     device = choose_device(config.training.device)
     engine = choose_engine(config.training.engine, device, config.training.compile != "off")
     check_amp(config.training.amp, device, engine)
+    if config.training.compile == "cinn":
+        check_cinn(device)
     if config.augmentation.on_device and device == "cpu":
         warnings.warn(
             "augmentation.on_device: for a GPU; on a CPU it changes nothing but makes batches more "
