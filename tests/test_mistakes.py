@@ -81,6 +81,13 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
         put("optimizer", {"name": "muon", "learning_rate": 1, "other_rate": 1, "fused": True}),
         ("optimizer.fused",),
     ),
+    "muon on half-precision weights": (
+        lambda config: config.update(
+            optimizer={"name": "muon", "learning_rate": 1, "other_rate": 1},
+            training={"epochs": 1, "amp": {"level": "O2"}},
+        ),
+        ("training.amp.level", "use O1"),
+    ),
     "no optimizer": (drop("optimizer"), ("optimizer", "required")),
     "no learning rate": (drop("optimizer", "learning_rate"), ("optimizer.learning_rate",)),
     "negative learning rate": (put("optimizer.learning_rate", -0.1), ("greater than 0", "-0.1")),
