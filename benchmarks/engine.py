@@ -4,7 +4,8 @@
 
 Sides: ``ours`` and ``ours_bf16`` are `paddle.Model.train_batch` as a run of this library does it;
 ``paddle`` is a loop written by hand with Paddle's default settings; ``torch`` and ``torch_bf16``
-(where PyTorch is installed) the same loop in channels-last, the second under autocast.
+(where PyTorch is installed) the same loop in channels-last, the second under autocast. Those in
+bfloat16 are left out on a processor that has none.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from alternate import WORKER, Side, alternate, machine, report, serve
+
+from resnet_fit.machine import has_bfloat16
 
 RESNET, DENSENET = {"name": "resnet"}, {"name": "densenet"}
 NETWORKS: dict[str, tuple[dict[str, Any], int, int, int]] = {
@@ -68,21 +71,26 @@ def compare(script: str, networks: list[str], quick: bool, rounds: int) -> dict[
 
 
 def side_names() -> list[str]:
-    """Who is compared: PyTorch where it is installed."""
+    """Who is compared: PyTorch where it is installed, bfloat16 where the processor has it."""
     names = ["ours", "ours_bf16", "paddle"]
-    return [*names, "torch", "torch_bf16"] if importlib.util.find_spec("torch") else names
+    if importlib.util.find_spec("torch"):
+        names += ["torch", "torch_bf16"]
+    return [name for name in names if has_bfloat16() or not name.endswith("bf16")]
 
 
 def ratios(name: str, cost: dict[str, float]) -> dict[str, float]:
     """How many times of ours the others need: time, or memory."""
-    found = {
-        f"{name}_vs_paddle": cost["paddle"] / cost["ours"],
-        f"{name}_bf16_vs_paddle": cost["paddle"] / cost["ours_bf16"],
+    pairs = {
+        "vs_paddle": ("paddle", "ours"),
+        "bf16_vs_paddle": ("paddle", "ours_bf16"),
+        "vs_torch_fp32": ("torch", "ours"),
+        "vs_torch_bf16": ("torch_bf16", "ours_bf16"),
     }
-    if "torch" in cost:
-        found[f"{name}_vs_torch_fp32"] = cost["torch"] / cost["ours"]
-        found[f"{name}_vs_torch_bf16"] = cost["torch_bf16"] / cost["ours_bf16"]
-    return found
+    return {
+        f"{name}_{what}": cost[theirs] / cost[ours]
+        for what, (theirs, ours) in pairs.items()
+        if theirs in cost and ours in cost
+    }
 
 
 def make_step(side: str, name: str, batch: int) -> Callable[[], object]:

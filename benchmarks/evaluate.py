@@ -4,7 +4,8 @@
 
 Images per second forward, with loss and accuracy. ``ours`` and ``ours_bf16`` are `eval_batch` of a
 `paddle.Model`; ``paddle`` is the same network by Paddle's own operations and default settings;
-``torch`` and ``torch_bf16`` (where PyTorch is installed) are in channels-last.
+``torch`` and ``torch_bf16`` (where PyTorch is installed) are in channels-last. Those in bfloat16
+are left out on a processor that has none.
 """
 
 from __future__ import annotations

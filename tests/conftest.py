@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from resnet_fit.machine import has_bfloat16
 from resnet_fit.runtime import prepare_environment
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -35,6 +36,11 @@ def pytest_configure(config: pytest.Config) -> None:
         workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
         os.sched_setaffinity(0, cores[int(worker[2:]) % len(cores) :: workers][:2])
     prepare_environment()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("bfloat16") and not has_bfloat16():
+        pytest.skip("this processor has no bfloat16")
 
 
 @pytest.fixture

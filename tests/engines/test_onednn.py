@@ -75,6 +75,7 @@ def test_normalization_and_its_running_statistics(relu, training, channels):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.bfloat16
 @pytest.mark.parametrize("channels", [8, 16, 64])
 def test_normalization_in_bfloat16_and_its_gradients(channels):
     """The passes forward and backward agree on which outputs the ReLU let pass."""
@@ -276,6 +277,7 @@ def test_twenty_steps_end_in_the_same_network(name):
     assert max(far["ours"]) < 5 * max(far["own"])
 
 
+@pytest.mark.bfloat16
 @pytest.mark.parametrize("name", ["18", "dense"])
 def test_bfloat16_stays_near_float32_and_keeps_parameters_exact(name):
     network = NETWORKS[name](num_classes=10)

@@ -95,6 +95,12 @@ def test_an_engine_that_does_not_exist_is_refused():
         choose_engine("static", "cpu")
 
 
+def test_bfloat16_is_refused_where_the_processor_has_none(monkeypatch):
+    monkeypatch.setattr("resnet_fit.engines.has_bfloat16", lambda: False)
+    with pytest.raises(UserError, match="dtype='bfloat16': this processor has no bfloat16"):
+        use_engine(resnet(8, 10, "cifar3"), "onednn", "bfloat16")
+
+
 def test_a_compiler_that_would_not_be_used_is_refused(tiny, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"training\.compile: received cinn, .* use static"):
         fit(parse_config(tiny, ["training.compile=cinn"]), tmp_path, "run")

@@ -34,7 +34,11 @@ def test_later_blocks_are_left_out_more():
 
 @pytest.mark.parametrize(
     ("engine", "dtype"),
-    [("framework", "float32"), ("onednn", "float32"), ("onednn", "bfloat16")],
+    [
+        ("framework", "float32"),
+        ("onednn", "float32"),
+        pytest.param("onednn", "bfloat16", marks=pytest.mark.bfloat16),
+    ],
 )
 def test_networks_have_it_in_training_alone(engine, dtype):
     paddle.seed(1)

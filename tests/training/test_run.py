@@ -19,7 +19,6 @@ from resnet_fit.data.sources import ArrayDataset, FileDataset
 from resnet_fit.data.transforms import CenterCrop
 from resnet_fit.engines import use_engine
 from resnet_fit.errors import UserError
-from resnet_fit.machine import has_bfloat16
 from resnet_fit.networks import load_weights
 from resnet_fit.training.experiment import (
     full_rate,
@@ -210,7 +209,7 @@ def test_mixed_precision_is_refused_where_it_does_nothing(tiny, tmp_path, amp, e
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not has_bfloat16(), reason="this processor has no bfloat16")
+@pytest.mark.bfloat16
 def test_bfloat16_on_a_cpu_learns_as_float32_does(finished, tiny, tmp_path):
     tiny["training"] |= {"amp": {"level": "O1", "dtype": "bfloat16"}, "engine": "onednn"}
     last = fit(parse_config(tiny), tmp_path, "bfloat16").summary["last"]

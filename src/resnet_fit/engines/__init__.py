@@ -13,6 +13,7 @@ from paddle import nn
 from resnet_fit.engines import channels_last, framework
 from resnet_fit.engines.compiled import check_cinn, compile_forward
 from resnet_fit.errors import UserError, check_choice
+from resnet_fit.machine import has_bfloat16
 
 ENGINES = ("framework", "channels_last", "onednn")
 
@@ -27,7 +28,8 @@ def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
     Args:
         engine: ``framework`` (Paddle's own operations), ``channels_last`` (the same on another
             layout, for GPUs in half precision) or ``onednn`` (CPU only).
-        dtype: of the activations by ``onednn``: ``float32`` or ``bfloat16``.
+        dtype: of the activations by ``onednn``: ``float32``, or ``bfloat16`` on a processor with
+            AVX512-BF16 or AMX.
 
     Raises:
         UserError: there is no such engine, it cannot be used here, or the network has no part of
@@ -40,6 +42,8 @@ def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
         problem = onednn_problem()
         if problem:
             raise UserError(f"the onednn engine cannot be used: {problem}")
+        if dtype == "bfloat16" and not has_bfloat16():
+            raise UserError(f"dtype={dtype!r}: this processor has no bfloat16; use float32")
         from resnet_fit.engines.onednn import OneDNN
 
         operations = OneDNN(dtype)
