@@ -105,10 +105,14 @@ def read_outcome(label: str, run: Path) -> Outcome:
 
 
 def table(title: str, outcomes: list[Outcome]) -> Table:
-    """The last epoch of each run; errors in percent."""
+    """The last epoch of each run; errors in percent, those of averaged weights etc. as well."""
     result = Table(title=title)
     result.add_column("run")
-    for name in ("parameters", "epochs", "minutes", "train error", "test error"):
+    judged = {name for outcome in outcomes for name in outcome.rows[-1]["eval"]}
+    # Averaged weights are judged as ``ema_top1``, mirrored images as ``flip_top1``.
+    tests = ["top1", *sorted(name for name in judged if name.endswith("_top1"))]
+    errors = ["test error", *(name.replace("_top1", " test error") for name in tests[1:])]
+    for name in ("parameters", "epochs", "minutes", "train error", *errors):
         result.add_column(name, justify="right")
     for outcome in outcomes:
         last = outcome.rows[-1]
@@ -117,17 +121,22 @@ def table(title: str, outcomes: list[Outcome]) -> Table:
             f"{outcome.summary['parameters']:,}",
             str(len(outcome.rows)),
             f"{last['seconds'] / 60:.0f}",
-            f"{value(last, 'train error'):.2f}",
-            f"{value(last, 'test error'):.2f}",
+            f"{error(last['train']):.2f}",
+            *(f"{error(last['eval'], n):.2f}" if n in last["eval"] else "" for n in tests),
         )
     return result
 
 
+def error(metrics: dict[str, float], name: str = "top1") -> float:
+    """The answers that were wrong, in percent."""
+    return 100 * (1 - metrics[name])
+
+
 def value(row: Row, what: str) -> float:
-    """``train error`` etc. of an epoch; errors are percentages of the top-1 answers."""
+    """``train error`` etc. of an epoch."""
     part, kind = what.split()
     metrics = row["train" if part == "train" else "eval"]
-    return 100 * (1 - metrics["top1"]) if kind == "error" else metrics["loss"]
+    return error(metrics) if kind == "error" else metrics["loss"]
 
 
 def draw(study: Study, outcomes: list[Outcome], file: Path) -> None:

@@ -129,7 +129,7 @@ title: Widths
 set: [training.epochs=2, data.limit=200]
 against: [epochs, minutes]
 runs:
-  narrow: {label: of 4, config: tiny.yaml, set: [model.width=4]}
+  narrow: {label: of 4, config: tiny.yaml, set: [model.width=4, 'training.ema={decay: 0.9}']}
   wide: {label: of 8, config: tiny.yaml}
 """
 
@@ -145,8 +145,10 @@ def test_study_trains_draws_and_goes_on(tmp_path, tiny):
         assert figure.size == (990, 748)
     summary = json.loads((output / "narrow" / "summary.json").read_text())
     assert (summary["config"]["model"]["width"], summary["config"]["training"]["seed"]) == (4, 3)
-    error = 100 * (1 - summary["last"]["eval"]["top1"])
-    assert re.search(rf"of 4 .*{error:.2f}", done.stdout)
+    error, averaged = (
+        f"{100 * (1 - summary['last']['eval'][name]):.2f}" for name in ("top1", "ema_top1")
+    )
+    assert re.search(rf"of 4 .*{error}.*{averaged}", done.stdout)
     # One is finished, the other is cut off: only that is trained.
     (output / "wide" / "summary.json").unlink()
     before = (output / "narrow" / "metrics.jsonl").stat().st_mtime_ns
