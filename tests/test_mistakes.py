@@ -81,13 +81,6 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
         put("optimizer", {"name": "muon", "learning_rate": 1, "other_rate": 1, "fused": True}),
         ("optimizer.fused",),
     ),
-    "muon on half-precision weights": (
-        lambda config: config.update(
-            optimizer={"name": "muon", "learning_rate": 1, "other_rate": 1},
-            training={"epochs": 1, "amp": {"level": "O2"}},
-        ),
-        ("training.amp.level", "use O1"),
-    ),
     "no optimizer": (drop("optimizer"), ("optimizer", "required")),
     "no learning rate": (drop("optimizer", "learning_rate"), ("optimizer.learning_rate",)),
     "negative learning rate": (put("optimizer.learning_rate", -0.1), ("greater than 0", "-0.1")),
@@ -101,7 +94,7 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
     "section left empty": (put("training", None), ("training", "section")),
     "unknown device": (put("training.device", "tpu"), ("training.device", "gpu:N", "tpu")),
     "smoothing of one": (put("training.label_smoothing", 1), ("training.label_smoothing",)),
-    "unknown precision": (put("training.amp", {"level": "O3"}), ("training.amp.level", "O2")),
+    "unknown precision": (put("training.amp", {"level": "O2"}), ("training.amp.level", "O1")),
     "depth that does not exist": (put("model.depth", 19), ("model.depth", "18")),
     "depth without stages": (put("model.depth", []), ("model.depth", "stage sizes")),
     "depth as text": (put("model.depth", "18"), ("model.depth", "'18'")),

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from resnet_fit.config.problems import Problem
-from resnet_fit.config.schema import Adam, Config, DenseNet, MultiStep, Muon, OneCycle
+from resnet_fit.config.schema import Adam, Config, DenseNet, MultiStep, OneCycle
 from resnet_fit.data.transforms import Geometric
 from resnet_fit.errors import UserError
 from resnet_fit.networks.depth import resolve_dense_depth, resolve_depth
@@ -105,11 +105,6 @@ def _optimizer(config: Config) -> Iterator[Problem]:
     optimizer = config.optimizer
     if isinstance(optimizer, Adam) and optimizer.name == "adamw" and optimizer.fused:
         yield Problem(("optimizer", "fused"), "Paddle has adamw in single steps only; use adam")
-    if isinstance(optimizer, Muon) and config.training.amp.level == "O2":
-        yield Problem(
-            ("training", "amp", "level"),
-            "muon steps in float32, and O2 keeps the weights in half precision; use O1",
-        )
 
 
 def _training(config: Config) -> Iterator[Problem]:

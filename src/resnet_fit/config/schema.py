@@ -240,13 +240,13 @@ class OneCycle(_Schedule):
 
 
 class Amp(Section):
-    """Automatic mixed precision: Paddle's levels, and the type of the fast operations.
+    """Automatic mixed precision: Paddle's level, and the type of the fast operations.
 
-    On a CPU that computes in bfloat16 itself, O1 with ``dtype: bfloat16`` is what the onednn engine
-    can do.
+    At O1 weights stay in float32. A CPU has bfloat16 alone, by the onednn engine, and only where
+    the processor computes in it.
     """
 
-    level: Literal["off", "O1", "O2"] = "off"
+    level: Literal["off", "O1"] = "off"
     dtype: Literal["float16", "bfloat16"] = "float16"
 
 

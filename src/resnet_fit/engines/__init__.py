@@ -12,12 +12,20 @@ from paddle import nn
 
 from resnet_fit.engines import channels_last, framework
 from resnet_fit.engines.compiled import check_cinn, compile_forward
+from resnet_fit.engines.forward import replace_forward
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.machine import has_bfloat16
 
 ENGINES = ("framework", "channels_last", "onednn")
 
-__all__ = ["check_cinn", "choose_engine", "compile_forward", "onednn_problem", "use_engine"]
+__all__ = [
+    "check_cinn",
+    "choose_engine",
+    "compile_forward",
+    "onednn_problem",
+    "replace_forward",
+    "use_engine",
+]
 
 
 def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:

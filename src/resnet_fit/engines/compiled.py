@@ -8,13 +8,13 @@ measured.
 
 from __future__ import annotations
 
-import types
 import warnings
 from typing import Any
 
 import paddle
 from paddle import Tensor, nn
 
+from resnet_fit.engines.forward import replace_forward
 from resnet_fit.errors import UserError
 
 
@@ -49,10 +49,9 @@ def compile_forward(
         network.forward, build_strategy=strategy, backend=backend, full_graph=True
     )
 
-    def forward(self: nn.Layer, images: Tensor) -> Any:
+    def compute(images: Tensor) -> Any:
         with warnings.catch_warnings():  # Paddle speaks to its own developers while it traces
             warnings.simplefilter("ignore")
             return static(images)
 
-    # `paddle.Model` reads the names of a method's arguments, which a static function hides.
-    network.forward = types.MethodType(forward, network)
+    replace_forward(network, compute)

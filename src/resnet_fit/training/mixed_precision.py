@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from resnet_fit.config.schema import Amp
-from resnet_fit.engines import use_engine
+from resnet_fit.engines import replace_forward, use_engine
 from resnet_fit.errors import UserError
 from resnet_fit.machine import has_bfloat16
 
@@ -32,10 +32,9 @@ def _check_cpu(amp: Amp, engine: str) -> None:
             f"training.amp.level: received {amp.level}, but on a CPU Paddle itself computes in "
             "float32 whatever is asked for; use off, or engine: onednn"
         )
-    if (amp.level, amp.dtype) != ("O1", "bfloat16"):
+    if amp.dtype != "bfloat16":
         raise UserError(
-            f"training.amp: received {amp.level} with {amp.dtype}, but on a CPU there is O1 with "
-            "bfloat16 only"
+            f"training.amp.dtype: received {amp.dtype}, but on a CPU there is bfloat16 only"
         )
     if not has_bfloat16():
         raise UserError("training.amp.dtype: this processor has no bfloat16; use level: off")
@@ -47,10 +46,18 @@ def use_amp(amp: Amp, network: nn.Layer, engine: str) -> dict[str, Any] | None:
     `paddle.Model` casts neither evaluation nor to bfloat16, so the network's own ``forward`` does
     both. Float16 also needs the loss scaled, which `paddle.Model` does when it is given a level.
     """
-    use_engine(network, engine, "float32" if amp.level == "off" else amp.dtype)
-    if amp.level == "off" or engine == "onednn":
+    fast = amp.level != "off"
+    if engine == "onednn":
+        use_engine(network, engine, amp.dtype if fast else "float32")
         return None
-    network.forward = paddle.amp.auto_cast(level=amp.level, dtype=amp.dtype)(network.forward)
-    if amp.dtype == "bfloat16":
+    use_engine(network, engine)
+    if not fast:
         return None
-    return {"level": amp.level}
+    forward = network.forward
+
+    def cast(images: Tensor) -> Any:
+        with paddle.amp.auto_cast(level=amp.level, dtype=amp.dtype):
+            return forward(images)
+
+    replace_forward(network, cast)
+    return {"level": amp.level} if amp.dtype == "float16" else None

@@ -1,0 +1,80 @@
+"""Mixed precision as on a GPU, by a CPU that is told to be one: all but the numbers' own type."""
+
+import json
+from types import SimpleNamespace
+
+import paddle
+import paddle.amp.grad_scaler
+import pytest
+
+from resnet_fit import fit, parse_config, resume
+from resnet_fit.training import experiment
+
+O1 = "training.amp={{level: O1, dtype: {}}}"
+
+
+class Gpu:
+    """What Paddle calls a place, and asks what it is."""
+
+    def is_gpu_place(self):
+        return True
+
+
+@pytest.fixture
+def casts(monkeypatch):
+    """Let mixed precision pass on this CPU; what was cast to, for each pass of the network."""
+    asked = []
+    auto_cast = paddle.amp.auto_cast
+
+    def noted(enable=True, **options):
+        if enable and "dtype" in options:  # `paddle.Model` gives none
+            asked.append((options["level"], options["dtype"]))
+        return auto_cast(enable=False)
+
+    def on_a_gpu():
+        return SimpleNamespace(_expected_place=Gpu())
+
+    monkeypatch.setattr(experiment, "check_amp", lambda *_: None)
+    monkeypatch.setattr(paddle.amp, "auto_cast", noted)
+    monkeypatch.setattr(paddle.amp.grad_scaler, "_dygraph_tracer", on_a_gpu)
+    return asked
+
+
+def checkpoint_of(run):
+    return json.loads((run.folder / "checkpoints" / "last" / "state.json").read_text())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["training.engine=framework"],
+        ["training.engine=channels_last"],
+        ["training.engine=channels_last", "training.compile=static"],
+        ["training.engine=framework", "training.on_nan=skip", "training.flip_averaging=true"],
+    ],
+)
+def test_every_pass_of_a_run_is_cast(tiny, tmp_path, casts, overrides, dtype):
+    exact = fit(parse_config(tiny, overrides), tmp_path, "exact")
+    assert not casts
+    run = fit(parse_config(tiny, [*overrides, O1.format(dtype)]), tmp_path, "mixed")
+    views = 3 if "training.flip_averaging=true" in overrides else 1
+    one_epoch = -(-1437 // 64) + views * -(-360 // 250)
+    assert casts == [("O1", dtype)] * 2 * one_epoch
+    assert run.summary["last"]["train"] == exact.summary["last"]["train"]
+    assert run.summary["last"]["eval"] == exact.summary["last"]["eval"]
+
+
+def test_float16_scales_the_loss_and_goes_on_so(tiny, tmp_path, casts):
+    run = fit(parse_config(tiny, ["training.engine=framework", O1.format("float16")]), tmp_path)
+    steps = run.summary["last"]["step"]
+    scaler = checkpoint_of(run)["scaler"]
+    assert scaler["scale"] == [65536.0]
+    assert scaler["incr_count"] == steps
+    longer = resume(run.folder, ["training.epochs=3"])
+    assert checkpoint_of(longer)["scaler"]["incr_count"] == longer.summary["last"]["step"] > steps
+
+
+def test_bfloat16_needs_no_scale(tiny, tmp_path, casts):
+    run = fit(parse_config(tiny, ["training.engine=framework", O1.format("bfloat16")]), tmp_path)
+    assert checkpoint_of(run)["scaler"] is None
