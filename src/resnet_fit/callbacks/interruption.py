@@ -19,8 +19,8 @@ class Interruption(paddle.callbacks.Callback):
     """Lets a training end between two steps, with a checkpoint, when it is asked to.
 
     The first signal waits for the step that runs, or at an epoch's end for its evaluation; the
-    second ends at once.
-    To be listed after the checkpoint.
+    second ends at once. One that the program was told to ignore, as Ctrl-C is in the background of
+    a script, stays ignored. To be listed after the checkpoint.
 
     Raises:
         Interrupted: once the checkpoint is saved.
@@ -36,7 +36,8 @@ class Interruption(paddle.callbacks.Callback):
         self._received = 0
         if threading.current_thread() is threading.main_thread():  # others may not handle signals
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._receive)
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._handlers[number] = signal.signal(number, self._receive)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         if self._received and self.checkpoint.can_save:
