@@ -165,6 +165,12 @@ def test_a_mistake_in_what_an_override_replaced_is_the_overrides(
     assert str(error.value).startswith(f"--set {override.partition('=')[0]}: {message}")
 
 
+def test_a_mistake_in_the_very_key_of_an_override_names_it_once(tiny, write_yaml):
+    with pytest.raises(UserError) as error:
+        load_config(write_yaml(tiny), ["training.epochs=0"])
+    assert str(error.value) == "--set training.epochs: expected greater than 0, received 0"
+
+
 def test_bases_in_a_circle_are_refused(write_yaml):
     write_yaml("base: b.yaml\n", "a.yaml")
     b = write_yaml("base: a.yaml\n", "b.yaml")

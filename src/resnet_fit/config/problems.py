@@ -30,11 +30,12 @@ def raise_problems(problems: Sequence[Problem], document: Document) -> None:
 
 
 def lines_of(problems: Sequence[Problem], document: Document) -> list[str]:
-    """A line for each problem: its place in the document, its key, its message."""
+    """A line for each problem: its place in the document, its key (once), its message."""
     lines = []
     for problem in problems:
         key = ".".join(_printable(part) for part in problem.path)
-        parts = (document.place(problem.path), key, problem.message)
+        place = document.place(problem.path)
+        parts = (place, "" if place == f"--set {key}" else key, problem.message)
         lines.append(": ".join(part for part in parts if part))
     return lines
 
