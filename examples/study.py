@@ -79,13 +79,20 @@ def read_study(file: Path) -> Study:
 
 
 def train(study: Study, folder: Path, output: Path, overrides: list[str]) -> list[Outcome]:
-    """Run what is not finished; configs are relative to ``folder``. All are checked first."""
+    """Run what is not finished; configs are relative to ``folder``. All are checked first.
+
+    Raises:
+        UserError: a mistake in a config, or another one than its run in ``output`` was made of.
+    """
     from resnet_fit import fit, load_config, resume
 
     configs = {
         name: load_config(folder / run.config, [*study.set, *run.set, *overrides])
         for name, run in study.runs.items()
     }
+    for name, config in configs.items():
+        if (kept := output / name / "config.yaml").exists():
+            require_same(output / name, load_config(kept).model_dump(), config.model_dump())
     for name, config in configs.items():
         if (output / name / "summary.json").exists():
             continue
@@ -95,6 +102,30 @@ def train(study: Study, folder: Path, output: Path, overrides: list[str]) -> lis
         else:
             fit(config, output, name)
     return [read_outcome(run.label, output / name) for name, run in study.runs.items()]
+
+
+def require_same(run: Path, kept: Row, asked: Row) -> None:
+    """Refuse to show the figures of one experiment as those of another.
+
+    Raises:
+        UserError: naming the first setting that differs.
+    """
+    for key, was in flat(kept).items():
+        now = flat(asked).get(key)
+        if was != now:
+            raise UserError(
+                f"{run}: trained with {key} {was!r}, which is {now!r} in this study now; "
+                "choose another --output or delete that run"
+            )
+
+
+def flat(settings: Row, above: str = "") -> Row:
+    """Nested settings with the whole key of each."""
+    found: Row = {}
+    for key, value in settings.items():
+        deeper = isinstance(value, dict) and value
+        found |= flat(value, f"{above}{key}.") if deeper else {f"{above}{key}": value}
+    return found
 
 
 def read_outcome(label: str, run: Path) -> Outcome:

@@ -158,6 +158,13 @@ def test_study_trains_draws_and_goes_on(tmp_path, tiny):
     assert "== wide" in again.stdout
     assert (output / "narrow" / "metrics.jsonl").stat().st_mtime_ns == before
     assert (output / "wide" / "summary.json").exists()
+    # Figures of the old seed would pass for those of another.
+    other = run("study.py", "widths.yaml", "--set", "training.seed=4", cwd=tmp_path)
+    assert other.returncode == 2
+    assert other.stderr.splitlines() == [
+        "runs/widths/narrow: trained with training.seed 3, which is 4 in this study now; "
+        "choose another --output or delete that run"
+    ]
 
 
 @pytest.mark.parametrize("file", sorted((EXAMPLES / "studies").glob("*.yaml")))
