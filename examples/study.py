@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -137,13 +138,13 @@ def read_outcome(label: str, run: Path) -> Outcome:
 
 def table(title: str, outcomes: list[Outcome]) -> Table:
     """The last epoch of each run; errors in percent, those of averaged weights etc. as well."""
-    result = Table(title=title)
+    result = Table(title=f"{title}: errors in percent", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     result.add_column("run")
     judged = {name for outcome in outcomes for name in outcome.rows[-1]["eval"]}
     # Averaged weights are judged as ``ema_top1``, mirrored images as ``flip_top1``.
     tests = ["top1", *sorted(name for name in judged if name.endswith("_top1"))]
-    errors = ["test error", *(name.replace("_top1", " test error") for name in tests[1:])]
-    for name in ("parameters", "epochs", "minutes", "train error", *errors):
+    errors = ["test", *(name.removesuffix("_top1") for name in tests[1:])]
+    for name in ("parameters", "epochs", "minutes", "train", *errors):
         result.add_column(name, justify="right")
     for outcome in outcomes:
         last = outcome.rows[-1]
