@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -111,22 +112,21 @@ def require_same(run: Path, kept: Row, asked: Row) -> None:
     Raises:
         UserError: naming the first setting that differs.
     """
-    for key, was in flat(kept).items():
-        now = flat(asked).get(key)
-        if was != now:
-            raise UserError(
-                f"{run}: trained with {key} {was!r}, which is {now!r} in this study now; "
-                "choose another --output or delete that run"
-            )
+    for key, was, now in differences(kept, asked):
+        raise UserError(
+            f"{run}: trained with {key} {was!r}, which is {now!r} in this study now; "
+            "choose another --output or delete that run"
+        )
 
 
-def flat(settings: Row, above: str = "") -> Row:
-    """Nested settings with the whole key of each."""
-    found: Row = {}
-    for key, value in settings.items():
-        deeper = isinstance(value, dict) and value
-        found |= flat(value, f"{above}{key}.") if deeper else {f"{above}{key}": value}
-    return found
+def differences(kept: Row, asked: Row, above: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The whole key of each setting that differs, and its two values; None where it is not set."""
+    for key in kept | asked:
+        was, now = kept.get(key), asked.get(key)
+        if isinstance(was, dict) and isinstance(now, dict):
+            yield from differences(was, now, f"{above}{key}.")
+        elif was != now:
+            yield f"{above}{key}", was, now
 
 
 def read_outcome(label: str, run: Path) -> Outcome:
