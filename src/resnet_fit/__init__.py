@@ -5,8 +5,9 @@ The names below are loaded when first used: importing ``resnet_fit`` does not im
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from resnet_fit.lazy import exports
 
 __version__ = "0.1.0"
 
@@ -27,26 +28,6 @@ if TYPE_CHECKING:
     from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy
     from resnet_fit.training.metrics import MeanLoss, TopK, classification_metrics
     from resnet_fit.training.run import fit, resume
-
-_HOMES = {
-    "callbacks": (
-        "Checkpoint",
-        "EarlyStopping",
-        "FlipAverage",
-        "History",
-        "ProgressBar",
-        "StepSeed",
-        "VisualDL",
-        "WeightAverage",
-    ),
-    "config": ("Config", "dump_config", "load_config", "parse_config"),
-    "errors": ("RunFailed", "UserError"),
-    "networks": ("densenet", "freeze", "load_weights", "plain", "resnet"),
-    "training.losses": ("BinaryCrossEntropy", "CrossEntropy"),
-    "training.metrics": ("MeanLoss", "TopK", "classification_metrics"),
-    "training.run": ("fit", "resume"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "BinaryCrossEntropy",
@@ -78,10 +59,27 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'resnet_fit' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"resnet_fit.{_HOME_OF[name]}"), name)
+__getattr__ = exports(
+    __name__,
+    {
+        "callbacks": (
+            "Checkpoint",
+            "EarlyStopping",
+            "FlipAverage",
+            "History",
+            "ProgressBar",
+            "StepSeed",
+            "VisualDL",
+            "WeightAverage",
+        ),
+        "config": ("Config", "dump_config", "load_config", "parse_config"),
+        "errors": ("RunFailed", "UserError"),
+        "networks": ("densenet", "freeze", "load_weights", "plain", "resnet"),
+        "training.losses": ("BinaryCrossEntropy", "CrossEntropy"),
+        "training.metrics": ("MeanLoss", "TopK", "classification_metrics"),
+        "training.run": ("fit", "resume"),
+    },
+)
 
 
 def __dir__() -> list[str]:

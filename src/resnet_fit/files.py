@@ -9,12 +9,21 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from resnet_fit.errors import UserError
+from resnet_fit.errors import UserError, suggest
 
 try:
     import fcntl
 except ImportError:  # Windows has no such locks, and runs there go without
     fcntl = None  # type: ignore[assignment]
+
+
+def require_existing(path: Path) -> None:
+    if path.exists():
+        return
+    nearest = next((p for p in path.parents if p.exists()), Path("/"))
+    wanted = path.relative_to(nearest).parts[0] if nearest in path.parents else path.name
+    names = sorted(p.name for p in nearest.iterdir()) if nearest.is_dir() else []
+    raise UserError(f"{path}: no such file or folder.{suggest(wanted, names)}")
 
 
 def write_text(file: Path, text: str) -> None:

@@ -7,21 +7,20 @@ Scalars follow YAML 1.2: ``1e-3`` is a number and ``off`` is text, where PyYAML'
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
 
-from resnet_fit.config.schema import USUAL_MODEL
 from resnet_fit.errors import UserError
 
 Path = tuple[str | int, ...]
 
-# Sections whose keys depend on their ``name``: another name starts the section afresh, since a
-# learning rate found for SGD means nothing to Adam. With each, the name that leaving it out means.
-_KINDS = {"model": USUAL_MODEL, "optimizer": None, "schedule": None}
+# Sections whose other settings belong to their ``name``, and the name that leaving it out means.
+# Another name starts such a section afresh: a rate found for SGD means nothing to Adam.
+Kinds = Mapping[str, str | None]
 
 
 class _Loader(yaml.SafeLoader):
@@ -95,15 +94,15 @@ class Document:
         return self.places.get(path, "")
 
 
-def read_document(file: FilePath) -> Document:
+def read_document(file: FilePath, kinds: Kinds) -> Document:
     """Read a YAML mapping. ``base: other.yaml`` starts from that file and changes what follows.
 
     Raises UserError, naming file and line, for whatever is not a plain mapping.
     """
-    return _read(file, seen=())
+    return _read(file, kinds, seen=())
 
 
-def _read(file: FilePath, seen: tuple[FilePath, ...]) -> Document:
+def _read(file: FilePath, kinds: Kinds, seen: tuple[FilePath, ...]) -> Document:
     document = _parse(file)
     if "base" not in document.value:
         return document
@@ -116,8 +115,8 @@ def _read(file: FilePath, seen: tuple[FilePath, ...]) -> Document:
         raise UserError(f"{where}: base: {base} leads back to this file")
     if not base_file.is_file():
         raise UserError(f"{where}: base: there is no file {base_file}")
-    below = _read(base_file, (*seen, file.resolve()))
-    value = merge(below.value, document.value)
+    below = _read(base_file, kinds, (*seen, file.resolve()))
+    value = merge(below.value, document.value, kinds)
     left = {path: place for path, place in below.places.items() if _is_in(value, path)}
     return Document(value, {**left, **document.places, (): str(file)})
 
@@ -134,15 +133,15 @@ def _is_in(value: Any, path: Path) -> bool:
     return True
 
 
-def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def merge(below: dict[str, Any], above: dict[str, Any], kinds: Kinds) -> dict[str, Any]:
     """``above`` laid over ``below``: mappings merge key by key, all else is replaced."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            kind = old.get("name", _KINDS.get(key))
-            afresh = key in _KINDS and value.get("name", kind) != kind
-            value = value if afresh else merge(old, value)
+            kind = old.get("name", kinds.get(key))
+            afresh = key in kinds and value.get("name", kind) != kind
+            value = value if afresh else merge(old, value, {})
         merged[key] = value
     return merged
 
@@ -241,13 +240,13 @@ class _Builder:
         return f"{self.file}:{node.start_mark.line + 1}"
 
 
-def override(document: Document, assignments: Sequence[str]) -> None:
+def override(document: Document, assignments: Sequence[str], kinds: Kinds) -> None:
     """Apply each ``a.b=value`` (the value in YAML) to a document, names before their keys."""
     for assignment in sorted(assignments, key=lambda a: not a.partition("=")[0].endswith(".name")):
-        _override(document, assignment)
+        _override(document, assignment, kinds)
 
 
-def _override(document: Document, assignment: str) -> None:
+def _override(document: Document, assignment: str, kinds: Kinds) -> None:
     dotted, equals, text = assignment.partition("=")
     keys = [k.strip() for k in dotted.split(".")]
     if not equals or not all(keys):
@@ -275,7 +274,7 @@ def _override(document: Document, assignment: str) -> None:
         target = target[step]
     value = _read_value(text, assignment)
     section = str(path[0])
-    if step == "name" and section in _KINDS and target.get("name", _KINDS[section]) != value:
+    if step == "name" and section in kinds and target.get("name", kinds[section]) != value:
         target.clear()
         document.replace(path[:-1], f"--set {dotted}")
     target[step] = value

@@ -13,7 +13,7 @@ from pydantic import ValidationError, create_model
 
 from resnet_fit.config.document import Path
 from resnet_fit.config.problems import Problem, problems_of, unknown
-from resnet_fit.config.schema import Section
+from resnet_fit.config.settings import Settings
 from resnet_fit.errors import UserError
 
 Entry = dict[str, dict[str, Any]]
@@ -76,11 +76,11 @@ def _parse_entry(entry: Any, registry: Mapping[str, Callable[..., Any]], path: P
     return {name: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}
 
 
-def _schema(operation: Any) -> type[Section]:
+def _schema(operation: Any) -> type[Settings]:
     hints = get_type_hints(operation)
     fields: dict[str, Any] = {
         f.name: (hints[f.name], ... if f.default is dataclasses.MISSING else f.default)
         for f in dataclasses.fields(operation)
         if f.init
     }
-    return create_model(operation.__name__, __base__=Section, **fields)
+    return create_model(operation.__name__, __base__=Settings, **fields)

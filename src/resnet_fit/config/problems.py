@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -21,6 +21,10 @@ class Problem:
     path: Path
     message: str
     wants_text: bool = False
+
+    def below(self, path: Path) -> Problem:
+        """The same problem, seen from a section that has this one at ``path``."""
+        return replace(self, path=(*path, *self.path))
 
 
 def raise_problems(problems: Sequence[Problem], document: Document) -> None:
@@ -51,18 +55,13 @@ def problems_of(error: ValidationError, schema: type[BaseModel]) -> list[Problem
 
 
 def _problem(details: ErrorDetails, schema: type[BaseModel]) -> Problem:
-    path, section = _walk(details["loc"], schema)
+    path: Path = details["loc"]
     kind, context, received = details["type"], details.get("ctx", {}), details["input"]
     if kind == "extra_forbidden":
-        valid = list(section.model_fields) if section else []
-        return Problem(path, unknown(str(path[-1]), "key", valid))
+        section = _section(path[:-1], schema)
+        return Problem(path, unknown(str(path[-1]), "key", section.model_fields))
     if kind == "missing":
         return Problem(path, "required, but not given")
-    if kind == "union_tag_not_found":
-        return Problem((*path, "name"), f"required, but not given; {_choices(schema, path)}")
-    if kind == "union_tag_invalid":
-        valid = _tags(schema, path)
-        return Problem((*path, "name"), unknown(str(context["tag"]), "name", valid))
     if kind == "literal_error":
         valid = [v.strip("'") for v in context["expected"].replace(" or ", ", ").split(", ")]
         return Problem(path, unknown(received, "value", valid))
@@ -88,45 +87,15 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _walk(
-    location: tuple[str | int, ...], schema: type[BaseModel]
-) -> tuple[Path, type[BaseModel] | None]:
-    """The key path of pydantic's location, and the section that holds its last key.
-
-    In a union that is told apart by ``name``, pydantic puts the name into the location: it picks
-    the section and is left out of the path.
-    """
-    path: list[str | int] = []
-    section: type[BaseModel] | None = schema
-    members: list[type[BaseModel]] = []
-    for step in location:
-        if len(members) > 1:
-            section = next(m for m in members if step in _names(m))
-            members = []
-            continue
-        if members:
-            section, members = members[0], []
-        path.append(step)
-        if section is not None and step in section.model_fields:
-            members = _sections(section.model_fields[str(step)].annotation)
-    return tuple(path), section
+def _section(path: Path, schema: type[BaseModel]) -> type[BaseModel]:
+    """The section that lies at a path of a schema."""
+    for step in path:
+        schema = _sections(schema.model_fields[str(step)].annotation)[0]
+    return schema
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
-    if get_origin(annotation) in (Annotated, Union, UnionType, dict):
+    if get_origin(annotation) in (Annotated, Union, UnionType):
         return [s for arg in get_args(annotation) for s in _sections(arg)]
     is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
     return [annotation] if is_section else []
-
-
-def _names(section: type[BaseModel]) -> tuple[str, ...]:
-    return get_args(section.model_fields["name"].annotation)
-
-
-def _tags(schema: type[BaseModel], path: Path) -> list[str]:
-    members = _sections(schema.model_fields[str(path[0])].annotation)
-    return [name for member in members for name in _names(member)]
-
-
-def _choices(schema: type[BaseModel], path: Path) -> str:
-    return "one of " + ", ".join(_tags(schema, path))

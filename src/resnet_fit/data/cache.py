@@ -29,9 +29,9 @@ from typing import Literal
 
 import numpy as np
 
+from resnet_fit.data.dataset import FileDataset
 from resnet_fit.data.listing import folder_name
 from resnet_fit.data.paths import Copies, Paths, bounds_of
-from resnet_fit.data.sources import FileDataset
 from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, size_of
 from resnet_fit.data.workers import Team
 from resnet_fit.errors import RunFailed, UserError

@@ -11,11 +11,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Union
+from typing import TYPE_CHECKING, ClassVar, Literal, Union
 
 import cv2
 import numpy as np
 
+from resnet_fit.config.registry import part
 from resnet_fit.data import augment
 from resnet_fit.data.paths import Copy
 from resnet_fit.errors import UserError
@@ -48,6 +49,8 @@ class BadImage(UserError):
 class Geometric:
     """An operation on one image; subclasses are frozen dataclasses of its settings."""
 
+    part_name: ClassVar[str] = ""
+
     def __call__(self, image: Image, rng: np.random.Generator) -> Pixels:
         """Return the changed image; all chance comes from ``rng``."""
         raise NotImplementedError
@@ -74,6 +77,7 @@ class Resample(Geometric):
         raise NotImplementedError
 
 
+@part("transform", "random_resized_crop")
 @dataclass(frozen=True)
 class RandomResizedCrop(Resample):
     """Cut a random part and resample it to ``size`` pixels square (Szegedy et al. 2015, section 6).
@@ -128,6 +132,7 @@ class RandomResizedCrop(Resample):
         return cv2.resize(part, size, interpolation=kernel)
 
 
+@part("transform", "resize")
 @dataclass(frozen=True)
 class Resize(Resample):
     """Resample so that the shorter side has ``size`` pixels; the aspect ratio stays.
@@ -153,6 +158,7 @@ class Resize(Resample):
         return _image(image).resize(size, Resampling[self.interpolation.upper()], box)
 
 
+@part("transform", "center_crop")
 @dataclass(frozen=True)
 class CenterCrop(Geometric):
     """Keep the ``size`` pixels square in the middle. Raises UserError for a smaller image."""
@@ -172,14 +178,6 @@ class CenterCrop(Geometric):
         return image.crop((left, upper, left + self.size, upper + self.size))
 
 
-OPERATIONS: dict[str, type[Geometric] | type[augment.Operation]] = {
-    "random_resized_crop": RandomResizedCrop,
-    "resize": Resize,
-    "center_crop": CenterCrop,
-    **{name: cls for name, cls in augment.OPERATIONS.items() if name != "resize"},
-}
-
-
 def stages(
     operations: Sequence[Geometric | augment.Operation],
 ) -> tuple[tuple[Geometric, ...], tuple[augment.Operation, ...], tuple[augment.Operation, ...]]:
@@ -192,18 +190,11 @@ def stages(
     if list(operations) != [*geometry, *batch]:
         first = next(i for i, op in enumerate(operations) if isinstance(op, augment.Operation))
         late = next(op for op in operations[first:] if isinstance(op, Geometric))
-        late_name, first_name = (_name(op) for op in (late, operations[first]))
-        raise UserError(f"augmentation: {late_name} comes after {first_name}; put it before")
+        late_name, first_name = (op.part_name for op in (late, operations[first]))
+        raise UserError(f"{late_name} comes after {first_name}; put it before")
     augment.check_order(batch)
     cut = next((i for i, op in enumerate(batch) if isinstance(op, augment.Normalize)), len(batch))
     return tuple(geometry), tuple(batch[:cut]), tuple(batch[cut:])
-
-
-def _name(operation: Geometric | augment.Operation) -> str:
-    return next(
-        (name for name, cls in OPERATIONS.items() if type(operation) is cls),
-        type(operation).__name__,
-    )
 
 
 def _require_size(size: int) -> None:

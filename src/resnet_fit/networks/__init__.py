@@ -5,32 +5,21 @@ The names are loaded when first used, so that ``resnet_fit.networks.depth`` answ
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from resnet_fit.lazy import exports
 
 if TYPE_CHECKING:
     from resnet_fit.networks.arguments import check_image_size
     from resnet_fit.networks.blocks import Layers
     from resnet_fit.networks.complexity import count_macs, count_parameters
     from resnet_fit.networks.dense import DenseNet, densenet
-    from resnet_fit.networks.parts import freeze
+    from resnet_fit.networks.layer_names import freeze
     from resnet_fit.networks.residual import ResNet, plain, resnet
     from resnet_fit.networks.safetensors import read_safetensors, write_safetensors
     from resnet_fit.networks.weights import LoadReport, load_weights, read_weights
 
 # No module bears the name of a function: the package can only show one of them under it.
-_HOMES = {
-    "arguments": ("check_image_size",),
-    "blocks": ("Layers",),
-    "complexity": ("count_macs", "count_parameters"),
-    "dense": ("DenseNet", "densenet"),
-    "parts": ("freeze",),
-    "residual": ("ResNet", "plain", "resnet"),
-    "safetensors": ("read_safetensors", "write_safetensors"),
-    "weights": ("LoadReport", "load_weights", "read_weights"),
-}
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-
 __all__ = [
     "DenseNet",
     "Layers",
@@ -50,7 +39,16 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'resnet_fit.networks' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"resnet_fit.networks.{_HOME_OF[name]}"), name)
+__getattr__ = exports(
+    __name__,
+    {
+        "arguments": ("check_image_size",),
+        "blocks": ("Layers",),
+        "complexity": ("count_macs", "count_parameters"),
+        "dense": ("DenseNet", "densenet"),
+        "layer_names": ("freeze",),
+        "residual": ("ResNet", "plain", "resnet"),
+        "safetensors": ("read_safetensors", "write_safetensors"),
+        "weights": ("LoadReport", "load_weights", "read_weights"),
+    },
+)

@@ -7,7 +7,7 @@ import warnings
 from paddle import Tensor
 
 from resnet_fit.errors import UserError
-from resnet_fit.networks.depth import is_count
+from resnet_fit.networks.families.network import is_count
 
 
 def check_counts(**counts: object) -> None:

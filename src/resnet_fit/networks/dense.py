@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import paddle
 from paddle import Tensor, nn
 
 from resnet_fit.engines import framework
-from resnet_fit.errors import UserError, check_choice
+from resnet_fit.errors import UserError
 from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import Layers
-from resnet_fit.networks.depth import resolve_dense_depth
+from resnet_fit.networks.families import densenet as settings
 from resnet_fit.networks.weights import load_weights
-
-DenseStem = Literal["imagenet", "cifar"]
 
 # Channels between a layer's two convolutions, in multiples of the growth (section 3).
 BOTTLENECK = 4
@@ -101,21 +99,16 @@ class DenseNet(nn.Layer):
     operations: Any = framework
 
     def __init__(
-        self,
-        block_sizes: Sequence[int],
-        num_classes: int,
-        stem: str,
-        growth: int,
-        in_channels: int,
-        layers: Layers,
+        self, chosen: settings.DenseNet, num_classes: int, in_channels: int, layers: Layers
     ) -> None:
         super().__init__()
-        self.stem = stem
+        growth, block_sizes = chosen.blocks()
+        self.stem = chosen.stem
         self.in_channels = in_channels
         self.num_blocks = len(block_sizes)
         self._image_size_checked = False
         channels = 2 * growth
-        self.conv1_func = Stem(stem, in_channels, channels, layers)
+        self.conv1_func = Stem(self.stem, in_channels, channels, layers)
         for stage, size in enumerate(block_sizes, start=2):
             if stage > 2:
                 transition = Transition(channels, channels // 2, layers)
@@ -167,7 +160,7 @@ class DenseNet(nn.Layer):
 def densenet(
     depth: int | Sequence[int],
     num_classes: int = 1000,
-    stem: DenseStem = "imagenet",
+    stem: settings.Stem = "imagenet",
     growth: int | None = None,
     in_channels: int = 3,
     weights: str | os.PathLike[str] | None = None,
@@ -196,11 +189,16 @@ def densenet(
         UserError: an argument is none of the above, the weights do not fit, or, at the first
             images, that they are too small to be halved by every transition.
     """
-    check_choice("stem", stem, ("imagenet", "cifar"))
-    usual_growth, block_sizes = resolve_dense_depth(depth, stem)
-    growth = usual_growth if growth is None else growth
-    check_counts(num_classes=num_classes, growth=growth, in_channels=in_channels)
-    network = DenseNet(block_sizes, num_classes, stem, growth, in_channels, layers or Layers())
+    chosen = settings.DenseNet.of(depth=depth, stem=stem, growth=growth)
+    network = build(chosen, num_classes, in_channels, layers)
     if weights is not None:
         load_weights(network, weights)
     return network
+
+
+def build(
+    chosen: settings.DenseNet, num_classes: int, in_channels: int, layers: Layers | None = None
+) -> DenseNet:
+    """The network that settings describe, with new weights."""
+    check_counts(num_classes=num_classes, in_channels=in_channels)
+    return DenseNet(chosen, num_classes, in_channels, layers or Layers())

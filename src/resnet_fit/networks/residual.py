@@ -5,28 +5,22 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import paddle
 from paddle import Tensor, nn
 
 from resnet_fit.engines import framework
-from resnet_fit.errors import UserError, check_choice
 from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import BasicBlock, BottleneckBlock, Layers, make_shortcut
-from resnet_fit.networks.depth import resolve_depth
+from resnet_fit.networks.families import resnet as settings
+from resnet_fit.networks.families.resnet import Block, Shortcut, Stem, StrideOn
 from resnet_fit.networks.weights import load_weights
-
-Stem = Literal["imagenet", "cifar", "cifar3"]
-Shortcut = Literal["projection", "zero-pad", "none"]
-StrideOn = Literal["3x3", "1x1"]
-Block = Literal["basic", "bottleneck"]
 
 BLOCKS: dict[str, type[BasicBlock] | type[BottleneckBlock]] = {
     "basic": BasicBlock,
     "bottleneck": BottleneckBlock,
 }
-WIDTHS = {"imagenet": 64, "cifar": 64, "cifar3": 16}
 
 
 class ResNet(nn.Layer):
@@ -40,29 +34,20 @@ class ResNet(nn.Layer):
     operations: Any = framework
 
     def __init__(
-        self,
-        block: type[BasicBlock] | type[BottleneckBlock],
-        stage_sizes: Sequence[int],
-        num_classes: int,
-        stem: str,
-        shortcut: str,
-        stride_on: str,
-        zero_init_residual: bool,
-        stochastic_depth: float,
-        width: int,
-        in_channels: int,
-        layers: Layers,
+        self, chosen: settings.ResNet, num_classes: int, in_channels: int, layers: Layers
     ) -> None:
         super().__init__()
-        self.stem = stem
+        block_name, stage_sizes = chosen.stages()
+        block, width = BLOCKS[block_name], chosen.first_width
+        self.stem = chosen.stem
         self.in_channels = in_channels
         self.num_stages = len(stage_sizes)
         self._image_size_checked = False
-        options: dict[str, Any] = {"last_norm_weight": 0.0 if zero_init_residual else 1.0}
+        options: dict[str, Any] = {"last_norm_weight": 0.0 if chosen.zero_init_residual else 1.0}
         if block is BottleneckBlock:
-            options["stride_on"] = stride_on
+            options["stride_on"] = chosen.stride_on
 
-        kernel_size, stride = (7, 2) if stem == "imagenet" else (3, 1)
+        kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         self.conv1 = layers.conv(in_channels, width, kernel_size, stride)
         self.bn1 = layers.norm(width)
 
@@ -76,8 +61,8 @@ class ResNet(nn.Layer):
                 stride = 2 if stage > 0 and index == 0 else 1
                 # The first block is left out least, the last one most (section 3, equation 4).
                 count += 1
-                options["drop"] = stochastic_depth * count / sum(stage_sizes)
-                way_around = make_shortcut(shortcut, channels, out_channels, stride, layers)
+                options["drop"] = chosen.stochastic_depth * count / sum(stage_sizes)
+                way_around = make_shortcut(chosen.shortcut, channels, out_channels, stride, layers)
                 blocks.append(block(channels, stage_width, stride, way_around, layers, **options))
                 channels = out_channels
             self.add_sublayer(f"layer{stage + 1}", nn.Sequential(*blocks))
@@ -152,43 +137,28 @@ def resnet(
     Raises:
         UserError: an argument is none of the above, or the weights do not fit.
     """
-    check_choice("stem", stem, WIDTHS)
-    check_choice("shortcut", shortcut, ("projection", "zero-pad", "none"))
-    check_choice("stride_on", stride_on, ("3x3", "1x1"))
-    if block is not None:
-        check_choice("block", block, BLOCKS)
-    width = WIDTHS[stem] if width is None else width
-    check_counts(num_classes=num_classes, width=width, in_channels=in_channels)
-    block_name, stage_sizes = resolve_depth(depth, stem, block)
-    if stride_on == "1x1" and block_name == "basic":
-        raise UserError(
-            f"stride_on='1x1' needs bottleneck blocks; those of depth={depth!r} are basic."
-        )
-    if zero_init_residual and shortcut == "none":
-        raise UserError(
-            "zero_init_residual=True needs shortcuts: with shortcut='none' every output would be 0."
-        )
-    if not 0 <= stochastic_depth < 1 or (stochastic_depth and shortcut == "none"):
-        raise UserError(
-            f"stochastic_depth={stochastic_depth!r}: expected 0 or more and less than 1, and "
-            "shortcuts to leave blocks out around."
-        )
-    network = ResNet(
-        BLOCKS[block_name],
-        stage_sizes,
-        num_classes,
-        stem,
-        shortcut,
-        stride_on,
-        zero_init_residual,
-        stochastic_depth,
-        width,
-        in_channels,
-        layers or Layers(),
+    chosen = settings.ResNet.of(
+        depth=depth,
+        stem=stem,
+        shortcut=shortcut,
+        stride_on=stride_on,
+        block=block,
+        width=width,
+        zero_init_residual=zero_init_residual,
+        stochastic_depth=stochastic_depth,
     )
+    network = build(chosen, num_classes, in_channels, layers)
     if weights is not None:
         load_weights(network, weights)
     return network
+
+
+def build(
+    chosen: settings.ResNet, num_classes: int, in_channels: int, layers: Layers | None = None
+) -> ResNet:
+    """The network that settings describe, with new weights."""
+    check_counts(num_classes=num_classes, in_channels=in_channels)
+    return ResNet(chosen, num_classes, in_channels, layers or Layers())
 
 
 def plain(depth: int | Sequence[int], num_classes: int = 1000, **options: Any) -> ResNet:

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_fit.config import Config
+from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.loading import moments
-from resnet_fit.data.sources import ArrayDataset, FileDataset
 from resnet_fit.data.transforms import BadImage, decode
 from resnet_fit.errors import RunFailed
 from resnet_fit.machine import usable_cores

@@ -16,7 +16,7 @@ from resnet_fit.config import Config
 from resnet_fit.engines import check_cinn, choose_engine, compile_forward
 from resnet_fit.errors import UserError, out_of_memory
 from resnet_fit.networks import count_macs, count_parameters, densenet, freeze, resnet
-from resnet_fit.networks.parts import check_parts
+from resnet_fit.networks.layer_names import check_layers
 from resnet_fit.runtime import choose_device
 from resnet_fit.training import schedules
 from resnet_fit.training.loaders import Loaders, make_loaders
@@ -97,7 +97,7 @@ def make_network(config: Config, loaders: Loaders) -> nn.Layer:
         if not out_of_memory(error):
             raise
         raise UserError("model: a network of these settings does not fit into memory") from error
-    check_parts(network, config.training.freeze, "training.freeze")
+    check_layers(network, config.training.freeze, "training.freeze")
     freeze(network, config.training.freeze)
     if not count_parameters(network):
         raise UserError("training.freeze: nothing is left to train")

@@ -15,11 +15,11 @@ from resnet_fit.config import operations, registry
 from resnet_fit.config.schema import Config
 from resnet_fit.data import sampling, sources
 from resnet_fit.data.cache import cache_images
+from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader, statistics
 from resnet_fit.data.mixing import Mix
 from resnet_fit.data.resizing import Sizes, progressive
 from resnet_fit.data.sampling import Sampler
-from resnet_fit.data.sources import ArrayDataset, FileDataset
 from resnet_fit.errors import UserError
 
 Dataset = ArrayDataset | FileDataset

@@ -31,12 +31,11 @@ from resnet_fit.data.augment.geometry import (
 )
 from resnet_fit.data.augment.normalize import Normalize
 from resnet_fit.data.augment.operation import Operation
-from resnet_fit.data.augment.pipeline import OPERATIONS, Unfinished, check_order, compose
+from resnet_fit.data.augment.pipeline import Unfinished, check_order, compose
 from resnet_fit.data.augment.policies import RandAugment, TrivialAugment
 
 __all__ = [
     "KERNELS",
-    "OPERATIONS",
     "ColorJitter",
     "Cutout",
     "HorizontalFlip",

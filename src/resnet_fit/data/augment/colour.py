@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from resnet_fit.config.registry import part
 from resnet_fit.data.augment.operation import Array, Operation
 from resnet_fit.errors import UserError, require
 
@@ -18,6 +19,7 @@ from resnet_fit.errors import UserError, require
 LUMA = np.array([19595, 38470, 7471], np.float32) / np.float32(65536)
 
 
+@part("augmentation", "color_jitter")
 @dataclass(frozen=True)
 class ColorJitter(Operation):
     """Change brightness, contrast, saturation and hue, each image by its own factors.

@@ -8,10 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from resnet_fit.config.registry import part
 from resnet_fit.data.augment.operation import Array, Operation
 from resnet_fit.errors import require
 
 
+@part("augmentation", "cutout")
 @dataclass(frozen=True)
 class Cutout(Operation):
     """Set a square of ``size`` pixels around a random pixel to 0 (DeVries and Taylor 2017, 3).
@@ -36,6 +38,7 @@ class Cutout(Operation):
         return np.maximum(0, np.stack([top, top + self.size, left, left + self.size], axis=1))
 
 
+@part("augmentation", "random_erasing")
 @dataclass(frozen=True)
 class RandomErasing(Operation):
     """Set a random rectangle to 0 with probability ``p`` (Zhong et al. 2017, algorithm 1).

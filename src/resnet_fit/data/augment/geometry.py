@@ -10,10 +10,12 @@ from typing import ClassVar, Literal
 import cv2
 import numpy as np
 
+from resnet_fit.config.registry import part
 from resnet_fit.data.augment.operation import Array, Operation
 from resnet_fit.errors import UserError, require
 
 
+@part("augmentation", "random_crop")
 @dataclass(frozen=True)
 class RandomCrop(Operation):
     """Pad every side by ``padding`` pixels, then cut a window at a random place.
@@ -121,6 +123,7 @@ class _Flip(Operation):
         raise NotImplementedError
 
 
+@part("augmentation", "horizontal_flip")
 class HorizontalFlip(_Flip):
     """Mirror left and right with probability ``p``.
 
@@ -135,6 +138,7 @@ class HorizontalFlip(_Flip):
         return cv2.flip(images.reshape(-1, images.shape[3]), 1).reshape(images.shape)
 
 
+@part("augmentation", "vertical_flip")
 class VerticalFlip(_Flip):
     """Mirror top and bottom with probability ``p``."""
 
@@ -143,6 +147,7 @@ class VerticalFlip(_Flip):
         return images[:, :, ::-1]
 
 
+@part("augmentation", "resize")
 @dataclass(frozen=True)
 class Resize(Operation):
     """Resample to ``size`` pixels square; area-weighted when shrinking, as Pillow does it."""

@@ -7,10 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
+from resnet_fit.config.registry import part
 from resnet_fit.data.augment.operation import Array, Operation
 from resnet_fit.errors import UserError, require
 
 
+@part("augmentation", "normalize")
 @dataclass(frozen=True)
 class Normalize(Operation):
     """Turn grey levels 0..255 into float32 ``(x / 255 - mean) / std``, per channel.

@@ -12,6 +12,7 @@ Array = np.ndarray
 class Operation:
     """One entry of an augmentation list; subclasses are frozen dataclasses of its settings."""
 
+    part_name: ClassVar[str] = ""
     draws: ClassVar[int] = 0
     # float32 copies of a piece and the temporaries of a colour operation stay in a core's
     # second-level cache. Measured: with pieces of 1,024 images half of the speed is lost.

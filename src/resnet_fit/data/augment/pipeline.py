@@ -10,29 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from resnet_fit.data.augment.colour import ColorJitter
-from resnet_fit.data.augment.erasing import Cutout, RandomErasing
-from resnet_fit.data.augment.geometry import HorizontalFlip, RandomCrop, Resize, VerticalFlip
 from resnet_fit.data.augment.normalize import Normalize
 from resnet_fit.data.augment.operation import Array, Operation
-from resnet_fit.data.augment.policies import RandAugment, TrivialAugment
 from resnet_fit.errors import UserError
 
 # Takes images, a generator and, if need be, phases.
 Batch = Callable[..., Any]
-
-OPERATIONS: dict[str, type[Operation]] = {
-    "random_crop": RandomCrop,
-    "horizontal_flip": HorizontalFlip,
-    "vertical_flip": VerticalFlip,
-    "resize": Resize,
-    "cutout": Cutout,
-    "random_erasing": RandomErasing,
-    "color_jitter": ColorJitter,
-    "rand_augment": RandAugment,
-    "trivial_augment": TrivialAugment,
-    "normalize": Normalize,
-}
 
 
 @dataclass(frozen=True)
@@ -99,9 +82,8 @@ def check_order(operations: Sequence[Operation]) -> None:
     normalized = False
     for op in operations:
         if normalized and op.grey_levels:
-            name = next(n for n, cls in OPERATIONS.items() if isinstance(op, cls))
             raise UserError(
-                f"augmentation: {name} comes after normalize; it works on grey levels, put it "
+                f"{op.part_name} comes after normalize; it works on grey levels, put it "
                 "before"
             )
         normalized = normalized or isinstance(op, Normalize)

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from resnet_fit.config.registry import part
 from resnet_fit.data.augment.colour import adjust_brightness, adjust_contrast, adjust_saturation
 from resnet_fit.data.augment.operation import Array, Operation, rounded
 from resnet_fit.errors import require
@@ -21,6 +22,7 @@ STEPS = 30
 PIECE_VALUES = 128 * 3 * 32 * 32
 
 
+@part("augmentation", "rand_augment")
 @dataclass(frozen=True)
 class RandAugment(Operation):
     """``operations`` picked one after another, all of one ``magnitude`` of 0 to 30.
@@ -50,6 +52,7 @@ class RandAugment(Operation):
         return images
 
 
+@part("augmentation", "trivial_augment")
 @dataclass(frozen=True)
 class TrivialAugment(Operation):
     """One operation, of a magnitude drawn with it: no setting at all.

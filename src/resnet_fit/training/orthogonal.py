@@ -19,7 +19,7 @@ STEPS = 5
 TINY = 1e-12  # keeps a divisor from zero
 
 
-class Muon(paddle.optimizer.Momentum):
+class OrthogonalMomentum(paddle.optimizer.Momentum):
     """`paddle.optimizer.Momentum` whose convolutions step by an orthogonalised velocity.
 
     A step is ``learning_rate`` times the norm of the weights, which keep the norm they have: the

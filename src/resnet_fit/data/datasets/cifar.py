@@ -1,4 +1,4 @@
-"""Data sets: CIFAR-10 and -100, scikit-learn's digits, image folders; splits and subsets."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009)."""
 
 from __future__ import annotations
 
@@ -12,159 +12,28 @@ import sys
 import tarfile
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
-from resnet_fit.data.listing import EXTENSIONS, list_images
-from resnet_fit.data.paths import Copies, Paths
-from resnet_fit.errors import UserError, require, suggest
+from resnet_fit.config.registry import part
+from resnet_fit.data.dataset import ArrayDataset
+from resnet_fit.data.datasets.data import Data
+from resnet_fit.errors import UserError
+from resnet_fit.files import require_existing
 
 ENVIRONMENT = "RESNET_FIT_DATA"
+
+
 OFFLINE_CONFIG = "configs/resnet18_digits.yaml"
+
+
 TIMEOUT_SECONDS = 20
-
-
-@dataclass(frozen=True, eq=False)
-class ArrayDataset:
-    """Images in memory: uint8 ``[N, C, H, W]``, and ``labels`` int64 ``[N]`` into ``classes``.
-
-    Raises UserError for arrays that are not such; lists become arrays.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        images, labels = np.asarray(self.images), np.asarray(self.labels)
-        fits = images.ndim == 4 and images.dtype == np.uint8
-        require(fits, "images", _described(images), "uint8 grey levels of 0 to 255, [N, C, H, W]")
-        pixels_first = images.shape[3] in (1, 3) and images.shape[1] not in (1, 3)
-        channels_first = "channels before pixels, as images.transpose(0, 3, 1, 2) has them"
-        require(not pixels_first, "images", _described(images), channels_first)
-        fits = labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
-        require(fits, "labels", _described(labels), f"integers [{len(images)}], one for each image")
-        found = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
-        fits = found[0] >= 0 and found[1] < len(self.classes)
-        of_classes = f"0 to {len(self.classes) - 1}, as there are {len(self.classes)} classes"
-        require(fits, "labels", found, of_classes)
-        for name, array in (("images", images), ("labels", labels)):
-            object.__setattr__(self, name, array)  # this class is frozen
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: np.ndarray) -> ArrayDataset:
-        """Return the samples at ``indices``, in that order."""
-        return ArrayDataset(self.images[indices], self.labels[indices], self.classes)
-
-
-def _described(array: np.ndarray) -> str:
-    return f"{array.dtype} {list(array.shape)}"
-
-
-@dataclass(frozen=True, eq=False)
-class FileDataset:
-    """Images in files: ``paths`` and ``labels`` int64 ``[N]`` into ``classes``.
-
-    ``copies`` are decoded ones to read instead, where there are any; see `cache_images`.
-    """
-
-    paths: Sequence[str]
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    copies: Copies | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: np.ndarray) -> FileDataset:
-        """Return the samples at ``indices``, in that order."""
-        paths = Paths.of(self.paths).take(indices)
-        copies = self.copies and self.copies.take(indices)
-        return FileDataset(paths, self.labels[indices], self.classes, copies)
-
-
-Dataset = TypeVar("Dataset", ArrayDataset, FileDataset)
-
-# --- parts of a data set --------------------------------------------------------------
-
-
-def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Hold out ``fraction`` of the samples: ``(train, held_out)``, both in the data set's order.
-
-    Stratified: each class gives its share, and at least one sample to either side if it has two.
-    The choice depends on the labels and ``seed`` alone.
-    """
-    if not 0 < fraction < 1:
-        raise UserError(f"a validation fraction lies between 0 and 1, received {fraction}")
-    if len(dataset) < 2:
-        raise UserError(f"{len(dataset)} images cannot be split in two")
-    counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
-    quotas = np.clip(
-        _shares(counts, round(fraction * len(dataset))),
-        np.minimum(counts // 2, 1),
-        np.maximum(counts - 1, 0),
-    )
-    chosen = _choose(dataset.labels, quotas, seed)
-    if not chosen.any() or chosen.all():
-        raise UserError(f"{len(dataset)} images are too few to hold out {fraction} of them")
-    return dataset.take(np.flatnonzero(~chosen)), dataset.take(np.flatnonzero(chosen))
-
-
-def subset(dataset: Dataset, n: int | None, seed: int = 0) -> Dataset:
-    """Keep ``n`` samples, each class its share; all of them if there are no more, or for None."""
-    if n is not None and n < 1:
-        raise UserError(f"a limit on the number of images is 1 or more, received {n}")
-    if n is None or n >= len(dataset):
-        return dataset
-    quotas = _shares(np.bincount(dataset.labels, minlength=len(dataset.classes)), n)
-    return dataset.take(np.flatnonzero(_choose(dataset.labels, quotas, seed)))
-
-
-def _shares(counts: np.ndarray, total: int) -> np.ndarray:
-    """Divide ``total`` among classes in proportion to ``counts``, by the largest remainder."""
-    exact = counts * (total / counts.sum())
-    shares = np.floor(exact).astype(np.int64)
-    remaining = total - shares.sum()
-    shares[np.argsort(shares - exact, kind="stable")[:remaining]] += 1
-    return shares
-
-
-def _choose(labels: np.ndarray, quotas: np.ndarray, seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    chosen = np.zeros(len(labels), bool)
-    order = rng.permutation(len(labels))
-    by_class = order[np.argsort(labels[order], kind="stable")]
-    first = np.searchsorted(labels[by_class], np.arange(len(quotas)))
-    for start, quota in zip(first, quotas, strict=True):
-        chosen[by_class[start : start + quota]] = True
-    return chosen
-
-
-# --- digits ---------------------------------------------------------------------------
-
-
-def digits() -> tuple[ArrayDataset, ArrayDataset]:
-    """Return scikit-learn's handwritten digits, ``[1, 8, 8]``: 1,437 to train on, 360 to test.
-
-    The levels 0..16 are scaled to 0..255. The split is stratified and always the same.
-    """
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
-    images = np.rint(raw.images * (255 / 16)).astype(np.uint8)[:, None]
-    labels = raw.target.astype(np.int64)
-    return split(ArrayDataset(images, labels, tuple(str(d) for d in range(10))), 360 / 1797, seed=0)
-
-
-# --- CIFAR ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -203,6 +72,8 @@ CIFAR10 = Cifar(
     classes=10,
     urls=_urls("cifar-10-python.tar.gz"),
 )
+
+
 CIFAR100 = Cifar(
     name="cifar100",
     archive="cifar-100-python.tar.gz",
@@ -255,7 +126,7 @@ def cache_folder() -> Path:
 def _find(kind: Cifar, path: str | os.PathLike[str] | None) -> Path | None:
     if path is not None:
         given = Path(path).expanduser()
-        _require_existing(given)
+        require_existing(given)
         if given.is_file():
             return given
         found = _inside(kind, given)
@@ -332,6 +203,8 @@ def _latin1(text: str, encoding: str) -> bytes:
 
 # What a dictionary of arrays, bytes and lists needs, under the names of Python 2's numpy, 1 and 2.
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
+
+
 ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
@@ -362,9 +235,6 @@ def _unpickle(file: IO[bytes]) -> dict[str, Any]:
 
 def _text(value: bytes | str) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else value
-
-
-# --- download -------------------------------------------------------------------------
 
 
 def download(kind: Cifar, folder_: Path) -> Path:
@@ -433,90 +303,24 @@ def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda n: bar.advance(task, n)
 
 
-# --- image folders --------------------------------------------------------------------
+@part("data", "cifar10")
+class Cifar10Data(Data):
+    """CIFAR-10: 50,000 images ``[3, 32, 32]`` to train on, 10,000 to test on, 10 classes.
 
-HELD_OUT_NAMES = ("val", "valid", "validation", "test")
-
-
-def folder(
-    path: str | os.PathLike[str], validation: float | None = None, seed: int = 0
-) -> tuple[FileDataset, FileDataset]:
-    """Index an image folder as ``(train, held_out)``.
-
-    Either ``path`` holds ``train/`` and the first there is of ``val/``, ``valid/``, ``validation/``
-    and ``test/``, each with one folder per class; or it holds the class folders themselves (or only
-    ``train/``), and ``validation`` is the stratified fraction to hold out by ``seed``. Classes and
-    files are sorted by name. Folders inside a class folder belong to it; links are followed; hidden
-    names and unknown extensions are left out. A large folder's listing is kept and used again until
-    something in the folder changes. Raises UserError, naming the place, for whatever is missing.
+    Args:
+        path: the archive, the folder it extracts to, or a folder that holds either; by default the
+            folder that ``RESNET_FIT_DATA`` names, then Paddle's cache, to which it is downloaded.
     """
-    root = Path(path).expanduser()
-    _require_existing(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: not a folder; extract it if it is an archive")
-    held_out = next((root / name for name in HELD_OUT_NAMES if (root / name).is_dir()), None)
-    if not (root / "train").is_dir():
-        if held_out is not None:
-            raise UserError(f"{root}: has {held_out.name}/ but no train/")
-        held_out, train = None, scan(root)
-    else:
-        train = scan(root / "train")
-    if held_out is None:
-        if validation is None:
-            raise UserError(
-                f"{root}: no folder to validate on ({', '.join(n + '/' for n in HELD_OUT_NAMES)}); "
-                "add one, or give a fraction to hold out (data.validation: 0.1)"
-            )
-        return split(train, validation, seed)
-    if validation is not None:
-        raise UserError(
-            f"{root}: has {held_out.name}/ and a validation fraction of {validation}; "
-            "drop one of them"
-        )
-    return train, _matched(scan(held_out), train.classes, held_out, root / "train")
+
+    path: str | None = None
+    archive: ClassVar[Cifar] = CIFAR10
+
+    def load(self) -> tuple[ArrayDataset, ArrayDataset]:
+        return _cifar(self.archive, self.path)
 
 
-def scan(root: Path) -> FileDataset:
-    """Index one folder of class folders."""
-    listing = list_images(root)
-    classes, counts = listing.classes, listing.counts
-    if not classes:
-        loose = listing.loose
-        found = f"{loose} images but no class folders" if loose else "no class folders"
-        raise UserError(f"{root}: {found}; expected one folder of images per class")
-    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
-    if empty:
-        raise UserError(
-            f"{root}: no images ({', '.join(sorted(EXTENSIONS))}) in class {_listed(empty)}; "
-            "add some or remove the folder"
-        )
-    if len(classes) == 1:
-        raise UserError(f"{root}: only one class, {classes[0]!r}; a classifier needs two or more")
-    return FileDataset(listing.paths, np.repeat(np.arange(len(classes)), counts), classes)
+@part("data", "cifar100")
+class Cifar100Data(Cifar10Data):
+    """CIFAR-100: as CIFAR-10, with its 100 fine classes."""
 
-
-def _matched(
-    held_out: FileDataset, classes: tuple[str, ...], place: Path, train: Path
-) -> FileDataset:
-    unknown = [name for name in held_out.classes if name not in classes]
-    if unknown:
-        hint = suggest(unknown[0], classes)
-        raise UserError(f"{place}: class {_listed(unknown)} is not in {train}.{hint}")
-    missing = [name for name in classes if name not in held_out.classes]
-    if missing:
-        raise UserError(f"{place}: class {_listed(missing)} of {train} is missing")
-    return held_out
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
-
-
-def _require_existing(path: Path) -> None:
-    if path.exists():
-        return
-    nearest = next((p for p in path.parents if p.exists()), Path("/"))
-    wanted = path.relative_to(nearest).parts[0] if nearest in path.parents else path.name
-    names = sorted(p.name for p in nearest.iterdir()) if nearest.is_dir() else []
-    raise UserError(f"{path}: no such file or folder.{suggest(wanted, names)}")
+    archive: ClassVar[Cifar] = CIFAR100

@@ -1,0 +1,42 @@
+"""Ending a training that no longer gets better."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from resnet_fit.callbacks.optional.callback import CallbackPart, Context
+from resnet_fit.config.problems import Problem
+from resnet_fit.config.registry import part
+from resnet_fit.config.settings import NonNegative, PositiveInt
+
+if TYPE_CHECKING:
+    import paddle
+
+    from resnet_fit.runs.config import Config
+
+
+@part("callback", "early_stopping")
+class EarlyStopping(CallbackPart):
+    """Ends the training after epochs that did not beat the best ``checkpoint.monitor``.
+
+    Args:
+        patience: so many epochs.
+        min_delta: an epoch must beat the best one by more than this.
+    """
+
+    patience: PositiveInt
+    min_delta: NonNegative = 0.0
+
+    def no_effect(self, config: Config) -> Iterator[Problem]:
+        epochs = config.training.epochs
+        if self.patience >= epochs:
+            yield Problem(("patience",), f"{self.patience} epochs of {epochs} can never go by")
+
+    def build(self, context: Context) -> paddle.callbacks.Callback:
+        from resnet_fit.callbacks.early_stopping import EarlyStopping
+
+        checkpoint = context.config.checkpoint
+        return EarlyStopping(
+            checkpoint.monitor, checkpoint.mode, self.patience, self.min_delta, context.clock
+        )

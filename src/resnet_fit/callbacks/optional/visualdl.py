@@ -1,0 +1,30 @@
+"""Curves for VisualDL's web page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resnet_fit.callbacks.optional.callback import CallbackPart, Context
+from resnet_fit.config.registry import part
+from resnet_fit.config.settings import PositiveInt
+
+if TYPE_CHECKING:
+    import paddle
+
+
+@part("callback", "visualdl")
+class VisualDL(CallbackPart):
+    """Writes the curves that ``resnet-fit view`` shows.
+
+    Args:
+        every_steps: steps between two points of the training's curves.
+    """
+
+    every_steps: PositiveInt = 20
+
+    def build(self, context: Context) -> paddle.callbacks.Callback:
+        from resnet_fit.callbacks.visualdl import VisualDL
+
+        return VisualDL(
+            context.folder / "visualdl", self.every_steps, context.config, context.clock
+        )

@@ -1,0 +1,119 @@
+"""What settings are made of: types with bounds, and parts that own their settings."""
+
+from __future__ import annotations
+
+import inspect
+import numbers
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import Self
+
+from resnet_fit.config.problems import Problem, problems_of
+from resnet_fit.errors import UserError
+
+if TYPE_CHECKING:
+    from resnet_fit.runs.config import Config
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Below1 = Annotated[float, Field(ge=0, lt=1)]
+Between0And1 = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Settings(BaseModel):
+    """A section of a config: unknown keys are refused, and types are not converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """Settings from Python values, checked as those of a config are; numpy numbers are taken.
+
+        Raises:
+            UserError: with one line for each mistake.
+        """
+        try:
+            settings = cls.model_validate({key: _plain(value) for key, value in values.items()})
+            problems = list(settings.problems(None))
+        except ValidationError as error:
+            problems = problems_of(error, cls)
+        if problems:
+            lines = (f"{'.'.join(map(str, p.path))}: {p.message}" for p in problems)
+            raise UserError("\n".join(lines))
+        return settings
+
+    def problems(self, config: Config | None) -> Iterator[Problem]:
+        """Settings that are valid alone and wrong together; paths begin at this section.
+
+        Args:
+            config: the whole experiment, for rules that concern other sections; None where the
+                settings are used alone.
+        """
+        return iter(())
+
+    def no_effect(self, config: Config) -> Iterator[Problem]:
+        """Settings that are valid and change nothing, most likely not what was meant."""
+        return iter(())
+
+
+class Part(Settings):
+    """Settings that a config chooses by kind and name, and that build what they describe.
+
+    A subclass is registered by `resnet_fit.config.registry.part`, and describes each setting with
+    a sentence in its docstring, below ``Args:``. It must be importable without Paddle; its
+    ``build`` may import it. What ``build`` takes and returns is told by the kind's own base class.
+    """
+
+    part_name: ClassVar[str] = ""
+
+
+def _plain(value: Any) -> Any:
+    """Python's own number for one of numpy's, also in a list."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, numbers.Integral) and not isinstance(value, (bool, int)):
+        return int(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, (bool, int, float)):
+        return float(value)
+    return value
+
+
+def described(settings: type) -> tuple[str, dict[str, str]]:
+    """The first sentence of a part's docstring, and the sentence on each of its settings.
+
+    Settings of base classes are described in the docstrings of those.
+    """
+    sentences: dict[str, str] = {}
+    for cls in reversed(settings.__mro__):
+        if (
+            cls.__module__.startswith("resnet_fit")
+            or cls is settings
+            or "Args:" in (cls.__doc__ or "")
+        ):
+            sentences |= _arguments(inspect.cleandoc(vars(cls).get("__doc__") or ""))
+    text = inspect.cleandoc(settings.__doc__ or "")
+    first = re.split(r"(?<=\.)\s|\n\n", text, maxsplit=1)[0]
+    return " ".join(first.split()), sentences
+
+
+def _arguments(docstring: str) -> dict[str, str]:
+    """The sentence of each ``name: sentence`` below ``Args:``, which may go on indented."""
+    _, _, below = docstring.partition("Args:\n")
+    found: dict[str, str] = {}
+    names: list[str] = []
+    for line in below.splitlines():
+        if line and not line.startswith(" "):
+            break
+        start = re.match(r"    (\w+(?:, \w+)*): (.*)", line)
+        if start:
+            names = start[1].split(", ")
+            found |= dict.fromkeys(names, start[2])
+        elif line.strip():
+            found |= {name: f"{found[name]} {line.strip()}" for name in names}
+    return found

@@ -1,0 +1,128 @@
+"""Images and their labels, in memory or in files; splits and subsets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from resnet_fit.data.paths import Copies, Paths
+from resnet_fit.errors import UserError, require
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayDataset:
+    """Images in memory: uint8 ``[N, C, H, W]``, and ``labels`` int64 ``[N]`` into ``classes``.
+
+    Raises UserError for arrays that are not such; lists become arrays.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        fits = images.ndim == 4 and images.dtype == np.uint8
+        require(fits, "images", _described(images), "uint8 grey levels of 0 to 255, [N, C, H, W]")
+        pixels_first = images.shape[3] in (1, 3) and images.shape[1] not in (1, 3)
+        channels_first = "channels before pixels, as images.transpose(0, 3, 1, 2) has them"
+        require(not pixels_first, "images", _described(images), channels_first)
+        fits = labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
+        require(fits, "labels", _described(labels), f"integers [{len(images)}], one for each image")
+        found = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+        fits = found[0] >= 0 and found[1] < len(self.classes)
+        of_classes = f"0 to {len(self.classes) - 1}, as there are {len(self.classes)} classes"
+        require(fits, "labels", found, of_classes)
+        for name, array in (("images", images), ("labels", labels)):
+            object.__setattr__(self, name, array)  # this class is frozen
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> ArrayDataset:
+        """Return the samples at ``indices``, in that order."""
+        return ArrayDataset(self.images[indices], self.labels[indices], self.classes)
+
+
+def _described(array: np.ndarray) -> str:
+    return f"{array.dtype} {list(array.shape)}"
+
+
+@dataclass(frozen=True, eq=False)
+class FileDataset:
+    """Images in files: ``paths`` and ``labels`` int64 ``[N]`` into ``classes``.
+
+    ``copies`` are decoded ones to read instead, where there are any; see `cache_images`.
+    """
+
+    paths: Sequence[str]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    copies: Copies | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: np.ndarray) -> FileDataset:
+        """Return the samples at ``indices``, in that order."""
+        paths = Paths.of(self.paths).take(indices)
+        copies = self.copies and self.copies.take(indices)
+        return FileDataset(paths, self.labels[indices], self.classes, copies)
+
+
+Dataset = TypeVar("Dataset", ArrayDataset, FileDataset)
+
+
+def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+    """Hold out ``fraction`` of the samples: ``(train, held_out)``, both in the data set's order.
+
+    Stratified: each class gives its share, and at least one sample to either side if it has two.
+    The choice depends on the labels and ``seed`` alone.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"a validation fraction lies between 0 and 1, received {fraction}")
+    if len(dataset) < 2:
+        raise UserError(f"{len(dataset)} images cannot be split in two")
+    counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
+    quotas = np.clip(
+        _shares(counts, round(fraction * len(dataset))),
+        np.minimum(counts // 2, 1),
+        np.maximum(counts - 1, 0),
+    )
+    chosen = _choose(dataset.labels, quotas, seed)
+    if not chosen.any() or chosen.all():
+        raise UserError(f"{len(dataset)} images are too few to hold out {fraction} of them")
+    return dataset.take(np.flatnonzero(~chosen)), dataset.take(np.flatnonzero(chosen))
+
+
+def subset(dataset: Dataset, n: int | None, seed: int = 0) -> Dataset:
+    """Keep ``n`` samples, each class its share; all of them if there are no more, or for None."""
+    if n is not None and n < 1:
+        raise UserError(f"a limit on the number of images is 1 or more, received {n}")
+    if n is None or n >= len(dataset):
+        return dataset
+    quotas = _shares(np.bincount(dataset.labels, minlength=len(dataset.classes)), n)
+    return dataset.take(np.flatnonzero(_choose(dataset.labels, quotas, seed)))
+
+
+def _shares(counts: np.ndarray, total: int) -> np.ndarray:
+    """Divide ``total`` among classes in proportion to ``counts``, by the largest remainder."""
+    exact = counts * (total / counts.sum())
+    shares = np.floor(exact).astype(np.int64)
+    remaining = total - shares.sum()
+    shares[np.argsort(shares - exact, kind="stable")[:remaining]] += 1
+    return shares
+
+
+def _choose(labels: np.ndarray, quotas: np.ndarray, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    chosen = np.zeros(len(labels), bool)
+    order = rng.permutation(len(labels))
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    first = np.searchsorted(labels[by_class], np.arange(len(quotas)))
+    for start, quota in zip(first, quotas, strict=True):
+        chosen[by_class[start : start + quota]] = True
+    return chosen

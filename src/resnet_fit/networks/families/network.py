@@ -1,0 +1,70 @@
+"""What every network has: weights to start from, and layers that stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import PlainValidator
+
+from resnet_fit.config.problems import Problem
+from resnet_fit.config.settings import Part
+
+if TYPE_CHECKING:
+    from paddle import nn
+
+    from resnet_fit.runs.config import Config
+
+
+class Network(Part):
+    """A network for images ``[N, C, H, W]`` that gives logits ``[N, classes]``.
+
+    Args:
+        weights: a file or a run to take weights from; if it has other classes, the last layer
+            starts afresh.
+        freeze: layers that stay as they are, such as ``[conv1, layer1]``; ``backbone`` is every
+            layer but the last.
+    """
+
+    weights: str | None = None
+    freeze: list[str] = []
+
+    def problems(self, config: Config | None) -> Iterator[Problem]:
+        if self.freeze and self.weights is None:
+            yield Problem(
+                ("freeze",),
+                "needs model.weights: what is frozen would stay at its random start",
+            )
+
+    def build(self, classes: int, channels: int) -> nn.Layer:
+        """A network with new weights.
+
+        Args:
+            classes: of the data.
+            channels: of its images.
+
+        Raises:
+            UserError: these settings do not go together.
+        """
+        raise NotImplementedError
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is a whole number of at least 1 (True is not)."""
+    return type(value) is int and value >= 1
+
+
+def _depth(value: Any) -> int | list[int]:
+    """One message for both forms of a depth, where a union would give one for each."""
+    sizes = value if isinstance(value, (list, tuple)) else [value]
+    if not sizes or not all(is_count(size) for size in sizes):
+        raise ValueError("expected a depth such as 50, or a list of sizes such as [2, 2, 2, 2]")
+    return list(sizes) if isinstance(value, (list, tuple)) else value
+
+
+Depth = Annotated[int | list[int], PlainValidator(_depth)]
+
+
+def nearest(depth: int, valid: Sequence[int]) -> int:
+    """The number nearest to a depth that does not exist."""
+    return min(valid, key=lambda candidate: abs(candidate - depth))

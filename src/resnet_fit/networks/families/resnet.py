@@ -1,0 +1,135 @@
+"""The settings of residual networks (He et al. 2015, "Deep residual learning")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
+
+from resnet_fit.config.problems import Problem
+from resnet_fit.config.registry import part
+from resnet_fit.config.settings import Below1, PositiveInt
+from resnet_fit.errors import UserError, listed
+from resnet_fit.networks.families.network import Depth, Network, nearest
+
+if TYPE_CHECKING:
+    from paddle import nn
+
+    from resnet_fit.runs.config import Config
+
+# He et al. 2015, table 1: kind of block, and blocks of each stage.
+STAGES: dict[int, tuple[str, tuple[int, ...]]] = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+}
+# Section 4.2: n blocks in each of three stages, of 2 or 3 convolutions each; depth = this * n + 2.
+CIFAR3_LAYERS = {"basic": 6, "bottleneck": 9}
+WIDTHS = {"imagenet": 64, "cifar": 64, "cifar3": 16}
+
+Stem = Literal["imagenet", "cifar", "cifar3"]
+Shortcut = Literal["projection", "zero-pad", "none"]
+StrideOn = Literal["3x3", "1x1"]
+Block = Literal["basic", "bottleneck"]
+
+
+@part("network", "resnet")
+class ResNet(Network):
+    """A residual network of basic or bottleneck blocks, or its plain twin without shortcuts.
+
+    Args:
+        depth: 18, 34 (basic blocks), 50, 101, 152 (bottleneck blocks); with ``stem: cifar3`` any
+            6n+2 (basic: 20, 32, 44, 56, 110) or 9n+2 (bottleneck: 29, 47, 164), where basic blocks
+            win if both fit; or the number of blocks of each stage, as ``[2, 2, 2, 2]`` for 18.
+        stem: ``imagenet``, a 7x7 convolution of stride 2 and a max pool for images of 224 px;
+            ``cifar``, a 3x3 convolution of stride 1 for 32 px; ``cifar3``, the same before the
+            three narrow stages of section 4.2.
+        shortcut: where a block changes its shape, ``projection`` (option B, section 3.3) or
+            ``zero-pad`` (option A); ``none`` removes every shortcut.
+        stride_on: a bottleneck's convolution that has the stride, ``3x3`` (torchvision,
+            paddle.vision) or ``1x1`` (the paper).
+        block: ``basic`` or ``bottleneck``, where the depth leaves the choice.
+        width: channels of the first stage, doubled by each later one; 64, or 16 for ``cifar3``.
+        zero_init_residual: whether each block's last norm starts at zero, so that each block starts
+            as its shortcut (Goyal et al. 2017, section 5.1).
+        stochastic_depth: how often the last block is left out for an image in training; the others
+            less, in proportion to their place (Huang et al. 2016).
+    """
+
+    depth: Depth
+    stem: Stem = "imagenet"
+    shortcut: Shortcut = "projection"
+    stride_on: StrideOn = "3x3"
+    block: Block | None = None
+    width: PositiveInt | None = None
+    zero_init_residual: bool = False
+    stochastic_depth: Below1 = 0.0
+
+    def problems(self, config: Config | None) -> Iterator[Problem]:
+        yield from super().problems(config)
+        try:
+            block, _ = self.stages()
+        except UserError as error:
+            yield Problem(("depth",), str(error))
+            return
+        if self.stride_on == "1x1" and block == "basic":
+            yield Problem(
+                ("stride_on",),
+                f"1x1 needs bottleneck blocks; those of depth {self.depth} are basic",
+            )
+        if self.zero_init_residual and self.shortcut == "none":
+            yield Problem(
+                ("zero_init_residual",), "needs shortcuts: without, every output would be zero"
+            )
+        if self.stochastic_depth and self.shortcut == "none":
+            yield Problem(("stochastic_depth",), "needs shortcuts to leave blocks out around")
+
+    def stages(self) -> tuple[str, tuple[int, ...]]:
+        """The kind of block, and the number of blocks of each stage.
+
+        Raises:
+            UserError: there is no such depth; the message names those there are.
+        """
+        if isinstance(self.depth, list):
+            return self.block or "basic", tuple(self.depth)
+        if self.stem == "cifar3":
+            return _cifar3_stages(self.depth, self.block)
+        if self.depth not in STAGES:
+            raise UserError(
+                f"{self.depth} does not exist with stem '{self.stem}': choose {listed(STAGES)}, "
+                f"nearest {nearest(self.depth, list(STAGES))}; or stage sizes in a list. 6n+2 or "
+                "9n+2: stem 'cifar3'"
+            )
+        block, sizes = STAGES[self.depth]
+        if self.block not in (None, block):
+            raise UserError(
+                f"{self.depth} has {block} blocks, not {self.block}: leave block out, or give the "
+                f"stage sizes, {list(sizes)}"
+            )
+        return block, sizes
+
+    @property
+    def first_width(self) -> int:
+        """Channels of the first stage."""
+        return self.width or WIDTHS[self.stem]
+
+    def build(self, classes: int, channels: int) -> nn.Layer:
+        from resnet_fit.networks.residual import build
+
+        return build(self, classes, channels)
+
+
+def _cifar3_stages(depth: int, block: str | None) -> tuple[str, tuple[int, ...]]:
+    layers = {name: n for name, n in CIFAR3_LAYERS.items() if block in (None, name)}
+    for name, per_block in layers.items():
+        if depth > 2 and depth % per_block == 2:
+            return name, (depth // per_block,) * 3
+    forms = listed(
+        f"{n}n+2 ({name} blocks: {n + 2}, {2 * n + 2}, ...)" for name, n in layers.items()
+    )
+    neighbours = [max(1, round((depth - 2) / n)) * n + 2 for n in layers.values()]
+    raise UserError(
+        f"{depth} does not exist with stem 'cifar3': choose {forms}, nearest "
+        f"{nearest(depth, neighbours)}; or stage sizes in a list"
+    )

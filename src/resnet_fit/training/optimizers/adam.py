@@ -1,0 +1,79 @@
+"""Adam, with weight decay in the gradient or apart from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from resnet_fit.config.registry import part
+from resnet_fit.config.settings import Below1, Positive
+from resnet_fit.training.optimizers.optimizer import (
+    Optimizer,
+    refuse_missing_gradients,
+    trainable,
+)
+
+if TYPE_CHECKING:
+    import paddle
+    from paddle import nn
+
+
+class Moments(Optimizer):
+    """An optimizer that keeps averages of each gradient and of its square.
+
+    Args:
+        beta1: decay of the average of gradients.
+        beta2: decay of the average of their squares.
+        epsilon: added to the divisor, which keeps it from zero.
+    """
+
+    slots: ClassVar[int] = 2
+
+    beta1: Below1 = 0.9
+    beta2: Below1 = 0.999
+    epsilon: Positive = 1e-8
+
+
+@part("optimizer", "adam")
+class Adam(Moments):
+    """Adam (Kingma and Ba 2014); weight decay is part of the gradient.
+
+    Args:
+        fused: whether the steps of all parameters are one operation, which a GPU starts once.
+    """
+
+    fused: bool = False
+
+    def build(
+        self, network: nn.Layer, rate: float | paddle.optimizer.lr.LRScheduler
+    ) -> paddle.optimizer.Optimizer:
+        import paddle
+
+        self.set_regularizers(network)
+        optimizer = paddle.optimizer.Adam(
+            beta1=self.beta1,
+            beta2=self.beta2,
+            epsilon=self.epsilon,
+            use_multi_tensor=self.fused,
+            **self.arguments(network, rate),
+        )
+        return refuse_missing_gradients(optimizer)
+
+
+@part("optimizer", "adamw")
+class AdamW(Moments):
+    """Adam with weight decay applied to the weights themselves (Loshchilov and Hutter 2017)."""
+
+    def build(
+        self, network: nn.Layer, rate: float | paddle.optimizer.lr.LRScheduler
+    ) -> paddle.optimizer.Optimizer:
+        import paddle
+
+        decayed = {p.name for p in trainable(network) if self.decays(p)}
+        return paddle.optimizer.AdamW(
+            beta1=self.beta1,
+            beta2=self.beta2,
+            epsilon=self.epsilon,
+            weight_decay=self.weight_decay,
+            apply_decay_param_fun=decayed.__contains__,
+            **self.arguments(network, rate),
+        )

@@ -1,0 +1,40 @@
+"""LAMB, for large batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resnet_fit.config.registry import part
+from resnet_fit.config.settings import Positive
+from resnet_fit.training.optimizers.adam import Moments
+from resnet_fit.training.optimizers.optimizer import trainable
+
+if TYPE_CHECKING:
+    import paddle
+    from paddle import nn
+
+
+@part("optimizer", "lamb")
+class Lamb(Moments):
+    """LAMB: Adam's step scaled by a layer-wise trust ratio, for large batches (You et al. 2019).
+
+    Args:
+        epsilon: added to the divisor, which keeps it from zero.
+    """
+
+    epsilon: Positive = 1e-6
+
+    def build(
+        self, network: nn.Layer, rate: float | paddle.optimizer.lr.LRScheduler
+    ) -> paddle.optimizer.Optimizer:
+        import paddle
+
+        decayed = {p.name for p in trainable(network) if self.decays(p)}
+        return paddle.optimizer.Lamb(
+            beta1=self.beta1,
+            beta2=self.beta2,
+            epsilon=self.epsilon,
+            lamb_weight_decay=self.weight_decay,
+            exclude_from_weight_decay_fn=lambda parameter: parameter.name not in decayed,
+            **self.arguments(network, rate),
+        )

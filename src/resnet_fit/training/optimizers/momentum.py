@@ -1,0 +1,53 @@
+"""Gradient descent with momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar
+
+from resnet_fit.config.problems import Problem
+from resnet_fit.config.registry import part
+from resnet_fit.config.settings import Below1
+from resnet_fit.training.optimizers.optimizer import Optimizer, refuse_missing_gradients
+
+if TYPE_CHECKING:
+    import paddle
+    from paddle import nn
+
+    from resnet_fit.runs.config import Config
+
+
+@part("optimizer", "momentum")
+class Momentum(Optimizer):
+    """Gradient descent with momentum, heavy-ball or Nesterov's.
+
+    Args:
+        momentum: the share of the velocity that stays from step to step.
+        nesterov: whether the gradient is taken ahead of the velocity's step.
+        fused: whether the steps of all parameters are one operation, which a GPU starts once.
+    """
+
+    slots: ClassVar[int] = 1
+
+    momentum: Below1 = 0.9
+    nesterov: bool = False
+    fused: bool = False
+
+    def no_effect(self, config: Config) -> Iterator[Problem]:
+        yield from super().no_effect(config)
+        if self.nesterov and not self.momentum:
+            yield Problem(("nesterov",), "without momentum")
+
+    def build(
+        self, network: nn.Layer, rate: float | paddle.optimizer.lr.LRScheduler
+    ) -> paddle.optimizer.Optimizer:
+        import paddle
+
+        self.set_regularizers(network)
+        optimizer = paddle.optimizer.Momentum(
+            momentum=self.momentum,
+            use_nesterov=self.nesterov,
+            use_multi_tensor=self.fused,
+            **self.arguments(network, rate),
+        )
+        return refuse_missing_gradients(optimizer)

@@ -1,0 +1,44 @@
+"""Muon: orthogonalised momentum for convolutions, momentum for the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resnet_fit.config.registry import part
+from resnet_fit.config.settings import Below1, Positive
+from resnet_fit.training.optimizers.momentum import Momentum
+
+if TYPE_CHECKING:
+    import paddle
+    from paddle import nn
+
+
+@part("optimizer", "muon")
+class Muon(Momentum):
+    """Orthogonalised momentum for convolutions, momentum for the rest (Jordan et al. 2024).
+
+    A convolution's weights keep their norm: ``learning_rate`` is the angle in radians by which a
+    step turns them, and weight decay is for the other parameters alone.
+
+    Args:
+        head_and_norm_lr: the learning rate of all parameters that are not convolutions.
+        momentum: the share of the velocity that stays from step to step.
+        nesterov: whether the gradient is taken ahead of the velocity's step.
+    """
+
+    head_and_norm_lr: Positive
+    momentum: Below1 = 0.95
+    nesterov: bool = True
+
+    def build(
+        self, network: nn.Layer, rate: float | paddle.optimizer.lr.LRScheduler
+    ) -> paddle.optimizer.Optimizer:
+        from resnet_fit.training.orthogonal import OrthogonalMomentum, is_convolution
+
+        self.set_regularizers(network)
+        arguments = self.arguments(network, rate)
+        for parameter in network.parameters():
+            if not is_convolution(parameter):
+                factor = self.head_and_norm_lr / self.learning_rate
+                parameter.optimize_attr["learning_rate"] *= factor
+        return OrthogonalMomentum(momentum=self.momentum, use_nesterov=self.nesterov, **arguments)

@@ -1,0 +1,92 @@
+"""The settings of a training that belong to no part of it alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+from resnet_fit.config.problems import Problem
+from resnet_fit.config.settings import NonNegativeInt, Positive, PositiveInt, Settings
+
+if TYPE_CHECKING:
+    from resnet_fit.runs.config import Config
+
+
+class Training(Settings):
+    """How long, where and by what means.
+
+    Args:
+        epochs: passes over the training images.
+        seed: of every random draw.
+        accumulate: batches whose gradients make one optimizer step.
+        on_nan: what follows a loss or gradient that is NaN or infinite: ``stop`` the run, or
+            ``skip`` the step.
+        device: ``cpu``, ``gpu``, ``gpu:N``, or ``auto``, a GPU where there is one.
+        precision: of the network's arithmetic; weights are float32 in any case. A CPU has
+            ``bfloat16``, by the onednn backend, where the processor computes in it.
+        backend: ``paddle``, Paddle's own operations; ``channels_last``, the same in the layout that
+            half precision wants on a GPU; ``onednn``, several times as fast on a CPU; ``auto``
+            takes what is fastest on the device.
+        compile: ``static`` makes one graph of Paddle's own operations, ``cinn`` by Paddle's
+            compiler for GPUs.
+    """
+
+    epochs: PositiveInt
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    accumulate: PositiveInt = 1
+    on_nan: Literal["stop", "skip"] = "stop"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    backend: Literal["auto", "paddle", "channels_last", "onednn"] = "auto"
+    compile: Literal["off", "static", "cinn"] = "off"
+
+    def problems(self, config: Config | None) -> Iterator[Problem]:
+        if self.compile != "off" and self.backend == "onednn":
+            yield Problem(
+                ("compile",),
+                f"onednn's operations have no static form: received {self.compile} with "
+                "training.backend: onednn; use paddle or channels_last",
+            )
+        if self.on_nan == "skip" and self.accumulate > 1:
+            yield Problem(
+                ("on_nan",),
+                f"skip needs training.accumulate: 1, received {self.accumulate}: of accumulated "
+                "batches no single one can be left out",
+            )
+
+
+class Checkpoint(Settings):
+    """Which epoch is the best, and how often to save.
+
+    Args:
+        monitor: the metric of the evaluation that says which epoch is ``best``: ``loss``, ``top1``,
+            ``top5``, with ``ema_`` or ``flip_`` in front those of the other evaluations.
+        mode: which direction is better, ``max`` or ``min``.
+        every_minutes: how often ``last`` is saved within an epoch.
+        every_steps: the same, counted in steps.
+        keep: of how many epochs, the newest ones, the checkpoint stays as ``epoch-0001`` etc.
+    """
+
+    monitor: str = "top1"
+    mode: Literal["max", "min"] = "max"
+    every_minutes: Positive = 10.0
+    every_steps: PositiveInt | None = None
+    keep: NonNegativeInt = 0
+
+    def problems(self, config: Config | None) -> Iterator[Problem]:
+        right = "min" if self.monitor.endswith("loss") else "max"
+        if self.mode != right:
+            message = f"expected {right} for monitor: {self.monitor}, received {self.mode!r}"
+            yield Problem(("mode",), message)
+        needed = {"ema_": "weight_average", "flip_": "flip_average"}
+        for prefix, callback in needed.items():
+            missing = config is not None and not config.callbacks.get(callback)
+            if self.monitor.startswith(prefix) and missing:
+                yield Problem(
+                    ("monitor",), f"{self.monitor} needs callbacks.{callback}, which is not on"
+                )
+        if not re.fullmatch(r"(\w+_)?(loss|top\d+)", self.monitor):
+            yield Problem(("monitor",), f"expected loss, top1 or top5, received {self.monitor!r}")
