@@ -1,4 +1,4 @@
-"""Names of a package that are loaded when first used, so that importing it does not import Paddle."""
+"""Names that a package loads when they are first used, so that importing it is cheap."""
 
 from __future__ import annotations
 

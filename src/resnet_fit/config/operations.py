@@ -61,7 +61,7 @@ def _parse_entry(entry: Any, registry: Mapping[str, Callable[..., Any]], path: P
     if not isinstance(given, dict):
         raise _Problems(Problem((*path, name), f"expected options in braces, received {given!r}"))
     operation = registry[name]
-    schema = _schema(operation)
+    schema = schema_of(operation)
     try:
         options = schema.model_validate(_tuples(given))
     except ValidationError as error:
@@ -76,7 +76,8 @@ def _parse_entry(entry: Any, registry: Mapping[str, Callable[..., Any]], path: P
     return {name: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}
 
 
-def _schema(operation: Any) -> type[Settings]:
+def schema_of(operation: Any) -> type[Settings]:
+    """The settings of an operation, which are the fields of its dataclass."""
     hints = get_type_hints(operation)
     fields: dict[str, Any] = {
         f.name: (hints[f.name], ... if f.default is dataclasses.MISSING else f.default)

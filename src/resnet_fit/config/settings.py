@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import numbers
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -82,38 +80,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, numbers.Real) and not isinstance(value, (bool, int, float)):
         return float(value)
     return value
-
-
-def described(settings: type) -> tuple[str, dict[str, str]]:
-    """The first sentence of a part's docstring, and the sentence on each of its settings.
-
-    Settings of base classes are described in the docstrings of those.
-    """
-    sentences: dict[str, str] = {}
-    for cls in reversed(settings.__mro__):
-        if (
-            cls.__module__.startswith("resnet_fit")
-            or cls is settings
-            or "Args:" in (cls.__doc__ or "")
-        ):
-            sentences |= _arguments(inspect.cleandoc(vars(cls).get("__doc__") or ""))
-    text = inspect.cleandoc(settings.__doc__ or "")
-    first = re.split(r"(?<=\.)\s|\n\n", text, maxsplit=1)[0]
-    return " ".join(first.split()), sentences
-
-
-def _arguments(docstring: str) -> dict[str, str]:
-    """The sentence of each ``name: sentence`` below ``Args:``, which may go on indented."""
-    _, _, below = docstring.partition("Args:\n")
-    found: dict[str, str] = {}
-    names: list[str] = []
-    for line in below.splitlines():
-        if line and not line.startswith(" "):
-            break
-        start = re.match(r"    (\w+(?:, \w+)*): (.*)", line)
-        if start:
-            names = start[1].split(", ")
-            found |= dict.fromkeys(names, start[2])
-        elif line.strip():
-            found |= {name: f"{found[name]} {line.strip()}" for name in names}
-    return found

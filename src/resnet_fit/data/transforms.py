@@ -82,11 +82,15 @@ class Resample(Geometric):
 class RandomResizedCrop(Resample):
     """Cut a random part and resample it to ``size`` pixels square (Szegedy et al. 2015, section 6).
 
-    The part has a share of the image's area uniform in ``scale`` and an aspect ratio (width :
-    height) log-uniform in ``ratio``; after ten that do not fit, the largest centred one that does.
+    After ten parts that do not fit, the largest centred one that does. OpenCV resamples: several
+    times as fast as Pillow, because it skips pixels; where two or more in both directions become
+    one, it takes their mean.
 
-    OpenCV resamples: several times as fast as Pillow, because pixels that lie between those it
-    takes go unseen. Where two or more in both directions become one, it takes their mean.
+    Args:
+        size: pixels a side.
+        scale: the part's share of the image's area, uniform between these two.
+        ratio: its width divided by its height, log-uniform between these two.
+        interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
     """
 
     size: int = 224
@@ -138,6 +142,10 @@ class Resize(Resample):
     """Resample so that the shorter side has ``size`` pixels; the aspect ratio stays.
 
     Pillow resamples, as for most published weights.
+
+    Args:
+        size: pixels of the shorter side.
+        interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
     """
 
     size: int = 256
@@ -161,7 +169,11 @@ class Resize(Resample):
 @part("transform", "center_crop")
 @dataclass(frozen=True)
 class CenterCrop(Geometric):
-    """Keep the ``size`` pixels square in the middle. Raises UserError for a smaller image."""
+    """Keep a square in the middle.
+
+    Args:
+        size: pixels a side; a smaller image is a UserError.
+    """
 
     size: int = 224
 

@@ -24,8 +24,14 @@ LUMA = np.array([19595, 38470, 7471], np.float32) / np.float32(65536)
 class ColorJitter(Operation):
     """Change brightness, contrast, saturation and hue, each image by its own factors.
 
-    A factor is uniform in [max(0, 1 - value), 1 + value]; for ``hue`` a shift in [-value, value] of
-    a full turn. Those that are not 0 are applied in an order drawn for each image.
+    A factor is uniform in [max(0, 1 - value), 1 + value]. Changes whose value is not 0 are applied
+    in an order drawn for each image.
+
+    Args:
+        brightness: the factor's distance from 1.
+        contrast: the factor's distance from 1.
+        saturation: the factor's distance from 1.
+        hue: the largest shift either way, as a share of a full turn of the colour circle.
     """
 
     brightness: float = 0.0

@@ -20,6 +20,9 @@ class Cutout(Operation):
 
     The square may hang over the edge. After `Normalize` 0 is the mean colour, as in the paper;
     before it, black.
+
+    Args:
+        size: pixels a side.
     """
 
     size: int
@@ -43,10 +46,14 @@ class Cutout(Operation):
 class RandomErasing(Operation):
     """Set a random rectangle to 0 with probability ``p`` (Zhong et al. 2017, algorithm 1).
 
-    It has a share of the image's area uniform in ``scale`` and an aspect ratio (height : width)
-    log-uniform in ``ratio``. Where it is longer than a side, it is cut to that side: the paper
-    draws anew, which fixed numbers for each image do not allow. After `Normalize` 0 is the mean
-    colour; before it, black.
+    Where it is longer than a side, it is cut to that side; the paper draws anew, which a fixed
+    number of draws for each image does not allow. After `Normalize` 0 is the mean colour; before
+    it, black.
+
+    Args:
+        p: how often.
+        scale: the rectangle's share of the area, uniform between these two.
+        ratio: its height divided by its width, log-uniform between these two.
     """
 
     p: float = 0.25

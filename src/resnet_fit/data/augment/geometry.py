@@ -20,9 +20,11 @@ from resnet_fit.errors import UserError, require
 class RandomCrop(Operation):
     """Pad every side by ``padding`` pixels, then cut a window at a random place.
 
-    The window is ``size`` pixels square, or as large as the image came in. ``mode`` says what the
-    padding holds: ``zero`` (He et al. 2015, section 4.2) or the ``reflect``-ed image, edge not
-    repeated.
+    Args:
+        padding: pixels.
+        mode: what the padding holds: ``zero`` (He et al. 2015, section 4.2), or the image's
+            reflection, its edge not repeated (``reflect``).
+        size: the window's pixels a side; by default it is as large as the image.
     """
 
     padding: int = 4
@@ -127,9 +129,11 @@ class _Flip(Operation):
 class HorizontalFlip(_Flip):
     """Mirror left and right with probability ``p``.
 
-    With ``alternate`` each image is mirrored in every other epoch, half of them from the first one
-    on: two epochs then show both sides of all (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds",
-    section 3.6).
+    Args:
+        p: how often.
+        alternate: whether each image is mirrored in every other epoch, half of them from the first
+            one on, so that two epochs show both sides of all (Jordan 2024, "94% on CIFAR-10 in 3.29
+            seconds", section 3.6).
     """
 
     @staticmethod
@@ -140,7 +144,12 @@ class HorizontalFlip(_Flip):
 
 @part("augmentation", "vertical_flip")
 class VerticalFlip(_Flip):
-    """Mirror top and bottom with probability ``p``."""
+    """Mirror top and bottom with probability ``p``.
+
+    Args:
+        p: how often.
+        alternate: whether each image is mirrored in every other epoch.
+    """
 
     @staticmethod
     def mirror(images: Array) -> Array:
@@ -150,7 +159,12 @@ class VerticalFlip(_Flip):
 @part("augmentation", "resize")
 @dataclass(frozen=True)
 class Resize(Operation):
-    """Resample to ``size`` pixels square; area-weighted when shrinking, as Pillow does it."""
+    """Resample to a square; area-weighted when shrinking, as Pillow does it.
+
+    Args:
+        size: pixels a side.
+        interpolation: ``nearest``, ``bilinear`` or ``bicubic``.
+    """
 
     size: int
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "bilinear"

@@ -17,8 +17,11 @@ from resnet_fit.errors import UserError, require
 class Normalize(Operation):
     """Turn grey levels 0..255 into float32 ``(x / 255 - mean) / std``, per channel.
 
-    ``mean`` and ``std`` are in units of 0..1, one value for each channel or one for all. Left out,
-    they are to be filled in from the data set's own statistics (`loading.statistics`) before use.
+    Left out, mean and deviation are those of the training set (`loading.statistics`).
+
+    Args:
+        mean: of each channel, or one for all, in units of 0..1.
+        std: the standard deviation of each channel, or one for all, in units of 0..1.
     """
 
     mean: tuple[float, ...] | None = None

@@ -83,7 +83,6 @@ def check_order(operations: Sequence[Operation]) -> None:
     for op in operations:
         if normalized and op.grey_levels:
             raise UserError(
-                f"{op.part_name} comes after normalize; it works on grey levels, put it "
-                "before"
+                f"{op.part_name} comes after normalize; it works on grey levels, put it before"
             )
         normalized = normalized or isinstance(op, Normalize)

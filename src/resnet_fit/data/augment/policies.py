@@ -25,9 +25,11 @@ PIECE_VALUES = 128 * 3 * 32 * 32
 @part("augmentation", "rand_augment")
 @dataclass(frozen=True)
 class RandAugment(Operation):
-    """``operations`` picked one after another, all of one ``magnitude`` of 0 to 30.
+    """Operations of a set of fourteen, drawn for each image (Cubuk et al. 2019, "RandAugment").
 
-    Cubuk et al. 2019, "RandAugment"; their set of fourteen.
+    Args:
+        operations: how many, one after another.
+        magnitude: of all of them, 0 to 30.
     """
 
     operations: int = 2
@@ -55,9 +57,9 @@ class RandAugment(Operation):
 @part("augmentation", "trivial_augment")
 @dataclass(frozen=True)
 class TrivialAugment(Operation):
-    """One operation, of a magnitude drawn with it: no setting at all.
+    """One operation and its magnitude, drawn for each image (Mueller and Hutter 2021).
 
-    Mueller and Hutter 2021, "TrivialAugment", with its wide set of strengths.
+    "TrivialAugment", with its wide set of strengths: no setting at all.
     """
 
     draws: ClassVar[int] = 3

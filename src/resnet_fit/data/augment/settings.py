@@ -58,8 +58,8 @@ class Augmentation(Settings):
             is: for a GPU whose loader keeps it waiting.
     """
 
-    train: list[Any] = ["normalize"]
-    eval: list[Any] = ["normalize"]
+    train: list[Any] = Field(default_factory=lambda: ["normalize"])
+    eval: list[Any] = Field(default_factory=lambda: ["normalize"])
     mix: Mixing | None = None
     progressive: Progressive | None = None
     on_device: bool = False

@@ -11,9 +11,9 @@ import numpy as np
 
 from resnet_fit.config.registry import part, parts
 from resnet_fit.config.settings import NonNegativeInt, PositiveInt, Settings
+from resnet_fit.data import transforms
 from resnet_fit.data.dataset import FileDataset, split, subset
 from resnet_fit.data.datasets.data import Data, Parts
-from resnet_fit.data import transforms
 from resnet_fit.data.listing import EXTENSIONS, list_images
 from resnet_fit.errors import UserError, suggest
 from resnet_fit.files import require_existing

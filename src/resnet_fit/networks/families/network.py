@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import PlainValidator
+from pydantic import Field, PlainValidator
 
 from resnet_fit.config.problems import Problem
 from resnet_fit.config.settings import Part
@@ -27,7 +27,7 @@ class Network(Part):
     """
 
     weights: str | None = None
-    freeze: list[str] = []
+    freeze: list[str] = Field(default_factory=list)
 
     def problems(self, config: Config | None) -> Iterator[Problem]:
         if self.freeze and self.weights is None:

@@ -17,26 +17,36 @@ if TYPE_CHECKING:
     from resnet_fit.runs.config import Config
 
 
-@part("optimizer", "momentum")
-class Momentum(Optimizer):
-    """Gradient descent with momentum, heavy-ball or Nesterov's.
+class Velocity(Optimizer):
+    """An optimizer that keeps a velocity of each parameter.
 
     Args:
         momentum: the share of the velocity that stays from step to step.
         nesterov: whether the gradient is taken ahead of the velocity's step.
-        fused: whether the steps of all parameters are one operation, which a GPU starts once.
     """
 
     slots: ClassVar[int] = 1
 
-    momentum: Below1 = 0.9
-    nesterov: bool = False
-    fused: bool = False
+    momentum: Below1
+    nesterov: bool
 
     def no_effect(self, config: Config) -> Iterator[Problem]:
         yield from super().no_effect(config)
         if self.nesterov and not self.momentum:
             yield Problem(("nesterov",), "without momentum")
+
+
+@part("optimizer", "momentum")
+class Momentum(Velocity):
+    """Gradient descent with momentum, heavy-ball or Nesterov's.
+
+    Args:
+        fused: whether the steps of all parameters are one operation, which a GPU starts once.
+    """
+
+    momentum: Below1 = 0.9
+    nesterov: bool = False
+    fused: bool = False
 
     def build(
         self, network: nn.Layer, rate: float | paddle.optimizer.lr.LRScheduler

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from resnet_fit.config.registry import part
 from resnet_fit.config.settings import Below1, Positive
-from resnet_fit.training.optimizers.momentum import Momentum
+from resnet_fit.training.optimizers.momentum import Velocity
 
 if TYPE_CHECKING:
     import paddle
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @part("optimizer", "muon")
-class Muon(Momentum):
+class Muon(Velocity):
     """Orthogonalised momentum for convolutions, momentum for the rest (Jordan et al. 2024).
 
     A convolution's weights keep their norm: ``learning_rate`` is the angle in radians by which a
@@ -22,8 +22,6 @@ class Muon(Momentum):
 
     Args:
         head_and_norm_lr: the learning rate of all parameters that are not convolutions.
-        momentum: the share of the velocity that stays from step to step.
-        nesterov: whether the gradient is taken ahead of the velocity's step.
     """
 
     head_and_norm_lr: Positive

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
+
 from resnet_fit.config.problems import Problem
 from resnet_fit.config.settings import NonNegative, Part, Positive, PositiveInt
 from resnet_fit.errors import RunFailed
@@ -38,7 +40,7 @@ class Optimizer(Part):
     reference_batch_size: PositiveInt | None = None
     weight_decay: NonNegative = 0.0
     decay_norms_and_biases: bool = False
-    lr_factors: dict[str, Positive] = {}
+    lr_factors: dict[str, Positive] = Field(default_factory=dict)
     clip_norm: Positive | None = None
 
     def no_effect(self, config: Config) -> Iterator[Problem]:

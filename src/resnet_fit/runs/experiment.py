@@ -1,0 +1,147 @@
+"""From a config to a `paddle.Model` that is ready to be fitted."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from resnet_fit.data.datasets.data import Parts
+from resnet_fit.data.make_loaders import Loaders, make_loaders
+from resnet_fit.engines import check_cinn, choose_engine, compile_forward
+from resnet_fit.errors import UserError, out_of_memory
+from resnet_fit.networks import count_macs, count_parameters, freeze, load_weights
+from resnet_fit.networks.layer_names import check_layers
+from resnet_fit.runs.config import Config
+from resnet_fit.runtime import choose_device
+from resnet_fit.training.metrics import classification_metrics
+from resnet_fit.training.precision import check_precision, use_precision
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A config brought to life: its data, its model, and where that computes.
+
+    Attributes:
+        counts: numbers of the network and the data for the run's summary.
+    """
+
+    config: Config
+    device: str
+    backend: str
+    loaders: Loaders
+    model: paddle.Model
+    counts: dict[str, Any]
+
+
+def set_up(
+    config: Config,
+    network: nn.Layer | None = None,
+    parts: Parts | None = None,
+    *,
+    resumes: bool = False,
+) -> Experiment:
+    """Check a config against device and data, and build all of it. Writes nothing.
+
+    Args:
+        network: for ``model: {name: given}``.
+        parts: the data, for ``data: {name: given}``.
+        resumes: whether weights come from a checkpoint, so that ``model.weights`` is not needed.
+
+    Raises:
+        UserError: for what does not fit together.
+    """
+    device = choose_device(config.training.device)
+    compiled = config.training.compile != "off"
+    if config.training.compile == "cinn":
+        check_cinn(device)
+    if config.augmentation.on_device and device == "cpu":
+        warnings.warn(
+            "augmentation.on_device: for a GPU; on a CPU it changes nothing but makes batches more "
+            "slowly",
+            stacklevel=2,
+        )
+    seed_everything(config.training.seed)
+    loaders = make_loaders(config, parts)
+    if network is None:
+        network = make_network(config, loaders)
+    backend = choose_engine(config.training.backend, device, compiled, network)
+    check_precision(config.training.precision, device, backend)
+    start_from(network, config, with_weights=not resumes)
+    channels, height, _ = loaders.image_shape
+    counts = {
+        "parameters": count_parameters(network),
+        "macs": count_macs(network, height, channels),
+        "classes": len(loaders.classes),
+        "train_images": loaders.train.count,
+        "eval_images": loaders.evaluation.count,
+    }
+    model = prepare(config, network, loaders, backend)
+    return Experiment(config, device, backend, loaders, model, counts)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every generator that building and training a network may draw from."""
+    random.seed(seed)
+    np.random.seed(seed)
+    paddle.seed(seed)
+
+
+def make_network(config: Config, loaders: Loaders) -> nn.Layer:
+    """The network of a config, for the images and classes of its data.
+
+    Raises:
+        UserError: it does not fit into memory.
+    """
+    try:
+        return config.model.build(len(loaders.classes), loaders.image_shape[0])
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError("model: a network of these settings does not fit into memory") from error
+
+
+def start_from(network: nn.Layer, config: Config, with_weights: bool = True) -> None:
+    """Give a network its first weights, and freeze what is to stay.
+
+    Raises:
+        UserError: the weights do not fit, or what is to be frozen is not there or all of it.
+    """
+    if with_weights and config.model.weights is not None:
+        load_weights(network, config.model.weights)
+    check_layers(network, config.model.freeze, "model.freeze")
+    freeze(network, config.model.freeze)
+    if not count_parameters(network):
+        raise UserError("model.freeze: nothing is left to train")
+
+
+def prepare(
+    config: Config, network: nn.Layer, loaders: Loaders, backend: str = "framework"
+) -> paddle.Model:
+    """A `paddle.Model` with the optimizer, schedule, loss and metrics of a config."""
+    training = config.training
+    full_rate = config.optimizer.full_rate(config.data.batch_size * training.accumulate)
+    rate = config.schedule.rate(full_rate, training.epochs, len(loaders.train))
+    optimizer = config.optimizer.build(network, rate)
+    loss = config.loss.build(loaders.train.labels, len(loaders.classes))
+    metrics = classification_metrics(loss, len(loaders.classes))
+    if training.compile != "off":
+        fuse = backend == "channels_last" and training.precision == "float16"
+        compile_forward(network, "CINN" if training.compile == "cinn" else None, fuse_norms=fuse)
+    amp_configs = use_precision(training.precision, network, backend)
+    model = paddle.Model(network)
+    model.prepare(optimizer, averaged(loss, training.accumulate), metrics, amp_configs)
+    return model
+
+
+def averaged(loss: nn.Layer, batches: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss for gradients accumulated over ``batches``, which Paddle adds up as they come."""
+    if batches == 1:
+        return loss
+    return lambda logits, labels: loss(logits, labels) / batches

@@ -1,0 +1,62 @@
+"""Half precision through `paddle.Model`, which by itself knows float16 only.
+
+Weights stay in float32. What concerns GPUs is written by Paddle's documentation and was not run on
+one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+
+from resnet_fit.engines import replace_forward, use_engine
+from resnet_fit.errors import UserError
+from resnet_fit.machine import has_bfloat16
+
+
+def check_precision(precision: str, device: str, backend: str) -> None:
+    """Raise UserError where a device cannot compute in this precision."""
+    if precision == "float32":
+        return
+    if device == "cpu":
+        _check_cpu(precision, backend)
+    elif precision == "bfloat16" and not paddle.amp.is_bfloat16_supported():
+        raise UserError("training.precision: this GPU has no bfloat16; use float16")
+
+
+def _check_cpu(precision: str, backend: str) -> None:
+    if precision != "bfloat16":
+        raise UserError(
+            f"training.precision: received {precision}, but a CPU has bfloat16 or float32"
+        )
+    if backend != "onednn":
+        raise UserError(
+            f"training.precision: received {precision}, but on a CPU Paddle itself computes in "
+            "float32 whatever is asked for; use float32, or training.backend: onednn"
+        )
+    if not has_bfloat16():
+        raise UserError("training.precision: this processor has no bfloat16; use float32")
+
+
+def use_precision(precision: str, network: nn.Layer, backend: str) -> dict[str, Any] | None:
+    """Let a network compute in a precision, and return ``amp_configs`` for `Model.prepare`.
+
+    `paddle.Model` casts neither evaluation nor to bfloat16, so the network's own ``forward`` does
+    both. Float16 also needs the loss scaled, which `paddle.Model` does when it is given a level.
+    """
+    if backend == "onednn":
+        use_engine(network, backend, precision)
+        return None
+    use_engine(network, backend)
+    if precision == "float32":
+        return None
+    forward = network.forward
+
+    def cast(images: Tensor) -> Any:
+        with paddle.amp.auto_cast(level="O1", dtype=precision):
+            return forward(images)
+
+    replace_forward(network, cast)
+    return {"level": "O1"} if precision == "float16" else None
