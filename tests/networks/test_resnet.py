@@ -258,27 +258,27 @@ def test_gray_images_and_other_widths():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"depth": 19}, "depth=19 .* choose 18, 34, 50, 101 or 152, nearest 18"),
-        ({"depth": 110}, "nearest 101.*stem='cifar3'"),
+        ({"depth": 19}, "depth: 19 .* choose 18, 34, 50, 101 or 152, nearest 18"),
+        ({"depth": 110}, "nearest 101.*stem 'cifar3'"),
         ({"depth": 55, "stem": "cifar3"}, r"6n\+2 \(basic.*9n\+2 \(bottleneck.*nearest 56"),
         ({"depth": 2, "stem": "cifar3"}, "nearest 8"),
         ({"depth": 44, "stem": "cifar3", "block": "bottleneck"}, "nearest 47"),
-        ({"depth": "50"}, "depth='50': expected a whole number or a list"),
-        ({"depth": 50.0}, "depth=50.0"),
-        ({"depth": True}, "depth=True"),
-        ({"depth": -18}, "depth=-18"),
-        ({"depth": []}, r"depth=\[\]: expected the number of blocks"),
-        ({"depth": [2, 0]}, r"depth=\[2, 0\]"),
-        ({"depth": [2, "2"]}, "number of blocks"),
-        ({"depth": 18, "stem": "imagnet"}, "imagenet, cifar or cifar3. Did you mean 'imagenet'"),
+        ({"depth": "50"}, "depth: expected a depth such as 50, or a list .*, received '50'"),
+        ({"depth": 50.0}, "depth: .* received 50.0"),
+        ({"depth": True}, "depth: .* received True"),
+        ({"depth": -18}, "depth: .* received -18"),
+        ({"depth": []}, r"depth: .* received \[\]"),
+        ({"depth": [2, 0]}, r"depth: .* received \[2, 0\]"),
+        ({"depth": [2, "2"]}, r"received \[2, '2'\]"),
+        ({"depth": 18, "stem": "imagnet"}, "stem: .* Did you mean 'imagenet'\\? Valid: imagenet, cifar, cifar3"),
         ({"depth": 18, "shortcut": "zeropad"}, "Did you mean 'zero-pad'"),
-        ({"depth": 18, "shortcut": None}, "shortcut=None: choose projection, zero-pad or none"),
-        ({"depth": 50, "stride_on": "3X3"}, "choose 3x3 or 1x1"),
+        ({"depth": 18, "shortcut": None}, "shortcut: .* Valid: projection, zero-pad, none"),
+        ({"depth": 50, "stride_on": "3X3"}, "stride_on: .* Valid: 3x3, 1x1"),
         ({"depth": 18, "stride_on": "1x1"}, "needs bottleneck blocks"),
-        ({"depth": 18, "block": "bottleneck"}, r"depth=\[2, 2, 2, 2\]"),
+        ({"depth": 18, "block": "bottleneck"}, r"stage sizes, \[2, 2, 2, 2\]"),
         ({"depth": 18, "block": "botleneck"}, "Did you mean 'bottleneck'"),
         ({"depth": 18, "num_classes": 0}, "num_classes=0: expected"),
-        ({"depth": 18, "width": 0}, "width=0"),
+        ({"depth": 18, "width": 0}, "width: expected more than 0, received 0"),
         ({"depth": 18, "in_channels": -1}, "in_channels=-1"),
         ({"depth": 18, "shortcut": "none", "zero_init_residual": True}, "needs shortcuts"),
     ],
@@ -320,7 +320,11 @@ def test_small_images_before_a_large_stem_are_told_once():
 
 
 def test_depths_are_known_without_paddle():
-    script = "import sys, resnet_fit.networks.depth; sys.exit('paddle' in sys.modules)"
+    script = (
+        "import sys; from resnet_fit.networks.families.resnet import ResNet; "
+        "assert ResNet(depth=50).stages() == ('bottleneck', (3, 4, 6, 3)); "
+        "sys.exit('paddle' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

@@ -76,7 +76,7 @@ def test_an_image_whose_blocks_are_all_left_out_takes_the_shortcuts():
 
 @pytest.mark.parametrize("options", [{"stochastic_depth": 1.0}, {"stochastic_depth": -0.1}])
 def test_wrong_shares_are_refused(options):
-    with pytest.raises(UserError, match="stochastic_depth="):
+    with pytest.raises(UserError, match="stochastic_depth: expected"):
         resnet(18, **options)
     with pytest.raises(UserError, match="shortcuts to leave blocks out around"):
         resnet(18, shortcut="none", stochastic_depth=0.1)

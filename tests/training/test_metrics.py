@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
 from resnet_fit.errors import UserError
-from resnet_fit.training.losses import CrossEntropy
+from resnet_fit.training.objectives import CrossEntropy
 from resnet_fit.training.metrics import MeanLoss, TopK, classification_metrics
 
 RNG = np.random.default_rng(0)

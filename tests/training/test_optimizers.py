@@ -6,10 +6,13 @@ import numpy as np
 import paddle
 import pytest
 
-from resnet_fit.config import schema
 from resnet_fit.errors import RunFailed
-from resnet_fit.training.muon import NEWTON_SCHULZ, STEPS, orthogonal
-from resnet_fit.training.optimizers import make_optimizer
+from resnet_fit.training.optimizers.adam import Adam, AdamW
+from resnet_fit.training.optimizers.lamb import Lamb
+from resnet_fit.training.optimizers.momentum import Momentum
+from resnet_fit.training.optimizers.muon import Muon
+from resnet_fit.training.optimizers.sgd import SGD
+from resnet_fit.training.orthogonal import NEWTON_SCHULZ, STEPS, orthogonal
 
 RATE, DECAY = 0.1, 0.05
 
@@ -41,14 +44,14 @@ def lamb(w, g, state, decay):
 
 
 CASES = {
-    "sgd": (schema.SGD, {"name": "sgd"}, lambda w, g, s: w - RATE * g),
-    "momentum": (schema.Momentum, {"name": "momentum"}, momentum(False)),
-    "nesterov": (schema.Momentum, {"name": "momentum", "nesterov": True}, momentum(True)),
-    "fused": (schema.Momentum, {"name": "momentum", "fused": True}, momentum(False)),
-    "adam": (schema.Adam, {"name": "adam"}, adam),
-    "fused adam": (schema.Adam, {"name": "adam", "fused": True}, adam),
-    "adamw": (schema.Adam, {"name": "adamw"}, adam),
-    "lamb": (schema.Lamb, {"name": "lamb"}, lamb),
+    "sgd": (SGD, {}, lambda w, g, s: w - RATE * g),
+    "momentum": (Momentum, {}, momentum(False)),
+    "nesterov": (Momentum, {"nesterov": True}, momentum(True)),
+    "fused": (Momentum, {"fused": True}, momentum(False)),
+    "adam": (Adam, {}, adam),
+    "fused adam": (Adam, {"fused": True}, adam),
+    "adamw": (AdamW, {}, adam),
+    "lamb": (Lamb, {}, lamb),
 }
 
 
@@ -62,7 +65,7 @@ def test_three_steps(case, everything):
     paddle.seed(0)
     network = paddle.nn.Sequential(paddle.nn.Linear(4, 3), paddle.nn.BatchNorm1D(3))
     weights = {n: p.numpy().astype("float64") for n, p in network.named_parameters()}
-    optimizer = make_optimizer(network, config, RATE)
+    optimizer = config.build(network, RATE)
     states: dict[str, dict] = {name: {} for name in weights}
     x = paddle.to_tensor(np.random.default_rng(0).normal(size=(8, 4)).astype("float32"))
     for _ in range(3):
@@ -87,13 +90,10 @@ def test_three_steps(case, everything):
                 )
 
 
-@pytest.mark.parametrize("name", ["momentum", "adam"])
-def test_a_fused_step_without_all_gradients_is_refused(name):
+@pytest.mark.parametrize("kind", [Momentum, Adam])
+def test_a_fused_step_without_all_gradients_is_refused(kind):
     network = paddle.nn.Sequential(paddle.nn.Linear(4, 3), paddle.nn.Linear(4, 3))
-    config = {"momentum": schema.Momentum, "adam": schema.Adam}[name](
-        name=name, learning_rate=0.1, fused=True
-    )
-    optimizer = make_optimizer(network, config, 0.1)
+    optimizer = kind(learning_rate=0.1, fused=True).build(network, 0.1)
     network[1](paddle.ones([2, 4])).sum().backward()
     before = network[1].weight.numpy()
     with pytest.raises(RunFailed, match=r"optimizer\.fused: [\w.]+ has no gradient"):
@@ -127,7 +127,7 @@ def test_three_steps_of_muon(nesterov):
     """Against numpy, for what is a convolution; the rest against momentum at its own rate."""
     angle, rate = 0.05, 0.2
     options = {"momentum": 0.9, "nesterov": nesterov, "weight_decay": DECAY}
-    config = schema.Muon(name="muon", learning_rate=angle, other_rate=rate, **options)
+    config = Muon(learning_rate=angle, head_and_norm_lr=rate, **options)
     paddle.seed(0)
     make = lambda: paddle.nn.Sequential(  # noqa: E731
         paddle.nn.Conv2D(3, 8, 3), paddle.nn.BatchNorm2D(8), paddle.nn.Flatten(),
@@ -135,9 +135,9 @@ def test_three_steps_of_muon(nesterov):
     )  # fmt: skip
     network, control = make(), make()
     control.set_state_dict(network.state_dict())
-    optimizer = make_optimizer(network, config, angle)
-    plain = schema.Momentum(name="momentum", learning_rate=rate, **options)
-    momentum = make_optimizer(control, plain, rate)
+    optimizer = config.build(network, angle)
+    plain = Momentum(learning_rate=rate, **options)
+    momentum = plain.build(control, rate)
     weight = network[0].weight.numpy().astype("float64")
     norm, velocity = np.linalg.norm(weight), 0.0
     for step in range(3):
@@ -161,9 +161,9 @@ def test_three_steps_of_muon(nesterov):
 
 def test_a_second_optimizer_of_the_same_network_has_the_same_rates():
     network = paddle.nn.Sequential(paddle.nn.Conv2D(3, 4, 3), paddle.nn.Linear(4, 2))
-    config = schema.Muon(name="muon", learning_rate=0.1, other_rate=0.2, rate_factors={"1": 0.5})
+    config = Muon(learning_rate=0.1, head_and_norm_lr=0.2, lr_factors={"1": 0.5})
     for _ in range(2):
-        make_optimizer(network, config, 0.1)
+        config.build(network, 0.1)
         rates = [p.optimize_attr["learning_rate"] for p in network.parameters()]
         assert rates == pytest.approx([1.0, 2.0, 1.0, 1.0])
 
@@ -172,9 +172,7 @@ def test_muon_without_a_gradient_changes_nothing():
     """As at the beginning of branches whose last norm starts at zero."""
     layer = paddle.nn.Conv2D(3, 4, 3, bias_attr=False)
     before = layer.weight.numpy()
-    optimizer = make_optimizer(
-        layer, schema.Muon(name="muon", learning_rate=0.1, other_rate=0.1), 0.1
-    )
+    optimizer = Muon(learning_rate=0.1, head_and_norm_lr=0.1).build(layer, 0.1)
     (layer(paddle.ones([1, 3, 4, 4])) * 0).sum().backward()
     optimizer.step()
     np.testing.assert_allclose(layer.weight.numpy(), before, rtol=1e-6)
@@ -200,8 +198,7 @@ def numpy_orthogonal(matrix):
 def test_gradients_are_clipped_by_their_global_norm():
     network = paddle.nn.Linear(4, 3)
     before = {n: p.numpy() for n, p in network.named_parameters()}
-    config = schema.SGD(name="sgd", learning_rate=1.0)
-    optimizer = make_optimizer(network, config, 1.0, clip_norm=0.5)
+    optimizer = SGD(learning_rate=1.0, clip_norm=0.5).build(network, 1.0)
     (network(paddle.ones([2, 4])) * 100).sum().backward()
     optimizer.step()
     moved = [p.numpy() - before[n] for n, p in network.named_parameters()]

@@ -7,27 +7,28 @@ import math
 import paddle
 import pytest
 
-from resnet_fit.training import schedules
+from resnet_fit.training.schedules.cosine import Cosine, OneCycle
+from resnet_fit.training.schedules.steps import Constant, MultiStep, Step
 
 
 def test_constant():
-    assert [schedules.constant()(e) for e in (0, 5.5)] == [1.0, 1.0]
+    assert [Constant().share(e, 10) for e in (0, 5.5)] == [1.0, 1.0]
 
 
 def test_step_and_multi_step_fall_at_their_epochs():
-    step = schedules.step(30, 0.1)
-    assert [step(e) for e in (0, 29.99, 30, 60)] == pytest.approx([1, 1, 0.1, 0.01])
-    multi = schedules.multi_step([82, 123])
-    assert [multi(e) for e in (81.99, 82, 122.9, 123, 164)] == pytest.approx(
+    step = Step(every_epochs=30, factor=0.1)
+    assert [step.share(e, 90) for e in (0, 29.99, 30, 60)] == pytest.approx([1, 1, 0.1, 0.01])
+    multi = MultiStep(at_epochs=[82, 123])
+    assert [multi.share(e, 164) for e in (81.99, 82, 122.9, 123, 164)] == pytest.approx(
         [1, 0.1, 0.1, 0.01, 0.01]
     )
 
 
 def test_cosine_equals_paddles():
-    ours = schedules.cosine(10, end=0.1)
+    ours = Cosine(end=0.1)
     theirs = paddle.optimizer.lr.CosineAnnealingDecay(1.0, T_max=100, eta_min=0.1)
     for step in range(101):
-        assert ours(step / 10) == pytest.approx(theirs(), abs=1e-9)
+        assert ours.share(step / 10, 10) == pytest.approx(theirs(), abs=1e-9)
         theirs.step()
 
 
@@ -41,30 +42,31 @@ def test_one_cycle_equals_paddles():
         anneal_strategy="linear",
     )
     # Paddle spreads its phases over total_steps - 1 and reaches the end at the last step.
-    ours = schedules.one_cycle(99 / 10, 29 / 99, 0.04, 0.01, "linear")
+    ours = OneCycle(peak=29 / 99, start=0.04, end=0.01, shape="linear")
     for step in range(100):
-        assert ours(step / 10) == pytest.approx(theirs(), abs=1e-6)
+        assert ours.share(step / 10, 99 / 10) == pytest.approx(theirs(), abs=1e-6)
         theirs.step()
 
 
 def test_one_cycle_cosine_is_smooth_and_meets_its_corners():
-    cycle = schedules.one_cycle(10, 0.3, 0.04, 0.0)
-    assert cycle(0) == pytest.approx(0.04)
-    assert cycle(3) == pytest.approx(1.0)
-    assert cycle(1.5) == pytest.approx((1 + 0.04) / 2)
-    assert cycle(6.5) == pytest.approx(0.5)
-    assert cycle(10) == pytest.approx(0.0, abs=1e-12)
-    assert abs(cycle(3.01) - 1) < 1e-4
+    cycle = OneCycle(peak=0.3, start=0.04, end=0.0)
+    assert cycle.share(0, 10) == pytest.approx(0.04)
+    assert cycle.share(3, 10) == pytest.approx(1.0)
+    assert cycle.share(1.5, 10) == pytest.approx((1 + 0.04) / 2)
+    assert cycle.share(6.5, 10) == pytest.approx(0.5)
+    assert cycle.share(10, 10) == pytest.approx(0.0, abs=1e-12)
+    assert abs(cycle.share(3.01, 10) - 1) < 1e-4
 
 
 def test_warm_up_is_linear_and_leaves_milestones_alone():
-    warm = schedules.warm_up(5, 0.1, schedules.multi_step([30]))
-    assert [warm(e) for e in (0, 2.5, 5, 29, 30)] == pytest.approx([0.1, 0.55, 1, 1, 0.1])
-    assert schedules.warm_up(0, 0.1, schedules.constant())(0) == 1.0
+    warm = MultiStep(at_epochs=[30], warmup_epochs=5, warmup_start=0.1)
+    rate = warm.rate(1.0, 40, steps=2)
+    rates = [rate.lr_lambda(step) for step in (0, 5, 10, 58, 60)]
+    assert rates == pytest.approx([0.1, 0.55, 1, 1, 0.1])
 
 
 def test_applied_per_step():
-    scheduler = schedules.per_step(schedules.cosine(2), 0.4, steps_per_epoch=4)
+    scheduler = Cosine().rate(0.4, epochs=2, steps=4)
     rates = []
     for _ in range(8):
         rates.append(scheduler())

@@ -67,13 +67,31 @@ def _problem(details: ErrorDetails, schema: type[BaseModel]) -> Problem:
         return Problem(path, unknown(received, "value", valid))
     if kind == "value_error":
         return Problem(path, f"{context['error']}, received {_show(received)}")
-    expected = details["msg"].removeprefix("Input should be ")
-    if kind.endswith("_type") and kind.startswith("model"):
-        expected = "a section with keys of its own"
-    if kind == "string_pattern_mismatch":
-        expected = "auto, cpu, gpu or gpu:N"
-    message = f"expected {expected}, received {_show(received)}"
+    message = f"expected {_expected(kind, context, details['msg'])}, received {_show(received)}"
     return Problem(path, message, wants_text=kind == "string_type")
+
+
+def _expected(kind: str, context: dict[str, Any], message: str) -> str:
+    """What pydantic would have taken."""
+    words = {
+        "greater_than": "more than {gt:g}",
+        "greater_than_equal": "{ge:g} or more",
+        "less_than": "less than {lt:g}",
+        "less_than_equal": "{le:g} or less",
+        "int_type": "a whole number",
+        "int_from_float": "a whole number",
+        "float_type": "a number",
+        "finite_number": "a number",
+        "bool_type": "true or false",
+        "string_type": "text",
+        "list_type": "a list",
+        "dict_type": "a section with keys of its own",
+        "model_type": "a section with keys of its own",
+        "string_pattern_mismatch": "auto, cpu, gpu or gpu:N",
+    }
+    if kind in words:
+        return words[kind].format(**context)
+    return message.removeprefix("Input should be ")
 
 
 def unknown(name: Any, what: str, valid: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """The networks: residual, plain and dense, their weights, their size.
 
-The names are loaded when first used, so that ``resnet_fit.networks.depth`` answers without Paddle.
+The names are loaded when first used, so that the settings of a network answer without Paddle.
 """
 
 from __future__ import annotations

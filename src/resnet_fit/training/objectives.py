@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
@@ -99,13 +98,3 @@ def as_probabilities(labels: Tensor, classes: int) -> Tensor:
     if len(labels.shape) == 2 and labels.shape[-1] == classes and "float" in str(labels.dtype):
         return labels.astype("float32")
     return F.one_hot(labels.flatten().astype("int64"), classes).astype("float32")
-
-
-def balanced_weights(labels: np.ndarray, classes: int) -> list[float]:
-    """A weight for each class by which all add as much to the loss; their mean over samples is 1.
-
-    A class that does not occur has weight 1.
-    """
-    counts = np.bincount(labels, minlength=classes)
-    present = np.count_nonzero(counts)
-    return [len(labels) / (present * n) if n else 1.0 for n in counts.tolist()]

@@ -25,7 +25,7 @@ class Cosine(Schedule):
 
     end: Share = 0.0
 
-    def share(self, epoch: float, epochs: int) -> float:
+    def share(self, epoch: float, epochs: float) -> float:
         return _cosine(1.0, self.end, epoch / epochs)
 
 
@@ -53,7 +53,7 @@ class OneCycle(Schedule):
                 "one_cycle rises by itself: set schedule.peak, and leave warmup_epochs out",
             )
 
-    def share(self, epoch: float, epochs: int) -> float:
+    def share(self, epoch: float, epochs: float) -> float:
         between = _cosine if self.shape == "cosine" else linear
         turn = self.peak * epochs
         if epoch < turn:

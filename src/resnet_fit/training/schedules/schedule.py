@@ -36,11 +36,11 @@ class Schedule(Part):
                 f"{self.warmup_epochs:g}",
             )
 
-    def share(self, epoch: float, epochs: int) -> float:
+    def share(self, epoch: float, epochs: float) -> float:
         """The share of the full rate after ``epoch`` of ``epochs``, a fraction too; no warm-up."""
         raise NotImplementedError
 
-    def rate(self, full: float, epochs: int, steps: int) -> paddle.optimizer.lr.LRScheduler:
+    def rate(self, full: float, epochs: float, steps: int) -> paddle.optimizer.lr.LRScheduler:
         """A Paddle scheduler that is stepped after each batch, as `paddle.Model.fit` does.
 
         Args:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Constant(Schedule):
     """The same rate all the time."""
 
-    def share(self, epoch: float, epochs: int) -> float:
+    def share(self, epoch: float, epochs: float) -> float:
         return 1.0
 
 
@@ -41,7 +41,7 @@ class Step(Schedule):
     def no_effect(self, config: Config) -> Iterator[Problem]:
         yield from _never_reached("every_epochs", [self.every_epochs], config)
 
-    def share(self, epoch: float, epochs: int) -> float:
+    def share(self, epoch: float, epochs: float) -> float:
         return self.factor ** math.floor(epoch / self.every_epochs)
 
 
@@ -67,7 +67,7 @@ class MultiStep(Schedule):
     def no_effect(self, config: Config) -> Iterator[Problem]:
         yield from _never_reached("at_epochs", self.at_epochs, config)
 
-    def share(self, epoch: float, epochs: int) -> float:
+    def share(self, epoch: float, epochs: float) -> float:
         return self.factor ** bisect_right(self.at_epochs, epoch)
 
 

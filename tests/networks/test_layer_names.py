@@ -1,23 +1,25 @@
-"""Freezing parts of a network, and training them at a rate of their own."""
+"""Freezing layers of a network, and training them at a rate of their own."""
 
 import numpy as np
 import paddle
 import pytest
 
 from resnet_fit import resnet
-from resnet_fit.config import schema
 from resnet_fit.engines import use_engine
 from resnet_fit.errors import UserError
 from resnet_fit.networks import freeze
-from resnet_fit.training.losses import CrossEntropy
-from resnet_fit.training.optimizers import make_optimizer
+from resnet_fit.training.objectives import CrossEntropy
+from resnet_fit.training.optimizers.adam import Adam, AdamW
+from resnet_fit.training.optimizers.lamb import Lamb
+from resnet_fit.training.optimizers.momentum import Momentum
+from resnet_fit.training.optimizers.sgd import SGD
 
 OPTIMIZERS = [
-    schema.SGD(name="sgd", learning_rate=0.1),
-    schema.Momentum(name="momentum", learning_rate=0.1, weight_decay=0.01),
-    schema.Adam(name="adam", learning_rate=0.1),
-    schema.Adam(name="adamw", learning_rate=0.1, weight_decay=0.01),
-    schema.Lamb(name="lamb", learning_rate=0.1, weight_decay=0.01),
+    SGD(learning_rate=0.1),
+    Momentum(learning_rate=0.1, weight_decay=0.01),
+    Adam(learning_rate=0.1),
+    AdamW(learning_rate=0.1, weight_decay=0.01),
+    Lamb(learning_rate=0.1, weight_decay=0.01),
 ]
 
 
@@ -49,12 +51,12 @@ def state(network):
         (["layer2.0.bn2"], lambda name: name.startswith("layer2.0.bn2.")),
     ],
 )
-def test_frozen_parts_stay_to_the_last_bit_and_others_do_not(engine, parts, kept):
+def test_frozen_layers_stay_to_the_last_bit_and_others_do_not(engine, parts, kept):
     network = small()
     use_engine(network, engine)
     freeze(network, parts)
     before = state(network)
-    train(network, make_optimizer(network, OPTIMIZERS[1], 0.1))
+    train(network, OPTIMIZERS[1].build(network, 0.1))
     for name, value in state(network).items():
         assert np.array_equal(value, before[name]) == kept(name), name
 
@@ -91,8 +93,8 @@ def test_gradients_pass_a_frozen_norm(engine):
     )
 
 
-@pytest.mark.parametrize("config", OPTIMIZERS, ids=lambda config: config.name)
-def test_rate_factors_are_rates(config):
+@pytest.mark.parametrize("config", OPTIMIZERS, ids=lambda config: config.part_name)
+def test_factors_multiply_the_rate(config):
     """Each part moves as a network that is trained at that rate as a whole."""
     factors = {"backbone": 0.5, "layer2": 0.25, "layer2.0.conv1": 2.0}
 
@@ -104,20 +106,20 @@ def test_rate_factors_are_rates(config):
         return 1.0 if name.startswith("fc.") else 0.5
 
     network = small()
-    configured = config.model_copy(update={"rate_factors": factors})
-    train(network, make_optimizer(network, configured, 0.1), steps=1)
+    configured = config.model_copy(update={"lr_factors": factors})
+    train(network, configured.build(network, 0.1), steps=1)
     for value in (1.0, 0.5, 0.25, 2.0):
         reference = small()
-        train(reference, make_optimizer(reference, config, 0.1 * value), steps=1)
+        train(reference, config.build(reference, 0.1 * value), steps=1)
         for name, parameter in network.named_parameters():
             if factor(name) == value:
                 expected = dict(reference.named_parameters())[name].numpy()
                 np.testing.assert_allclose(parameter.numpy(), expected, rtol=1e-5, err_msg=name)
 
 
-def test_unknown_parts_are_named():
-    with pytest.raises(UserError, match=r"freeze: no part of the network is named 'layer9'\. Did"):
+def test_unknown_layers_are_named():
+    with pytest.raises(UserError, match=r"freeze: the network has no layer 'layer9'\. Did"):
         freeze(small(), ["layer9"])
-    config = OPTIMIZERS[0].model_copy(update={"rate_factors": {"fcc": 2.0}})
-    with pytest.raises(UserError, match=r"optimizer\.rate_factors: .* Did you mean 'fc'\?"):
-        make_optimizer(small(), config, 0.1)
+    config = OPTIMIZERS[0].model_copy(update={"lr_factors": {"fcc": 2.0}})
+    with pytest.raises(UserError, match=r"optimizer\.lr_factors: .* Did you mean 'fc'\?"):
+        config.build(small(), 0.1)
