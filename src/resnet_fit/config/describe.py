@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -44,11 +44,20 @@ def describe(name: str, part: type) -> Description:
     sentences: dict[str, str] = {}
     for cls in reversed(part.__mro__):
         sentences |= _arguments(inspect.cleandoc(vars(cls).get("__doc__") or ""))
-    settings = (
-        Setting(key, _words(field), _default(field), sentences.get(key, ""))
-        for key, field in schema.model_fields.items()
-    )
+    settings: list[Setting] = []
+    for key, field in schema.model_fields.items():
+        settings.append(Setting(key, _words(field), _default(field), sentences.get(key, "")))
+        for section in _sections(field.annotation):
+            inner = describe(key, section).settings
+            settings.extend(replace(setting, name=f"{key}.{setting.name}") for setting in inner)
     return Description(name, _first_sentence(inspect.cleandoc(part.__doc__ or "")), tuple(settings))
+
+
+def _sections(annotation: Any) -> list[type[Settings]]:
+    """Sections that lie within a section."""
+    if isinstance(annotation, type) and issubclass(annotation, Settings):
+        return [annotation]
+    return [section for inner in get_args(annotation) for section in _sections(inner)]
 
 
 def _first_sentence(text: str) -> str:
@@ -113,13 +122,13 @@ def _bounds(metadata: Any) -> str:
     words = []
     for bound in _flat(metadata):
         if isinstance(bound, Gt):
-            words.append(f"above {bound.gt:g}")
+            words.append(f"above {bound.gt}")
         elif isinstance(bound, Ge):
-            words.append(f"{bound.ge:g} or more")
+            words.append(f"{bound.ge} or more")
         elif isinstance(bound, Lt):
-            words.append(f"below {bound.lt:g}")
+            words.append(f"below {bound.lt}")
         elif isinstance(bound, Le):
-            words.append(f"{bound.le:g} or less")
+            words.append(f"{bound.le} or less")
     return " " + ", ".join(words) if words else ""
 
 

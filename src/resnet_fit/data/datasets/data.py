@@ -19,7 +19,7 @@ Dataset = ArrayDataset | FileDataset
 
 
 class Parts(NamedTuple):
-    """What a run trains on, judges epochs by and, where there is a third part, tests on at its end."""
+    """What a run trains on, judges epochs by and, where there is a third part, tests on."""
 
     train: Dataset
     evaluation: Dataset
