@@ -112,11 +112,11 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def _fit(file: str, overrides: list[str], output: str, name: str | None) -> None:
-    from resnet_fit.config import load_config
+    from resnet_fit.runs.config import load_config
 
     config = load_config(file, overrides)
     _start(overrides)
-    from resnet_fit.training.run import fit
+    from resnet_fit.runs.fit import fit
 
     fit(config, output, name or f"{_run_name(file)}-{time.strftime('%Y%m%d-%H%M%S')}")
 
@@ -126,7 +126,7 @@ def _resume(folder: str, overrides: list[str]) -> None:
 
     load_run_config(folder, overrides)
     _start(overrides)
-    from resnet_fit.training.run import resume
+    from resnet_fit.runs.fit import resume
 
     resume(folder, overrides)
 
@@ -186,7 +186,7 @@ def check(arguments: Sequence[str]) -> None:
     _add_overrides(parser)
     options = parser.parse_args(arguments)
 
-    from resnet_fit.config import load_config
+    from resnet_fit.runs.config import load_config
 
     config = load_config(options.config, options.overrides)
     _start(options.overrides)

@@ -16,7 +16,7 @@ from softmax import EVAL, TRAIN, make_model
 from resnet_fit.callbacks import Checkpoint, Clock, History
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.networks.weights import read_weights
-from resnet_fit.training.checkpoints import load_checkpoint
+from resnet_fit.checkpoints.folder import load_checkpoint
 
 NAN = float("nan")
 

@@ -10,7 +10,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.engines import framework
+from resnet_fit.backends import plain
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Layer:
@@ -59,7 +59,7 @@ class ZeroPad(nn.Layer):
     He et al. 2015, "Deep residual learning", section 3.3, option A.
     """
 
-    operations: Any = framework
+    operations: Any = plain
 
     def __init__(self, new_channels: int, stride: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class ZeroPad(nn.Layer):
 class Projection(nn.Sequential):
     """Shortcut by a 1x1 convolution and a norm: option B of the same section."""
 
-    operations: Any = framework
+    operations: Any = plain
 
     def forward(self, x: Tensor) -> Tensor:
         conv, norm = self
@@ -125,7 +125,7 @@ class Block(nn.Layer):
     ReLU, the last one after the shortcut is added.
     """
 
-    operations: Any = framework
+    operations: Any = plain
     expansion: int
     depth: int
     downsample: nn.Layer | None

@@ -10,7 +10,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.engines import framework
+from resnet_fit.backends import plain
 from resnet_fit.errors import UserError
 from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import Layers
@@ -24,7 +24,7 @@ BOTTLENECK = 4
 class Stem(nn.Layer):
     """The first convolution; the one for ImageNet is followed by a norm, a ReLU and a max pool."""
 
-    operations: Any = framework
+    operations: Any = plain
 
     def __init__(self, kind: str, in_channels: int, out_channels: int, layers: Layers) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Stem(nn.Layer):
 class NormConv(nn.Layer):
     """A norm, a ReLU and a convolution: the order of He et al. 2016, "Identity mappings"."""
 
-    operations: Any = framework
+    operations: Any = plain
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, layers: Layers
@@ -60,7 +60,7 @@ class NormConv(nn.Layer):
 class DenseLayer(nn.Layer):
     """Appends ``growth`` channels, made of all those before by a 1x1 and a 3x3 convolution."""
 
-    operations: Any = framework
+    operations: Any = plain
 
     def __init__(self, in_channels: int, growth: int, layers: Layers) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class DenseLayer(nn.Layer):
 class Transition(nn.Layer):
     """Fewer channels by a 1x1 convolution, and a quarter of the pixels by an average pool."""
 
-    operations: Any = framework
+    operations: Any = plain
 
     def __init__(self, in_channels: int, out_channels: int, layers: Layers) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ class DenseNet(nn.Layer):
     start uniform within 1 / sqrt(features), its biases at zero.
     """
 
-    operations: Any = framework
+    operations: Any = plain
 
     def __init__(
         self, chosen: settings.DenseNet, num_classes: int, in_channels: int, layers: Layers

@@ -10,7 +10,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.engines import framework
+from resnet_fit.backends import plain
 from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import BasicBlock, BottleneckBlock, Layers, make_shortcut
 from resnet_fit.networks.families import resnet as settings
@@ -31,7 +31,7 @@ class ResNet(nn.Layer):
     uniform within 1 / sqrt(features), as torch's linear layers do.
     """
 
-    operations: Any = framework
+    operations: Any = plain
 
     def __init__(
         self, chosen: settings.ResNet, num_classes: int, in_channels: int, layers: Layers

@@ -14,7 +14,7 @@ from paddle import Tensor, nn
 
 from resnet_fit.data.datasets.data import Parts
 from resnet_fit.data.make_loaders import Loaders, make_loaders
-from resnet_fit.engines import check_cinn, choose_engine, compile_forward
+from resnet_fit.backends import check_cinn, choose_backend, compile_forward
 from resnet_fit.errors import UserError, out_of_memory
 from resnet_fit.networks import count_macs, count_parameters, freeze, load_weights
 from resnet_fit.networks.layer_names import check_layers
@@ -71,7 +71,7 @@ def set_up(
     loaders = make_loaders(config, parts)
     if network is None:
         network = make_network(config, loaders)
-    backend = choose_engine(config.training.backend, device, compiled, network)
+    backend = choose_backend(config.training.backend, device, compiled, network)
     check_precision(config.training.precision, device, backend)
     start_from(network, config, with_weights=not resumes)
     channels, height, _ = loaders.image_shape

@@ -31,15 +31,15 @@ from resnet_fit.callbacks import (
     WeightAverage,
 )
 from resnet_fit.callbacks.progress import clock_time, show
-from resnet_fit.config import Config, dump_config, load_run_config
+from resnet_fit.runs.config import Config, dump_config, load_run_config
 from resnet_fit.data.loading import FileLoader, Loader
 from resnet_fit.errors import RunFailed, UserError, out_of_memory
 from resnet_fit.files import lock, write_json, write_text
 from resnet_fit.machine import usable_cores
 from resnet_fit.runtime import describe
-from resnet_fit.training.checkpoints import load_checkpoint
-from resnet_fit.training.experiment import Experiment, set_up
-from resnet_fit.training.summary import summarize
+from resnet_fit.checkpoints.folder import load_checkpoint
+from resnet_fit.runs.experiment import Experiment, set_up
+from resnet_fit.runs.summary import summarize
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.engines import replace_forward, use_engine
+from resnet_fit.backends import replace_forward, use_backend
 from resnet_fit.errors import UserError
 from resnet_fit.machine import has_bfloat16
 
@@ -47,9 +47,9 @@ def use_precision(precision: str, network: nn.Layer, backend: str) -> dict[str, 
     both. Float16 also needs the loss scaled, which `paddle.Model` does when it is given a level.
     """
     if backend == "onednn":
-        use_engine(network, backend, precision)
+        use_backend(network, backend, precision)
         return None
-    use_engine(network, backend)
+    use_backend(network, backend)
     if precision == "float32":
         return None
     forward = network.forward

@@ -11,14 +11,14 @@ import paddle
 import pytest
 from paddle import nn
 
-from resnet_fit.engines import framework, onednn_problem, use_engine
+from resnet_fit.backends import plain, onednn_problem, use_backend
 from resnet_fit.networks import densenet, resnet
 
 if onednn_problem():
     pytest.skip(f"no onednn engine here: {onednn_problem()}", allow_module_level=True)
 
-from resnet_fit.engines import library
-from resnet_fit.engines.onednn import OneDNN
+from resnet_fit.backends import library
+from resnet_fit.backends.onednn import OneDNN
 
 RNG = np.random.default_rng(0)
 
@@ -206,7 +206,7 @@ def test_dense_layers(growth, training):
     other = copy.deepcopy(block)
     for layers in (block, other):
         layers.train() if training else layers.eval()
-    use_engine(other, "onednn")
+    use_backend(other, "onednn")
     images = noise(4, 2 * growth, 6, 6)
     expected = run(framework, lambda ops, x: block(x), images, block)
     ours = run(OneDNN(), lambda ops, x: other(x), images, other)
@@ -260,7 +260,7 @@ def test_twenty_steps_end_in_the_same_network(name):
     state = exact.state_dict()
     fast.set_state_dict(state)
     nudged.set_state_dict({k: v * (1 + 1e-7) if v.ndim > 1 else v for k, v in state.items()})
-    use_engine(fast, "onednn")
+    use_backend(fast, "onednn")
     images = paddle.to_tensor(noise(16, 3, 32, 32))
     results = []
     for network in (exact, nudged, fast):
@@ -284,7 +284,7 @@ def test_bfloat16_stays_near_float32_and_keeps_parameters_exact(name):
     images = paddle.to_tensor(noise(8, 3, 32, 32))
     network.eval()
     exact = network(images).numpy()
-    use_engine(network, "onednn", "bfloat16")
+    use_backend(network, "onednn", "bfloat16")
     rough = network(images).numpy()
     assert 0 < np.abs(rough - exact).max() < 0.05 * np.abs(exact).max()
     network.train()
@@ -297,7 +297,7 @@ def test_bfloat16_stays_near_float32_and_keeps_parameters_exact(name):
 
 def test_frozen_parameters_get_no_gradient_and_pass_it_on():
     network = resnet([1, 1], 10, "cifar", width=8)
-    use_engine(network, "onednn")
+    use_backend(network, "onednn")
     for parameter in network.layer2.parameters():
         parameter.stop_gradient = True
     network(paddle.to_tensor(noise(4, 3, 8, 8))).sum().backward()
@@ -307,7 +307,7 @@ def test_frozen_parameters_get_no_gradient_and_pass_it_on():
 
 def test_frozen_channels_of_a_concat_get_no_gradient():
     network = densenet([2, 1], 10, "cifar", growth=4)
-    use_engine(network, "onednn")
+    use_backend(network, "onednn")
     frozen = [*network.conv1_func.parameters(), *network.db_conv_2[0].parameters()]
     for parameter in frozen:
         parameter.stop_gradient = True
@@ -323,7 +323,7 @@ def test_the_same_twice_to_the_last_bit(build):
     for _ in range(2):
         paddle.seed(3)
         network = build(10, "cifar")
-        use_engine(network, "onednn")
+        use_backend(network, "onednn")
         losses.append(train(network, 3))
     assert np.array_equal(*losses)
 
@@ -334,7 +334,7 @@ def test_batches_of_changing_size(build):
     network.eval()
     images = noise(5, 3, 8, 8)
     expected = network(paddle.to_tensor(images)).numpy()
-    use_engine(network, "onednn")
+    use_backend(network, "onednn")
     for n in (5, 1, 3):
         ours = network(paddle.to_tensor(images[:n])).numpy()
         np.testing.assert_allclose(ours, expected[:n], atol=1e-5)

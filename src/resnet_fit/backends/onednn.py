@@ -26,8 +26,8 @@ import paddle
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from resnet_fit.engines import library as dnnl
-from resnet_fit.engines.library import Buffer, Description, Primitive
+from resnet_fit.backends import dnnl
+from resnet_fit.backends.dnnl import Buffer, Description, Primitive
 
 Shape = tuple[int, int, int, int]
 
@@ -35,7 +35,7 @@ _TYPES = {"float32": dnnl.FLOAT32, "bfloat16": dnnl.BFLOAT16}
 
 
 class OneDNN:
-    """What `resnet_fit.engines.framework` does, by oneDNN.
+    """What `resnet_fit.backends.plain` does, by oneDNN.
 
     Args:
         dtype: of the activations, ``float32`` or ``bfloat16``. Parameters, their gradients and all
