@@ -11,6 +11,7 @@ from resnet_fit.training.optimizers.adam import Adam, AdamW
 from resnet_fit.training.optimizers.lamb import Lamb
 from resnet_fit.training.optimizers.momentum import Momentum
 from resnet_fit.training.optimizers.muon import Muon
+from resnet_fit.training.optimizers.rmsprop import RMSProp
 from resnet_fit.training.optimizers.sgd import SGD
 from resnet_fit.training.orthogonal import NEWTON_SCHULZ, STEPS, orthogonal
 
@@ -43,6 +44,17 @@ def lamb(w, g, state, decay):
     return w - RATE * trust * update
 
 
+def rmsprop(centered):
+    def step(w, g, state):
+        square = state["square"] = 0.9 * state.get("square", 0) + 0.1 * g * g
+        mean = state["mean"] = 0.9 * state.get("mean", 0) + 0.1 * g
+        size = np.sqrt(square - centered * mean**2 + 1e-8)
+        v = state["v"] = 0.5 * state.get("v", 0) + RATE * g / size
+        return w - v
+
+    return step
+
+
 CASES = {
     "sgd": (SGD, {}, lambda w, g, s: w - RATE * g),
     "momentum": (Momentum, {}, momentum(False)),
@@ -51,6 +63,8 @@ CASES = {
     "adam": (Adam, {}, adam),
     "fused adam": (Adam, {"fused": True}, adam),
     "adamw": (AdamW, {}, adam),
+    "rmsprop": (RMSProp, {"momentum": 0.5}, rmsprop(False)),
+    "centered rmsprop": (RMSProp, {"momentum": 0.5, "centered": True}, rmsprop(True)),
     "lamb": (Lamb, {}, lamb),
 }
 

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
-from resnet_fit.errors import check_choice
 from resnet_fit.checkpoints.folder import Average, copy_checkpoint, save_checkpoint
+from resnet_fit.errors import check_choice
 
 
 class Stateful(Protocol):

@@ -12,8 +12,8 @@ from paddle import Tensor
 
 from resnet_fit.callbacks.clock import Clock
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
-from resnet_fit.errors import require
 from resnet_fit.checkpoints.optimizer_state import Arrays
+from resnet_fit.errors import require
 
 
 class WeightAverage(SecondEvaluation):

@@ -24,11 +24,11 @@ from typing import Any, Protocol
 import numpy as np
 import paddle
 
+from resnet_fit.checkpoints.optimizer_state import Arrays, get_optimizer_state, set_optimizer_state
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import sync, write_json
 from resnet_fit.networks import load_weights
 from resnet_fit.networks.weights import read_weights
-from resnet_fit.checkpoints.optimizer_state import Arrays, get_optimizer_state, set_optimizer_state
 
 AVERAGE = "average.pdparams"
 WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = (

@@ -12,13 +12,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from resnet_fit.runs.config import Config
 from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.loading import moments
+from resnet_fit.data.make_loaders import open_datasets
 from resnet_fit.data.transforms import BadImage, decode
 from resnet_fit.errors import RunFailed
 from resnet_fit.machine import usable_cores
-from resnet_fit.data.make_loaders import open_datasets
+from resnet_fit.runs.config import Config
 
 # So many pairs of equal images are shown; all are counted.
 SHOWN_DUPLICATES = 10
