@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 from alternate import report
+from resnet_fit.config.schema import Config, Momentum
 from torch import nn
 from torch_resnet import ResNet
 
 from resnet_fit import load_config
-from resnet_fit.config.schema import Config, Momentum
 from resnet_fit.errors import UserError
 from resnet_fit.runtime import prepare_environment
 
@@ -58,8 +58,8 @@ def train(config: Config) -> list[float]:
     Raises:
         UserError: the config has what the network or the loop here has not.
     """
-    from resnet_fit.runs.experiment import full_rate, make_schedule
     from resnet_fit.data.make_loaders import make_loaders
+    from resnet_fit.runs.experiment import full_rate, make_schedule
 
     torch.manual_seed(config.training.seed)
     loaders = make_loaders(config)

@@ -138,9 +138,9 @@ def our_model(side: str, options: dict[str, Any]) -> Any:
 
     prepare_environment()
     import paddle
+    from resnet_fit.config.schema import Momentum
 
     from resnet_fit import CrossEntropy, classification_metrics
-    from resnet_fit.config.schema import Momentum
     from resnet_fit.backends import choose_backend, use_backend
     from resnet_fit.training import make_optimizer
 

@@ -43,13 +43,13 @@ def worker(side: str, steps: int) -> None:
 
 def _parts(steps: int) -> tuple:
     import paddle
+    from resnet_fit.config.schema import Momentum
+    from resnet_fit.data.sources import ArrayDataset
 
     from resnet_fit import CrossEntropy, resnet
-    from resnet_fit.config.schema import Momentum
+    from resnet_fit.backends import choose_backend, use_backend
     from resnet_fit.data.augment import HorizontalFlip, Normalize, RandomCrop
     from resnet_fit.data.loading import ArrayLoader
-    from resnet_fit.data.sources import ArrayDataset
-    from resnet_fit.backends import choose_backend, use_backend
     from resnet_fit.training import make_optimizer
 
     rng = np.random.default_rng(0)

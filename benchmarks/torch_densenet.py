@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-
 from resnet_fit.networks.depth import resolve_dense_depth
+from torch import nn
 
 
 class NormConv(nn.Module):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
-
 from resnet_fit.networks.depth import resolve_depth
+from torch import nn
 
 
 def conv_norm(i: int, o: int, kernel: int, stride: int = 1) -> nn.Sequential:

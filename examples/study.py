@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
+from resnet_fit.config.schema import Section
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from resnet_fit.config.document import Document, read_document
 from resnet_fit.config.problems import problems_of, raise_problems
-from resnet_fit.config.schema import Section
 from resnet_fit.errors import Interrupted, RunFailed, UserError
 from resnet_fit.runtime import prepare_environment
 

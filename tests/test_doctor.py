@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from resnet_fit import machine
-from resnet_fit.cli import main
 from resnet_fit.backends import onednn_problem
+from resnet_fit.cli import main
 from resnet_fit.errors import RunFailed
 from resnet_fit.reports import doctor
 from resnet_fit.reports.trial import IMAGES, Trial

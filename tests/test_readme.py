@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 from conftest import REPOSITORY
+from resnet_fit.config.schema import Config
 
 import resnet_fit
 from resnet_fit import load_config, parse_config
 from resnet_fit.cli import COMMANDS
 from resnet_fit.config import CHANGEABLE
-from resnet_fit.config.schema import Config
 from resnet_fit.data import augment, transforms
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")

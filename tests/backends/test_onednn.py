@@ -11,7 +11,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from resnet_fit.backends import plain, onednn_problem, use_backend
+from resnet_fit.backends import onednn_problem, use_backend
 from resnet_fit.networks import densenet, resnet
 
 if onednn_problem():

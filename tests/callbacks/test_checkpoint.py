@@ -14,9 +14,9 @@ from paddle.metric import Metric
 from softmax import EVAL, TRAIN, make_model
 
 from resnet_fit.callbacks import Checkpoint, Clock, History
+from resnet_fit.checkpoints.folder import load_checkpoint
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.networks.weights import read_weights
-from resnet_fit.checkpoints.folder import load_checkpoint
 
 NAN = float("nan")
 

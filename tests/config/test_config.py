@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from conftest import REPOSITORY
 
-from resnet_fit.runs.config import dump_config, load_config, parse_config
 from resnet_fit.config.document import dump, read_document
 from resnet_fit.errors import UserError
+from resnet_fit.runs.config import dump_config, load_config, parse_config
 
 CONFIGS = sorted(p.stem for p in (REPOSITORY / "configs").glob("*.yaml"))
 

@@ -12,8 +12,8 @@ from conftest import REPOSITORY, TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from resnet_fit.runs.config import Config, dump_config, load_config, parse_config
 from resnet_fit.errors import UserError
+from resnet_fit.runs.config import Config, dump_config, load_config, parse_config
 
 MANY = settings(
     max_examples=100,

@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 import pytest
-
 from resnet_fit.data.sources import folder, scan
+
 from resnet_fit.errors import UserError
 
 

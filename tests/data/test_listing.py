@@ -6,11 +6,11 @@ import time
 
 import numpy as np
 import pytest
+from resnet_fit.data.sources import scan
 from test_folder import tree
 
 from resnet_fit.data import listing
 from resnet_fit.data.listing import list_images
-from resnet_fit.data.sources import scan
 
 FILES = ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/deep/er/2.jpg", "ü/ß.png", "loose.jpg")
 

@@ -13,11 +13,11 @@ import bad_images
 import numpy as np
 import pytest
 from PIL import Image
+from resnet_fit.data.sources import ArrayDataset, FileDataset
 
 from resnet_fit.data.augment import ColorJitter, HorizontalFlip, Normalize, Operation, RandomCrop
 from resnet_fit.data.loading import ArrayLoader, FileLoader, statistics
 from resnet_fit.data.seeding import generator
-from resnet_fit.data.sources import ArrayDataset, FileDataset
 from resnet_fit.data.transforms import BadImage, CenterCrop, RandomResizedCrop, Resize
 from resnet_fit.errors import RunFailed, UserError
 

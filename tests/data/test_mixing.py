@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from resnet_fit.data.sources import ArrayDataset
 
 from resnet_fit.data.augment import Normalize
 from resnet_fit.data.loading import ArrayLoader, FileLoader
 from resnet_fit.data.mixing import Mix, cutmix, mixup
-from resnet_fit.data.sources import ArrayDataset
 from resnet_fit.errors import UserError
 
 N, CLASSES = 6, 4
@@ -113,8 +113,8 @@ def test_a_loader_mixes_what_it_augmented_and_again_the_same():
 
 def test_files_are_mixed_as_well(tmp_path):
     from PIL import Image
-
     from resnet_fit.data.sources import FileDataset
+
     from resnet_fit.data.transforms import Resize
 
     paths = []

@@ -4,6 +4,7 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
+from resnet_fit.data.sources import ArrayDataset, FileDataset
 from test_augment import photos
 
 from resnet_fit.data.augment import (
@@ -21,7 +22,6 @@ from resnet_fit.data.augment import (
 from resnet_fit.data.loading import ArrayLoader, FileLoader
 from resnet_fit.data.mixing import Mix
 from resnet_fit.data.resizing import progressive
-from resnet_fit.data.sources import ArrayDataset, FileDataset
 from resnet_fit.data.transforms import RandomResizedCrop
 from resnet_fit.errors import UserError
 

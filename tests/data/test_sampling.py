@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from resnet_fit.data.sources import ArrayDataset
 
 from resnet_fit.data.augment import HorizontalFlip, RandomCrop
 from resnet_fit.data.loading import ArrayLoader
 from resnet_fit.data.sampling import balanced, in_order, repeated, shuffled
-from resnet_fit.data.sources import ArrayDataset
 
 SKEWED = np.repeat([0, 1, 3], [70, 20, 7])  # class 2 does not occur
 

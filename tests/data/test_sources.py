@@ -13,9 +13,9 @@ from hashlib import md5
 
 import numpy as np
 import pytest
+from resnet_fit.data.sources import ArrayDataset, split, subset
 
 from resnet_fit.data import sources
-from resnet_fit.data.sources import ArrayDataset, split, subset
 from resnet_fit.errors import UserError
 
 

@@ -270,7 +270,10 @@ def test_gray_images_and_other_widths():
         ({"depth": []}, r"depth: .* received \[\]"),
         ({"depth": [2, 0]}, r"depth: .* received \[2, 0\]"),
         ({"depth": [2, "2"]}, r"received \[2, '2'\]"),
-        ({"depth": 18, "stem": "imagnet"}, "stem: .* Did you mean 'imagenet'\\? Valid: imagenet, cifar, cifar3"),
+        (
+            {"depth": 18, "stem": "imagnet"},
+            "stem: .* Did you mean 'imagenet'\\? Valid: imagenet, cifar, cifar3",
+        ),
         ({"depth": 18, "shortcut": "zeropad"}, "Did you mean 'zero-pad'"),
         ({"depth": 18, "shortcut": None}, "shortcut: .* Valid: projection, zero-pad, none"),
         ({"depth": 50, "stride_on": "3X3"}, "stride_on: .* Valid: 3x3, 1x1"),

@@ -10,14 +10,15 @@ from contextlib import contextmanager
 import numpy as np
 import paddle
 import pytest
+from resnet_fit.data.sources import ArrayDataset, FileDataset
 
 from resnet_fit import fit, load_config, parse_config
+from resnet_fit.backends import use_backend
 from resnet_fit.callbacks import Checkpoint, SlowData
 from resnet_fit.data.loading import ArrayLoader, FileLoader
+from resnet_fit.data.make_loaders import make_loaders
 from resnet_fit.data.paths import Copies
-from resnet_fit.data.sources import ArrayDataset, FileDataset
 from resnet_fit.data.transforms import CenterCrop
-from resnet_fit.backends import use_backend
 from resnet_fit.errors import UserError
 from resnet_fit.networks import load_weights
 from resnet_fit.runs.experiment import (
@@ -27,7 +28,6 @@ from resnet_fit.runs.experiment import (
     prepare,
     seed_everything,
 )
-from resnet_fit.data.make_loaders import make_loaders
 from resnet_fit.runs.fit import faster_data
 
 
