@@ -42,7 +42,7 @@ def run(ops, operation, images, layer=None, weights=None):
 
 def assert_same(operation, images, layer=None, tolerance=2e-5):
     other = copy.deepcopy(layer)
-    expected = run(framework, lambda ops, x: operation(ops, layer, x), images, layer)
+    expected = run(plain, lambda ops, x: operation(ops, layer, x), images, layer)
     ours = run(OneDNN(), lambda ops, x: operation(ops, other, x), images, other)
     assert len(ours) == len(expected)
     for a, b in zip(ours, expected, strict=True):
@@ -87,7 +87,7 @@ def test_normalization_in_bfloat16_and_its_gradients(channels):
 
     rounded = run(OneDNN("bfloat16"), operation, images, norm)
     norm.clear_gradients()
-    for ours, exact in zip(rounded, run(framework, operation, images, norm), strict=True):
+    for ours, exact in zip(rounded, run(plain, operation, images, norm), strict=True):
         assert np.linalg.norm(ours - exact) < 0.02 * np.linalg.norm(exact)
 
 
@@ -192,7 +192,7 @@ def test_operations_after_a_concat(name):
 
 def test_mean_after_a_concat():
     x = noise(2, 6, 3, 4)
-    for ops in (framework, OneDNN()):
+    for ops in (plain, OneDNN()):
         entered = ops.enter(paddle.to_tensor(x))
         means = ops.mean(ops.concat(entered, entered)).numpy()
         np.testing.assert_allclose(means, np.tile(x.mean(axis=(2, 3)), 2), atol=1e-6)
@@ -208,7 +208,7 @@ def test_dense_layers(growth, training):
         layers.train() if training else layers.eval()
     use_backend(other, "onednn")
     images = noise(4, 2 * growth, 6, 6)
-    expected = run(framework, lambda ops, x: block(x), images, block)
+    expected = run(plain, lambda ops, x: block(x), images, block)
     ours = run(OneDNN(), lambda ops, x: other(x), images, other)
     for a, b in zip(ours, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4 * max(1, np.abs(b).max()), rtol=1e-3)
