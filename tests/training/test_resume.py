@@ -24,7 +24,7 @@ from visualdl import LogReader
 from resnet_fit import fit, parse_config, resume
 from resnet_fit.callbacks import Checkpoint
 from resnet_fit.config.document import dump
-from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.errors import Interrupted, RunFailed, UserError
 from resnet_fit.networks import count_parameters, densenet
 from resnet_fit.networks.weights import read_weights
 from resnet_fit.training.checkpoints import AVERAGE, CHECKSUMS, OPTIMIZER, STATE, WEIGHTS
@@ -167,6 +167,56 @@ def test_a_densenet_stopped_and_resumed(tiny, tmp_path, monkeypatch):
             fit(parse_config(tiny, ["checkpoint.every_steps=1"]), tmp_path, "stopped")
     resume(tmp_path / "stopped")
     assert_equal_runs(tmp_path / "stopped", whole.folder)
+
+
+@pytest.mark.parametrize("saves", [1, 3, 7])
+def test_accumulation_and_averages_stopped_amid_an_epoch(tiny, tmp_path, monkeypatch, saves):
+    """The epochs after it have more steps than what was left of the one it stopped in."""
+    tiny["data"] |= {"batch_size": 25, "limit": 210}  # 9 steps, in groups of 2
+    tiny["training"] |= {"accumulate": 2, "ema": {"decay": 0.9}, "epochs": 3}
+    tiny["logging"] = {"every_steps": 4}
+    whole = fit(parse_config(tiny), tmp_path, "whole").folder
+    with monkeypatch.context() as patch:
+        stop_after(patch, saves)
+        with pytest.raises(Stop):
+            fit(parse_config(tiny, ["checkpoint.every_steps=1"]), tmp_path, "stopped")
+    resume(tmp_path / "stopped")
+    assert_equal_runs(tmp_path / "stopped", whole)
+
+
+def signal_at(monkeypatch, batch):
+    """Send SIGTERM amid the so-many-th batch of all evaluations of a run."""
+    evaluate, count = paddle.Model.eval_batch, [0]
+
+    def evaluating(*arguments):
+        count[0] += 1
+        if count[0] == batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr("paddle.Model.eval_batch", evaluating)
+
+
+# Epochs are evaluated plainly, with averaged weights, and mirrored, in two batches each.
+@pytest.mark.parametrize("batch", [1, 2, 4, 5, 8, 13, 17, 18])
+@pytest.mark.parametrize("early", [False, True])
+def test_an_evaluation_that_is_stopped_is_made_when_the_run_goes_on(
+    tiny, tmp_path, monkeypatch, batch, early
+):
+    tiny["data"] |= {"batch_size": 50, "limit": 200, "eval_batch_size": 100}
+    tiny["training"] |= {"ema": {"decay": 0.9}, "flip_averaging": True, "epochs": 3}
+    tiny["logging"] = {"every_steps": 3}
+    if early:
+        tiny["training"] |= {"epochs": 6, "early_stopping": {"patience": 2, "min_delta": 10.0}}
+    whole = fit(parse_config(tiny), tmp_path, "whole")
+    with monkeypatch.context() as patch:
+        signal_at(patch, batch)
+        with pytest.raises(Interrupted):
+            fit(parse_config(tiny), tmp_path, "stopped")
+    assert len(rows(tmp_path / "stopped")) == -(-batch // 6)
+    run = resume(tmp_path / "stopped")
+    assert_equal_runs(run.folder, whole.folder)
+    assert run.summary["epochs"] == whole.summary["epochs"] == 3
 
 
 def test_a_run_can_be_extended(tiny, tmp_path):

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+import paddle
+
 from resnet_fit.callbacks.clock import Clock, Clocked
 
 
@@ -24,6 +26,8 @@ class SecondEvaluation(Clocked):
     def __init__(self, evaluation: Iterable[Any] | None = None, clock: Clock | None = None) -> None:
         super().__init__(clock)
         self.evaluation = evaluation
+        self.watching: list[paddle.callbacks.Callback] = []
+        """Callbacks for the batches of this evaluation, such as one that breaks it off."""
 
     def applied(self) -> AbstractContextManager[None]:
         """Let the network compute what is to be judged, meanwhile."""
@@ -32,7 +36,7 @@ class SecondEvaluation(Clocked):
     def evaluate(self, batches: Iterable[Any]) -> dict[str, Any]:
         """What `paddle.Model.evaluate` says while `applied`."""
         with self.applied():
-            return self.model.evaluate(batches, verbose=0)
+            return self.model.evaluate(batches, verbose=0, callbacks=self.watching)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import paddle
+from paddle.hapi.callbacks import CallbackList
 from rich.console import Console
 
 from resnet_fit.callbacks import (
@@ -30,14 +31,15 @@ from resnet_fit.callbacks import (
     VisualDL,
     WeightAverage,
 )
+from resnet_fit.callbacks.nan_guard import ADVICE, exploded
 from resnet_fit.callbacks.progress import clock_time, show
 from resnet_fit.config import Config, dump_config, load_run_config
 from resnet_fit.data.loading import FileLoader, Loader
-from resnet_fit.errors import RunFailed, UserError, out_of_memory
+from resnet_fit.errors import Diverged, Interrupted, RunFailed, UserError, out_of_memory
 from resnet_fit.files import lock, write_json, write_text
 from resnet_fit.machine import usable_cores
 from resnet_fit.runtime import describe
-from resnet_fit.training.checkpoints import load_checkpoint
+from resnet_fit.training.checkpoints import describe_last, load_checkpoint
 from resnet_fit.training.experiment import Experiment, set_up
 from resnet_fit.training.summary import summarize
 
@@ -112,10 +114,9 @@ class _Watch:
         self.clock = clock = Clock()
         self.history = History(folder / "metrics.jsonl", clock)
         parts: dict[str, Any] = {"loader": experiment.loaders.train}
-        guard: paddle.callbacks.Callback = NaNGuard(clock)
         self.nan_skip = self.average = self.early_stopping = None
         if config.training.on_nan == "skip":
-            guard = self.nan_skip = parts["nan_skip"] = NaNSkip(clock=clock)
+            self.nan_skip = parts["nan_skip"] = NaNSkip(clock=clock)
         if config.training.ema is not None:
             self.average = WeightAverage(
                 experiment.loaders.evaluation, **config.training.ema.model_dump(), clock=clock
@@ -156,12 +157,16 @@ class _Watch:
         )
         self.progress = ProgressBar(config.training.epochs, clock, self.console)
         self.interruption = Interruption(self.checkpoint)
+        second_evaluations = [s for s in (self.flips, self.average) if s is not None]
+        for second in second_evaluations:
+            second.watching.append(self.interruption)
         self.callbacks: list[paddle.callbacks.Callback] = [
-            guard,
+            *([self.nan_skip] if self.nan_skip is not None else []),
             paddle.callbacks.LRScheduler(),  # before a checkpoint, which holds the next rate
             *([StepSeed(config.training.seed, clock)] if has_chance else []),
-            *([self.flips] if self.flips is not None else []),
-            *(parts[name] for name in parts if name not in ("loader", "nan_skip")),
+            *second_evaluations,
+            NaNGuard(clock),
+            *(parts[name] for name in parts if name not in ("loader", "nan_skip", "average")),
             SlowData(faster_data(experiment.loaders.train), clock=clock),
             self.progress,
             self.checkpoint,
@@ -194,7 +199,7 @@ class _Watch:
 
 def _train(experiment: Experiment, watch: _Watch) -> Run:
     """Train what is left of a run, test it, and write its summary."""
-    folder, console, config = watch.folder, watch.console, experiment.config
+    folder, console = watch.folder, watch.console
     facts = experiment.facts
     environment = describe(experiment.device, experiment.engine)
     write_json(folder / "environment.json", environment)
@@ -204,9 +209,7 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
         f"{experiment.engine} engine"
     )
     with closing(experiment.loaders):
-        epochs_left = config.training.epochs - watch.epochs_done
-        if epochs_left > 0 and not watch.has_stopped:
-            _fit_epochs(experiment, watch, epochs_left)
+        _fit_epochs(experiment, watch)
         if watch.has_stopped:
             console.print(f"stopped early after epoch {watch.clock.epoch}: no better for some time")
         skipped = _note_skipped(experiment, watch)
@@ -215,20 +218,32 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
     summary |= {"stopped_early": watch.has_stopped, "skipped_images": skipped}
     write_json(folder / "summary.json", summary)
     console.print(f"{clock_time(summary['seconds'])}, all in {folder}")
+    problem = exploded(summary["last"]["eval"])
+    if problem:
+        raise RunFailed(f"the training diverged: {problem} after the last epoch; {ADVICE}")
     return Run(experiment.model, folder, summary)
 
 
-def _fit_epochs(experiment: Experiment, watch: _Watch, epochs: int) -> None:
+def _fit_epochs(experiment: Experiment, watch: _Watch) -> None:
     config, loaders = experiment.config, experiment.loaders
     try:
-        experiment.model.fit(
-            loaders.train,
-            loaders.evaluation,
-            epochs=epochs,
-            accumulate_grad_batches=config.training.accumulate,
-            verbose=0,
-            callbacks=watch.callbacks,
-        )
+        if watch.checkpoint.unjudged:
+            _evaluate(experiment.model, loaders.evaluation, watch.callbacks)
+        epochs_left = config.training.epochs - watch.epochs_done
+        if epochs_left > 0 and not watch.has_stopped:
+            experiment.model.fit(
+                loaders.train,
+                loaders.evaluation,
+                epochs=epochs_left,
+                accumulate_grad_batches=config.training.accumulate,
+                verbose=0,
+                callbacks=watch.callbacks,
+            )
+    except Interrupted:
+        watch.checkpoint.save_unjudged()
+        raise
+    except Diverged as error:
+        raise RunFailed(f"{error}; {describe_last(watch.checkpoint.folder / 'last')}") from error
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RunFailed) or not out_of_memory(error):
             raise
@@ -239,6 +254,22 @@ def _fit_epochs(experiment: Experiment, watch: _Watch, epochs: int) -> None:
         ) from error
     finally:
         watch.close()
+
+
+def _evaluate(
+    model: paddle.Model, batches: Loader, callbacks: Sequence[paddle.callbacks.Callback]
+) -> None:
+    """The evaluation at an epoch's end, as `fit` makes it, of an epoch that is trained already."""
+    metrics = model._metrics_name()
+    params = {"epochs": 0, "steps": None, "verbose": 0, "metrics": metrics, "batch_size": None}
+    to_all = CallbackList(callbacks)
+    to_all.set_model(model)
+    to_all.set_params(params)
+    to_all.on_begin("train")
+    to_all.on_begin("eval", {"steps": len(batches), "metrics": metrics})
+    logs = model._run_one_epoch(batches, to_all, "eval")
+    to_all.on_end("eval", logs)
+    to_all.on_end("train", logs)
 
 
 def _note_skipped(experiment: Experiment, watch: _Watch) -> int:
@@ -296,7 +327,7 @@ def require_space(folder: Path, experiment: Experiment) -> None:
     config = experiment.config
     moments = {"sgd": 0, "momentum": 1, "muon": 1}.get(config.optimizer.name, 2)
     one = 4 * experiment.facts["parameters"] * (1 + moments + (config.training.ema is not None))
-    # last, the one before, the next while it is written, and best; linked copies take nothing.
+    # last, the one before, the next while it is written, best, and those that are kept.
     needed = one * (4 + config.checkpoint.keep)
     free = shutil.disk_usage(folder).free
     if free < needed:
