@@ -36,6 +36,9 @@ class Checkpoint(Clocked):
             and this callback's own best value are saved anyway.
         clock: one that is shared with other callbacks; its own by default.
 
+    Attributes:
+        awaits_evaluation: whether ``last`` is of an epoch whose evaluation was interrupted.
+
     Raises:
         UserError: for another ``mode``; before the first epoch, if the model has no such metric.
     """
@@ -64,6 +67,7 @@ class Checkpoint(Clocked):
         self.parts = dict(parts or {})
         self.best: float | None = None
         self._best_step: int | None = None
+        self.awaits_evaluation = False
         self._unsaved = False
         self._saved_at = time.monotonic()
 
@@ -90,6 +94,7 @@ class Checkpoint(Clocked):
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
         if not self._unsaved:
             return
+        self.awaits_evaluation = False
         value = read.metrics(self, logs).get(self.monitor)
         improved = value is not None and read.improves(value, self.best, self.mode)
         if improved:
@@ -138,6 +143,19 @@ class Checkpoint(Clocked):
         self._unsaved = False
         self._saved_at = time.monotonic()
 
+    def save_before_evaluation(self) -> None:
+        """Save an epoch amid its evaluation, for a run that goes on by repeating that.
+
+        Outside of an epoch's evaluation nothing is saved.
+        """
+        if not self._unsaved:
+            return
+        if self.average is not None:
+            self.average.withdraw()
+        self.model._reset_metrics()  # of the batches that were evaluated
+        self.awaits_evaluation = True
+        self.save()
+
     def _save_epoch(self) -> None:
         """Save ``last`` after an epoch, and keep it where that is asked for."""
         self.save()
@@ -147,7 +165,13 @@ class Checkpoint(Clocked):
                 shutil.rmtree(old, ignore_errors=True)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self._best_step}
+        return {
+            "best": self.best,
+            "best_step": self._best_step,
+            "awaits_evaluation": self.awaits_evaluation,
+        }
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self._best_step = state["best"], state["best_step"]
+        # Not in states of before evaluations could be interrupted.
+        self._unsaved = self.awaits_evaluation = state.get("awaits_evaluation", False)

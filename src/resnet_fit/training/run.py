@@ -25,12 +25,14 @@ from resnet_fit.callbacks import (
     NaNGuard,
     NaNSkip,
     ProgressBar,
+    Relay,
     SlowData,
     StepSeed,
     VisualDL,
     WeightAverage,
 )
 from resnet_fit.callbacks.progress import clock_time, show
+from resnet_fit.callbacks.second_evaluation import SecondEvaluation
 from resnet_fit.config import Config, dump_config, load_run_config
 from resnet_fit.data.loading import FileLoader, Loader
 from resnet_fit.errors import RunFailed, UserError, out_of_memory
@@ -156,6 +158,9 @@ class _Watch:
         )
         self.progress = ProgressBar(config.training.epochs, clock, self.console)
         self.interruption = Interruption(self.checkpoint)
+        for second in self.second_evaluations:
+            second.watchers = self.watchers
+            second.set_model(experiment.model)  # for a test without any epoch before it
         self.callbacks: list[paddle.callbacks.Callback] = [
             guard,
             paddle.callbacks.LRScheduler(),  # before a checkpoint, which holds the next rate
@@ -176,6 +181,15 @@ class _Watch:
             part.set_state_dict(state[name])
 
     @property
+    def second_evaluations(self) -> list[SecondEvaluation]:
+        return [second for second in (self.average, self.flips) if second is not None]
+
+    @property
+    def watchers(self) -> list[paddle.callbacks.Callback]:
+        """Those that follow every evaluation."""
+        return [self.progress, self.interruption]
+
+    @property
     def epochs_done(self) -> int:
         return self.clock.epoch - self.clock.within_epoch
 
@@ -194,7 +208,7 @@ class _Watch:
 
 def _train(experiment: Experiment, watch: _Watch) -> Run:
     """Train what is left of a run, test it, and write its summary."""
-    folder, console, config = watch.folder, watch.console, experiment.config
+    folder, console = watch.folder, watch.console
     facts = experiment.facts
     environment = describe(experiment.device, experiment.engine)
     write_json(folder / "environment.json", environment)
@@ -204,9 +218,7 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
         f"{experiment.engine} engine"
     )
     with closing(experiment.loaders):
-        epochs_left = config.training.epochs - watch.epochs_done
-        if epochs_left > 0 and not watch.has_stopped:
-            _fit_epochs(experiment, watch, epochs_left)
+        _fit_epochs(experiment, watch)
         if watch.has_stopped:
             console.print(f"stopped early after epoch {watch.clock.epoch}: no better for some time")
         skipped = _note_skipped(experiment, watch)
@@ -218,17 +230,22 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
     return Run(experiment.model, folder, summary)
 
 
-def _fit_epochs(experiment: Experiment, watch: _Watch, epochs: int) -> None:
+def _fit_epochs(experiment: Experiment, watch: _Watch) -> None:
+    """Train the epochs that are left, after the evaluation that the last one may await."""
     config, loaders = experiment.config, experiment.loaders
     try:
-        experiment.model.fit(
-            loaders.train,
-            loaders.evaluation,
-            epochs=epochs,
-            accumulate_grad_batches=config.training.accumulate,
-            verbose=0,
-            callbacks=watch.callbacks,
-        )
+        if watch.checkpoint.awaits_evaluation:
+            _evaluate_again(experiment, watch)
+        epochs = config.training.epochs - watch.epochs_done
+        if epochs > 0 and not watch.has_stopped:
+            experiment.model.fit(
+                loaders.train,
+                loaders.evaluation,
+                epochs=epochs,
+                accumulate_grad_batches=config.training.accumulate,
+                verbose=0,
+                callbacks=watch.callbacks,
+            )
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RunFailed) or not out_of_memory(error):
             raise
@@ -239,6 +256,21 @@ def _fit_epochs(experiment: Experiment, watch: _Watch, epochs: int) -> None:
         ) from error
     finally:
         watch.close()
+
+
+def _evaluate_again(experiment: Experiment, watch: _Watch) -> None:
+    """Repeat the evaluation in which a run was interrupted, as a `fit` without epochs."""
+    model, callbacks = experiment.model, watch.callbacks
+    names = model._metrics_name()
+    params = {"batch_size": None, "epochs": 0, "steps": None, "verbose": 0, "metrics": names}
+    for callback in callbacks:
+        callback.set_model(model)
+        callback.set_params(params)
+    for callback in callbacks:
+        callback.on_train_begin()
+    model.evaluate(experiment.loaders.evaluation, verbose=0, callbacks=callbacks)
+    for callback in callbacks:
+        callback.on_train_end()
 
 
 def _note_skipped(experiment: Experiment, watch: _Watch) -> int:
@@ -257,11 +289,15 @@ def _test(experiment: Experiment, watch: _Watch) -> dict[str, float] | None:
     loader = experiment.loaders.test
     if loader is None:
         return None
-    test = plain_numbers(experiment.model.evaluate(loader, verbose=0))
-    for second in (watch.average, watch.flips):
-        if second is not None:
-            judged = plain_numbers(second.evaluate(loader))
+    watch.interruption.open()
+    try:
+        relay = Relay(watch.watchers, "test")
+        test = plain_numbers(experiment.model.evaluate(loader, verbose=0, callbacks=[relay]))
+        for second in watch.second_evaluations:
+            judged = plain_numbers(second.evaluate(loader, "test"))
             test |= {second.prefix + name: value for name, value in judged.items()}
+    finally:
+        watch.close()
     watch.console.print(f"test {show(test)}")
     return test
 
