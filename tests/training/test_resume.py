@@ -184,41 +184,6 @@ def test_accumulation_and_averages_stopped_amid_an_epoch(tiny, tmp_path, monkeyp
     assert_equal_runs(tmp_path / "stopped", whole)
 
 
-def signal_at(monkeypatch, batch):
-    """Send SIGTERM amid the so-many-th batch of all evaluations of a run."""
-    evaluate, count = paddle.Model.eval_batch, [0]
-
-    def evaluating(*arguments):
-        count[0] += 1
-        if count[0] == batch:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return evaluate(*arguments)
-
-    monkeypatch.setattr("paddle.Model.eval_batch", evaluating)
-
-
-# Epochs are evaluated plainly, with averaged weights, and mirrored, in two batches each.
-@pytest.mark.parametrize("batch", [1, 2, 4, 5, 8, 13, 17, 18])
-@pytest.mark.parametrize("early", [False, True])
-def test_an_evaluation_that_is_stopped_is_made_when_the_run_goes_on(
-    tiny, tmp_path, monkeypatch, batch, early
-):
-    tiny["data"] |= {"batch_size": 50, "limit": 200, "eval_batch_size": 100}
-    tiny["training"] |= {"ema": {"decay": 0.9}, "flip_averaging": True, "epochs": 3}
-    tiny["logging"] = {"every_steps": 3}
-    if early:
-        tiny["training"] |= {"epochs": 6, "early_stopping": {"patience": 2, "min_delta": 10.0}}
-    whole = fit(parse_config(tiny), tmp_path, "whole")
-    with monkeypatch.context() as patch:
-        signal_at(patch, batch)
-        with pytest.raises(Interrupted):
-            fit(parse_config(tiny), tmp_path, "stopped")
-    assert len(rows(tmp_path / "stopped")) == -(-batch // 6)
-    run = resume(tmp_path / "stopped")
-    assert_equal_runs(run.folder, whole.folder)
-    assert run.summary["epochs"] == whole.summary["epochs"] == 3
-
-
 def test_a_run_can_be_extended(tiny, tmp_path):
     tiny["schedule"] = {"name": "constant"}
     config = parse_config(tiny)
@@ -234,6 +199,13 @@ def test_a_finished_run_has_nothing_to_do(tiny, tmp_path):
     before = rows(folder)
     resume(folder)
     assert rows(folder) == before
+
+
+def test_a_finished_run_is_tested_again(uninterrupted, tmp_path):
+    """Its averaged weights as well, which no epoch has loaded."""
+    _, whole = uninterrupted
+    shutil.copytree(whole.folder, tmp_path / "run")
+    assert resume(tmp_path / "run").summary["test"] == whole.summary["test"]
 
 
 def test_settings_may_not_change(tiny, tmp_path):
@@ -313,6 +285,90 @@ def test_a_signal_saves_and_says_how_to_go_on(tiny, tmp_path, write_yaml, number
     resumed = resume(tmp_path / "run", [f"training.epochs={done + 2}"]).folder
     whole = fit(parse_config(tiny, [f"training.epochs={done + 2}"]), tmp_path, "whole").folder
     assert_equal_runs(resumed, whole)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Two epochs, each evaluated in three ways, and a test in three ways."""
+    value = TINY | {
+        "data": TINY["data"] | {"limit": 200, "validation": 0.2, "eval_batch_size": 100},
+        "training": {"epochs": 2, "ema": {"decay": 0.9}, "flip_averaging": True},
+        "checkpoint": {"monitor": "ema_loss", "mode": "min"},
+    }
+    value["training"] |= {"early_stopping": {"patience": 1}}
+    folder = tmp_path_factory.mktemp("runs")
+    return value, fit(parse_config(value), folder, "whole")
+
+
+def interrupt_at(monkeypatch, batch):
+    """Ctrl-C in a batch of an evaluation, counted over the whole run; returns what is evaluated."""
+    evaluate, evaluated = paddle.Model.eval_batch, []
+
+    def interrupted(self, *arguments):
+        evaluated.append(self)
+        if len(evaluated) == batch:
+            signal.raise_signal(signal.SIGINT)
+        return evaluate(self, *arguments)
+
+    monkeypatch.setattr(paddle.Model, "eval_batch", interrupted)
+    return evaluated
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        *(1, 2, 3, 4, 5, 6),  # of the first epoch's evaluations
+        *(7, 9, 11),  # of the last one's
+        *(13, 15, 17),  # of the test
+    ],
+)
+def test_interrupted_in_an_evaluation(uninterrupted, tmp_path, monkeypatch, batch):
+    value, whole = uninterrupted
+    with monkeypatch.context() as patch:
+        evaluated = interrupt_at(patch, batch)
+        with pytest.raises(Interrupted, match="stopped and saved; go on with: resnet-fit --resume"):
+            fit(parse_config(value), tmp_path, "run")
+        assert len(evaluated) == batch, "it ends with this batch"
+    assert not (tmp_path / "run" / "summary.json").exists()
+    run = resume(tmp_path / "run")
+    assert_equal_runs(run.folder, whole.folder)
+    assert run.summary["test"] == whole.summary["test"]
+    states = (
+        json.loads((f / "checkpoints/last" / STATE).read_text()) for f in (run.folder, whole.folder)
+    )
+    ours, theirs = ({k: s[k] for k in ("checkpoint", "early_stopping", "metrics")} for s in states)
+    assert ours == theirs
+
+
+def test_interrupted_again_in_the_repeated_evaluation(uninterrupted, tmp_path, monkeypatch):
+    value, whole = uninterrupted
+    for sitting, batch in enumerate((9, 2, 3, 5)):
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, batch)
+            with pytest.raises(Interrupted):
+                resume(tmp_path / "run") if sitting else fit(parse_config(value), tmp_path, "run")
+    run = resume(tmp_path / "run")
+    assert_equal_runs(run.folder, whole.folder)
+    assert run.summary["test"] == whole.summary["test"]
+
+
+def test_an_evaluation_that_ends_a_run_early_may_be_interrupted(
+    uninterrupted, tmp_path, monkeypatch
+):
+    value = uninterrupted[0] | {"optimizer": {"name": "momentum", "learning_rate": 1e-9}}
+    value["training"] = value["training"] | {
+        "epochs": 5,
+        "early_stopping": {"patience": 1, "min_delta": 9},
+    }
+    whole = fit(parse_config(value), tmp_path, "whole")
+    assert whole.summary["epochs"] == 2
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 10)  # of the second epoch's averaged evaluation
+        with pytest.raises(Interrupted):
+            fit(parse_config(value), tmp_path, "run")
+    run = resume(tmp_path / "run")
+    assert run.summary["stopped_early"]
+    assert_equal_runs(run.folder, whole.folder)
 
 
 def test_two_processes_in_one_folder(tiny, tmp_path, write_yaml):

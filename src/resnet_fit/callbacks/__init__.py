@@ -9,6 +9,7 @@ from resnet_fit.callbacks.interruption import Interruption
 from resnet_fit.callbacks.nan_guard import NaNGuard
 from resnet_fit.callbacks.nan_skip import NaNSkip
 from resnet_fit.callbacks.progress import ProgressBar
+from resnet_fit.callbacks.relay import Relay
 from resnet_fit.callbacks.slow_data import SlowData
 from resnet_fit.callbacks.step_seed import StepSeed
 from resnet_fit.callbacks.visualdl import VisualDL
@@ -24,6 +25,7 @@ __all__ = [
     "NaNGuard",
     "NaNSkip",
     "ProgressBar",
+    "Relay",
     "SlowData",
     "StepSeed",
     "VisualDL",

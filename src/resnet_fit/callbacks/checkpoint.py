@@ -43,8 +43,7 @@ class Checkpoint(Clocked):
         clock: one that is shared with other callbacks; its own by default.
 
     Attributes:
-        unjudged: whether ``last`` was saved before its epoch's evaluation, which is then to be
-            made before the training goes on.
+        awaits_evaluation: whether ``last`` is of an epoch whose evaluation was interrupted.
 
     Raises:
         UserError: for another ``mode``; before the first epoch, if the model has no such metric.
@@ -75,7 +74,7 @@ class Checkpoint(Clocked):
         self.parts = dict(parts or {})
         self.best: float | None = None
         self._best_step: int | None = None
-        self.unjudged = False
+        self.awaits_evaluation = False
         self._unsaved = False
         self._saved_at = time.monotonic()
 
@@ -102,6 +101,7 @@ class Checkpoint(Clocked):
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
         if not self._unsaved:
             return
+        self.awaits_evaluation = False
         value = read.metrics(self, logs).get(self.monitor)
         improved = value is not None and read.improves(value, self.best, self.mode)
         if improved:
@@ -150,12 +150,18 @@ class Checkpoint(Clocked):
         self._unsaved = False
         self._saved_at = time.monotonic()
 
-    def save_unjudged(self) -> None:
-        """Save ``last`` if an epoch is trained and not saved, as when its evaluation breaks off."""
-        if self._unsaved:
-            self.unjudged = True
-            self.model._reset_metrics()
-            self.save()
+    def save_before_evaluation(self) -> None:
+        """Save an epoch amid its evaluation, for a run that goes on by repeating that.
+
+        Outside of an epoch's evaluation nothing is saved.
+        """
+        if not self._unsaved:
+            return
+        if self.average is not None:
+            self.average.withdraw()
+        self.model._reset_metrics()  # of the batches that were evaluated
+        self.awaits_evaluation = True
+        self.save()
 
     def _require_finite(self, state: dict[str, Any]) -> None:
         model = self.model
@@ -171,7 +177,6 @@ class Checkpoint(Clocked):
 
     def _save_epoch(self) -> None:
         """Save ``last`` after an epoch, and keep it where that is asked for."""
-        self.unjudged = False
         self.save()
         if self.keep:
             copy_checkpoint(self.folder / "last", self.folder / _epoch_name(self.clock.epoch))
@@ -180,11 +185,16 @@ class Checkpoint(Clocked):
                 shutil.rmtree(kept[epoch], ignore_errors=True)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self._best_step, "unjudged": self.unjudged}
+        return {
+            "best": self.best,
+            "best_step": self._best_step,
+            "awaits_evaluation": self.awaits_evaluation,
+        }
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self._best_step = state["best"], state["best_step"]
-        self.unjudged = self._unsaved = state.get("unjudged", False)  # not in older states
+        # Not in states of before evaluations could be interrupted.
+        self._unsaved = self.awaits_evaluation = state.get("awaits_evaluation", False)
 
 
 def _epoch_name(epoch: int) -> str:

@@ -22,16 +22,14 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, *([HANG_UP] if HANG_UP is not None els
 class Interruption(paddle.callbacks.Callback):
     """Lets a training end between two steps, with a checkpoint, when it is asked to.
 
-    The first signal waits for the step that runs; the second ends at once, but for SIGHUP, which
+    The first signal waits for the batch that is trained or evaluated; an evaluation that it ends is
+    to be repeated by the run that goes on. The second signal ends at once, but for SIGHUP, which
     the kernel and the shell both send when a terminal is gone. A signal that the program was told
     to ignore, as Ctrl-C is in the background of a script and SIGHUP by nohup, stays ignored. To be
     listed after the checkpoint.
 
-    Within an evaluation the weights may be others than the training's own: there it raises without
-    saving, and who called `fit` then calls `Checkpoint.save_unjudged`.
-
     Raises:
-        Interrupted: once the checkpoint is saved, or within an evaluation.
+        Interrupted: once the checkpoint is saved.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -42,6 +40,10 @@ class Interruption(paddle.callbacks.Callback):
         self._terminals: list[int] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self.open()
+
+    def open(self) -> None:
+        """Take the signals over: done by `fit`, and to be done for an evaluation outside of it."""
         self._received = 0
         if threading.current_thread() is threading.main_thread():  # others may not handle signals
             self._terminals = [number for number in (1, 2) if os.isatty(number)]
@@ -54,9 +56,11 @@ class Interruption(paddle.callbacks.Callback):
             self.checkpoint.save()
             raise Interrupted(self._received, self.checkpoint.folder.parent)
 
+    def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._stop_evaluation()
+
     def on_eval_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        if self._received:
-            raise Interrupted(self._received, self.checkpoint.folder.parent)
+        self._stop_evaluation()
 
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._received:
@@ -69,6 +73,11 @@ class Interruption(paddle.callbacks.Callback):
         """Give the signals back to whom they belonged."""
         while self._handlers:
             signal.signal(*self._handlers.popitem())
+
+    def _stop_evaluation(self) -> None:
+        if self._received:
+            self.checkpoint.save_before_evaluation()
+            raise Interrupted(self._received, self.checkpoint.folder.parent)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if number == HANG_UP:

@@ -36,6 +36,7 @@ class WeightAverage(SecondEvaluation):
     """
 
     prefix: ClassVar[str] = "ema_"
+    name: ClassVar[str] = "average"
 
     def __init__(
         self,
@@ -51,16 +52,10 @@ class WeightAverage(SecondEvaluation):
         self.updates = 0
         self.average: dict[str, Tensor] = {}
         self._loaded: Arrays = {}
+        self._own: dict[str, Tensor] = {}  # while the network has the average
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if not self.average:
-            self.average = {
-                name: tensor.detach().astype("float32").clone()
-                for name, tensor in _averaged(self.model.network).items()
-            }
-        for name, value in self._loaded.items():
-            self.average[name].set_value(value)
-        self._loaded = {}
+        self._prepare()
         super().on_train_begin(logs)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
@@ -83,15 +78,22 @@ class WeightAverage(SecondEvaluation):
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The network has the averaged weights meanwhile, and then its own again."""
+        self._prepare()
         tensors = _averaged(self.model.network)
-        own = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        self._own = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         try:
             for name, average in self.average.items():
                 tensors[name].set_value(average.astype(tensors[name].dtype))
             yield
         finally:
-            for name, tensor in tensors.items():
-                tensor.set_value(own[name])
+            self.withdraw()
+
+    def withdraw(self) -> None:
+        """Give the network its own weights back, if it has the average."""
+        tensors = _averaged(self.model.network)
+        for name, own in self._own.items():
+            tensors[name].set_value(own)
+        self._own = {}
 
     def weights(self) -> dict[str, Tensor]:
         """The average as a state dict, complete for `paddle.Model.load`."""
@@ -100,6 +102,17 @@ class WeightAverage(SecondEvaluation):
     def set_weights(self, weights: Arrays) -> None:
         """Go on from a saved average."""
         self._loaded = {n: np.asarray(v) for n, v in weights.items() if "float" in str(v.dtype)}
+
+    def _prepare(self) -> None:
+        """Start from the network's weights, or from those that were loaded."""
+        if not self.average:
+            self.average = {
+                name: tensor.detach().astype("float32").clone()
+                for name, tensor in _averaged(self.model.network).items()
+            }
+        for name, value in self._loaded.items():
+            self.average[name].set_value(value)
+        self._loaded = {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates}

@@ -46,6 +46,8 @@ class Average(Protocol):
 
     def set_weights(self, weights: Arrays) -> None: ...
 
+    def withdraw(self) -> None: ...
+
 
 def save_checkpoint(
     folder: Path, model: paddle.Model, state: dict[str, Any], average: Average | None = None

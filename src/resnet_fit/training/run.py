@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle.hapi.callbacks import CallbackList
 from rich.console import Console
 
 from resnet_fit.callbacks import (
@@ -26,6 +25,7 @@ from resnet_fit.callbacks import (
     NaNGuard,
     NaNSkip,
     ProgressBar,
+    Relay,
     SlowData,
     StepSeed,
     VisualDL,
@@ -33,9 +33,10 @@ from resnet_fit.callbacks import (
 )
 from resnet_fit.callbacks.nan_guard import ADVICE, exploded
 from resnet_fit.callbacks.progress import clock_time, show
+from resnet_fit.callbacks.second_evaluation import SecondEvaluation
 from resnet_fit.config import Config, dump_config, load_run_config
 from resnet_fit.data.loading import FileLoader, Loader
-from resnet_fit.errors import Diverged, Interrupted, RunFailed, UserError, out_of_memory
+from resnet_fit.errors import Diverged, RunFailed, UserError, out_of_memory
 from resnet_fit.files import lock, write_json, write_text
 from resnet_fit.machine import usable_cores
 from resnet_fit.runtime import describe
@@ -157,14 +158,14 @@ class _Watch:
         )
         self.progress = ProgressBar(config.training.epochs, clock, self.console)
         self.interruption = Interruption(self.checkpoint)
-        second_evaluations = [s for s in (self.flips, self.average) if s is not None]
-        for second in second_evaluations:
-            second.watching.append(self.interruption)
+        for second in self.second_evaluations:
+            second.watchers = self.watchers
+            second.set_model(experiment.model)  # for a test without any epoch before it
         self.callbacks: list[paddle.callbacks.Callback] = [
             *([self.nan_skip] if self.nan_skip is not None else []),
             paddle.callbacks.LRScheduler(),  # before a checkpoint, which holds the next rate
             *([StepSeed(config.training.seed, clock)] if has_chance else []),
-            *second_evaluations,
+            *self.second_evaluations,
             NaNGuard(clock),
             *(parts[name] for name in parts if name not in ("loader", "nan_skip", "average")),
             SlowData(faster_data(experiment.loaders.train), clock=clock),
@@ -179,6 +180,15 @@ class _Watch:
         self.checkpoint.set_state_dict(state["checkpoint"])
         for name, part in self.parts.items():
             part.set_state_dict(state[name])
+
+    @property
+    def second_evaluations(self) -> list[SecondEvaluation]:
+        return [second for second in (self.flips, self.average) if second is not None]
+
+    @property
+    def watchers(self) -> list[paddle.callbacks.Callback]:
+        """Those that follow every evaluation."""
+        return [self.progress, self.interruption]
 
     @property
     def epochs_done(self) -> int:
@@ -225,23 +235,21 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
 
 
 def _fit_epochs(experiment: Experiment, watch: _Watch) -> None:
+    """Train the epochs that are left, after the evaluation that the last one may await."""
     config, loaders = experiment.config, experiment.loaders
     try:
-        if watch.checkpoint.unjudged:
-            _evaluate(experiment.model, loaders.evaluation, watch.callbacks)
-        epochs_left = config.training.epochs - watch.epochs_done
-        if epochs_left > 0 and not watch.has_stopped:
+        if watch.checkpoint.awaits_evaluation:
+            _evaluate_again(experiment, watch)
+        epochs = config.training.epochs - watch.epochs_done
+        if epochs > 0 and not watch.has_stopped:
             experiment.model.fit(
                 loaders.train,
                 loaders.evaluation,
-                epochs=epochs_left,
+                epochs=epochs,
                 accumulate_grad_batches=config.training.accumulate,
                 verbose=0,
                 callbacks=watch.callbacks,
             )
-    except Interrupted:
-        watch.checkpoint.save_unjudged()
-        raise
     except Diverged as error:
         raise RunFailed(f"{error}; {describe_last(watch.checkpoint.folder / 'last')}") from error
     except (MemoryError, RuntimeError) as error:
@@ -256,20 +264,19 @@ def _fit_epochs(experiment: Experiment, watch: _Watch) -> None:
         watch.close()
 
 
-def _evaluate(
-    model: paddle.Model, batches: Loader, callbacks: Sequence[paddle.callbacks.Callback]
-) -> None:
-    """The evaluation at an epoch's end, as `fit` makes it, of an epoch that is trained already."""
-    metrics = model._metrics_name()
-    params = {"epochs": 0, "steps": None, "verbose": 0, "metrics": metrics, "batch_size": None}
-    to_all = CallbackList(callbacks)
-    to_all.set_model(model)
-    to_all.set_params(params)
-    to_all.on_begin("train")
-    to_all.on_begin("eval", {"steps": len(batches), "metrics": metrics})
-    logs = model._run_one_epoch(batches, to_all, "eval")
-    to_all.on_end("eval", logs)
-    to_all.on_end("train", logs)
+def _evaluate_again(experiment: Experiment, watch: _Watch) -> None:
+    """Repeat the evaluation in which a run was interrupted, as a `fit` without epochs."""
+    model, callbacks = experiment.model, watch.callbacks
+    names = model._metrics_name()
+    params = {"batch_size": None, "epochs": 0, "steps": None, "verbose": 0, "metrics": names}
+    for callback in callbacks:
+        callback.set_model(model)
+        callback.set_params(params)
+    for callback in callbacks:
+        callback.on_train_begin()
+    model.evaluate(experiment.loaders.evaluation, verbose=0, callbacks=callbacks)
+    for callback in callbacks:
+        callback.on_train_end()
 
 
 def _note_skipped(experiment: Experiment, watch: _Watch) -> int:
@@ -288,11 +295,15 @@ def _test(experiment: Experiment, watch: _Watch) -> dict[str, float] | None:
     loader = experiment.loaders.test
     if loader is None:
         return None
-    test = plain_numbers(experiment.model.evaluate(loader, verbose=0))
-    for second in (watch.average, watch.flips):
-        if second is not None:
-            judged = plain_numbers(second.evaluate(loader))
+    watch.interruption.open()
+    try:
+        relay = Relay(watch.watchers, "test")
+        test = plain_numbers(experiment.model.evaluate(loader, verbose=0, callbacks=[relay]))
+        for second in watch.second_evaluations:
+            judged = plain_numbers(second.evaluate(loader, "test"))
             test |= {second.prefix + name: value for name, value in judged.items()}
+    finally:
+        watch.close()
     watch.console.print(f"test {show(test)}")
     return test
 
