@@ -111,9 +111,11 @@ class Checkpoint(Clocked):
             copy_checkpoint(self.folder / "last", self.folder / "best")
 
     def complete(self, source: Path) -> None:
-        """Make up for a stop between saving ``last``, loaded from ``source``, and ``best``."""
+        """Make up for a stop between saving ``last``, loaded from ``source``, and its copies."""
         if self._best_step == self.clock.step:
             copy_checkpoint(source, self.folder / "best")
+        if not (self.clock.within_epoch or self.awaits_evaluation):
+            self._keep_epoch(source)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._unsaved:
@@ -178,8 +180,11 @@ class Checkpoint(Clocked):
     def _save_epoch(self) -> None:
         """Save ``last`` after an epoch, and keep it where that is asked for."""
         self.save()
+        self._keep_epoch(self.folder / "last")
+
+    def _keep_epoch(self, source: Path) -> None:
         if self.keep:
-            copy_checkpoint(self.folder / "last", self.folder / _epoch_name(self.clock.epoch))
+            copy_checkpoint(source, self.folder / _epoch_name(self.clock.epoch))
             kept = {epoch: path for path in self.folder.iterdir() if (epoch := _epoch_of(path))}
             for epoch in sorted(kept)[: -self.keep]:
                 shutil.rmtree(kept[epoch], ignore_errors=True)
