@@ -199,20 +199,26 @@ class _Inputs:
     tensors: tuple[Any, ...]
     wanted: list[bool]
 
-    def chosen(self, *gradients: Tensor | None) -> list[Tensor | None]:
-        """Gradients of all tensors, less those that are not wanted."""
-        return [g for g, wanted in zip(gradients, self.wanted, strict=True) if wanted]
+
+# Paddle 2.6 hands the gradients of a list to its last tensor alone.
+_LISTS = not paddle.__version__.startswith("2.")
 
 
-def _apply(operation: type[PyLayer], tensors: tuple[Tensor | None, ...], *rest: Any) -> Tensor:
+def _apply(operation: type[PyLayer], tensors: tuple[Tensor | None, ...], *settings: Any) -> Tensor:
     """An operation on several tensors. Paddle sees those that want a gradient, as one list.
 
     `paddle.grad` computes some gradients only. From an operation on single tensors Paddle then
-    wants None for the others, without saying which these are; from a list it takes all.
+    demands None for the others, without saying which these are; from a list it takes all.
     """
     wanted = [tensor is not None and not tensor.stop_gradient for tensor in tensors]
     seen = [tensor for tensor, w in zip(tensors, wanted, strict=True) if w]
-    return operation.apply(seen, _Inputs(tensors, wanted), *rest)
+    return operation.apply(_Inputs(tensors, wanted), settings, *([seen] if _LISTS else seen))
+
+
+def _chosen(wanted: list[bool], *gradients: Tensor | None) -> Any:
+    """The wanted ones of all gradients, as Paddle takes them from such an operation."""
+    chosen = [gradient for gradient, w in zip(gradients, wanted, strict=True) if w]
+    return chosen if _LISTS else tuple(chosen)
 
 
 def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -344,17 +350,15 @@ def _addresses(*tensors: Tensor | None) -> list[int]:
 
 class _Convolve(PyLayer):
     @staticmethod
-    def forward(
-        ctx: Any, _: list[Tensor], inputs: _Inputs, strides: Pair, paddings: Pair
-    ) -> Tensor:
+    def forward(ctx: Any, inputs: _Inputs, settings: tuple[Pair, Pair], *_: Any) -> Tensor:
         x, weight, bias = inputs.tensors
         x, ctx.padded = _channels_last(x)
-        ctx.inputs, ctx.channels = inputs, weight.shape[1]
+        ctx.wanted, ctx.channels = inputs.wanted, weight.shape[1]
         weight = _pad_parameter(weight, ctx.padded)
         bias = bias if bias is None else bias.contiguous()
-        geometry = bias is not None, strides, paddings
         images = _in_memory(x, ctx.padded)
-        ctx.passes = _Convolution(images, tuple(weight.shape), *geometry, _type(x))
+        ctx.bias = bias is not None
+        ctx.passes = _Convolution(images, tuple(weight.shape), ctx.bias, *settings, _type(x))
         ctx.save_for_backward(x, weight)
         y = _empty(ctx.passes.out, _type(x))
         ctx.passes.forward(x, weight, bias, y)
@@ -362,21 +366,20 @@ class _Convolve(PyLayer):
 
     @staticmethod
     @_first_order
-    def backward(ctx: Any, dy: Tensor) -> list[Tensor | None]:
+    def backward(ctx: Any, dy: Tensor) -> Any:
         dy = dy.contiguous()
         x, weight = ctx.saved_tensor()
         x = _padded_to(x, ctx.padded)
-        _, _, bias = ctx.inputs.tensors
         dx = dw = db = None
-        if any(ctx.inputs.wanted[1:]):
+        if any(ctx.wanted[1:]):
             dw = paddle.empty(weight.shape, "float32")
-            db = bias if bias is None else paddle.empty(bias.shape, "float32")
+            db = paddle.empty(weight.shape[:1], "float32") if ctx.bias else None
             ctx.passes.backward_weights(x, dy, dw, db)
             dw = dw[:, : ctx.channels].contiguous()
-        if ctx.inputs.wanted[0]:
+        if ctx.wanted[0]:
             dx = _empty(_shape(x), _type(x), ctx.padded)
             ctx.passes.backward_data(dy, weight, dx)
-        return ctx.inputs.chosen(dx, dw, db)
+        return _chosen(ctx.wanted, dx, dw, db)
 
 
 @_compiled_once
@@ -454,8 +457,9 @@ class _NormPlan:
 
 class _Normalize(PyLayer):
     @staticmethod
-    def forward(ctx: Any, _: list[Tensor], inputs: _Inputs, plan: _NormPlan) -> Tensor:
+    def forward(ctx: Any, inputs: _Inputs, settings: tuple[_NormPlan], *_: Any) -> Tensor:
         x, scale, shift = inputs.tensors
+        (plan,) = settings
         padded = _padded(x.shape[3])
         x = _padded_to(x, padded)
         kind = plan.epsilon, plan.relu, plan.batch, plan.differentiable
@@ -467,21 +471,21 @@ class _Normalize(PyLayer):
         passes.forward(*_addresses(x, scale, shift, plan.mean, plan.variance, y, *workspace))
         if plan.differentiable:
             ctx.save_for_backward(x, scale)
-            ctx.rest = inputs, passes, plan, workspace
+            ctx.rest = inputs.wanted, passes, plan, workspace
         return y
 
     @staticmethod
     @_first_order
-    def backward(ctx: Any, dy: Tensor) -> list[Tensor | None]:
+    def backward(ctx: Any, dy: Tensor) -> Any:
         x, scale = ctx.saved_tensor()
-        inputs, passes, plan, workspace = ctx.rest
+        wanted, passes, plan, workspace = ctx.rest
         channels, padded = x.shape[3], scale.shape[0]
         x, dy = _padded_to(x, padded), _padded_to(dy, padded)
         dx = _empty(_shape(x), _type(x), padded)
         dscale, dshift = paddle.empty_like(scale), paddle.empty_like(scale)
         tensors = (x, scale, plan.mean, plan.variance, dy, dx, dscale, dshift, *workspace)
         passes.backward(*_addresses(*tensors))
-        return inputs.chosen(dx, dscale[:channels], dshift[:channels])
+        return _chosen(wanted, dx, dscale[:channels], dshift[:channels])
 
 
 @_compiled_once
@@ -510,10 +514,10 @@ def _relu_backward(shape: Shape, dtype: str) -> Primitive:
 
 class _AddRelu(PyLayer):
     @staticmethod
-    def forward(ctx: Any, _: list[Tensor], inputs: _Inputs) -> Tensor:
+    def forward(ctx: Any, inputs: _Inputs, *_: Any) -> Tensor:
         x, shortcut = inputs.tensors
         x, padded = _channels_last(x)
-        ctx.inputs, ctx.padded = inputs, padded
+        ctx.wanted, ctx.padded = inputs.wanted, padded
         shortcut, y = _padded_to(shortcut, padded), _empty(_shape(x), _type(x), padded)
         _sum(_in_memory(x, padded), _type(x), True)(*_addresses(x, shortcut, y))
         ctx.save_for_backward(y)
@@ -521,12 +525,12 @@ class _AddRelu(PyLayer):
 
     @staticmethod
     @_first_order
-    def backward(ctx: Any, dy: Tensor) -> list[Tensor | None]:
+    def backward(ctx: Any, dy: Tensor) -> Any:
         (y,) = ctx.saved_tensor()
         y, dy = _padded_to(y, ctx.padded), _padded_to(dy, ctx.padded)
         dx = _empty(_shape(y), _type(y), ctx.padded)
         _relu_backward(_in_memory(y, ctx.padded), _type(y))(*_addresses(y, dy, dx))
-        return ctx.inputs.chosen(dx, dx)
+        return _chosen(ctx.wanted, dx, dx)
 
 
 class _Fork(PyLayer):
@@ -659,20 +663,20 @@ def _concatenated(parts: list[Tensor], padded: int) -> Tensor:
 
 class _Concat(PyLayer):
     @staticmethod
-    def forward(ctx: Any, _: list[Tensor], inputs: _Inputs) -> Tensor:
+    def forward(ctx: Any, inputs: _Inputs, *_: Any) -> Tensor:
         x, new = inputs.tensors
-        ctx.inputs = inputs
+        ctx.wanted = inputs.wanted
         ctx.parts = [(_shape(part), _channels_in_memory(part)) for part in (x, new)]
         ctx.padded = _padded(x.shape[3] + new.shape[3])
         return _concatenated([x, new], ctx.padded)
 
     @staticmethod
     @_first_order
-    def backward(ctx: Any, dy: Tensor) -> list[Tensor | None]:
+    def backward(ctx: Any, dy: Tensor) -> Any:
         dy, dtype = _padded_to(dy, ctx.padded), _type(dy)
         address = dy.data_ptr()
         gradients = []
-        for (shape, in_memory), wanted in zip(ctx.parts, ctx.inputs.wanted, strict=True):
+        for (shape, in_memory), wanted in zip(ctx.parts, ctx.wanted, strict=True):
             padded = in_memory or shape[1]
             gradient = _empty(shape, dtype, padded) if wanted else None
             if gradient is not None:
@@ -680,7 +684,7 @@ class _Concat(PyLayer):
                 copy_back(address, gradient.data_ptr())
             gradients.append(gradient)
             address += shape[1] * dy.element_size()
-        return ctx.inputs.chosen(*gradients)
+        return _chosen(ctx.wanted, *gradients)
 
 
 class _ZeroPad(PyLayer):

@@ -1,0 +1,220 @@
+"""Whatever network of this library is drawn, every engine computes what Paddle does in float64."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from paddle import nn
+
+from resnet_fit.engines import framework, onednn_problem, use_engine
+from resnet_fit.networks import Layers, densenet, resnet
+
+ENGINES = ["framework", "channels_last"] + ([] if onednn_problem() else ["onednn"])
+Results = dict[str, np.ndarray]
+
+
+def convolution(**options: Any) -> Any:
+    """A kind of convolution for `Layers`."""
+
+    def conv(i: int, o: int, kernel: int, stride: int = 1) -> nn.Layer:
+        given = {"bias_attr": False, "padding": kernel // 2} | options
+        return nn.Conv2D(i, o, kernel, stride, **given)
+
+    return conv
+
+
+# Kinds of layer, the first of them in most networks. Those behind it are what users put in.
+KINDS = {
+    "usual": Layers(),
+    "bias": replace(Layers(), conv=convolution(bias_attr=None)),
+    "replicated edges": replace(Layers(), conv=convolution(padding_mode="replicate")),
+    "same": replace(Layers(), conv=convolution(padding="SAME")),
+    "group norm": replace(Layers(), norm=lambda channels, weight=1.0: nn.GroupNorm(1, channels)),
+    "no scale": replace(
+        Layers(),
+        norm=lambda channels, weight=1.0: nn.BatchNorm2D(
+            channels, weight_attr=False, bias_attr=False
+        ),
+    ),
+}
+CHANNELS = st.integers(1, 9) | st.sampled_from([12, 16, 17])
+STAGES = st.lists(st.integers(1, 2), min_size=1, max_size=3)
+SIDES = st.integers(1, 9) | st.integers(1, 40)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> dict[str, Any]:
+    """Arguments of a network and its images."""
+    stem = draw(st.sampled_from(["cifar", "imagenet", "cifar3"]))
+    options = {"depth": draw(STAGES), "num_classes": draw(st.integers(1, 5)), "stem": stem}
+    options["in_channels"] = draw(st.integers(1, 4))
+    kind = draw(st.sampled_from(["usual"] * 6 + list(KINDS)))
+    smallest = 1
+    dense = stem != "cifar3" and draw(st.booleans())
+    if dense:
+        options["growth"] = draw(CHANNELS)
+        smallest = 2 ** (len(options["depth"]) - 1)
+        smallest = 4 * smallest - 3 if stem == "imagenet" else smallest
+    else:
+        options["width"] = draw(CHANNELS)
+        options["block"] = draw(st.sampled_from(["basic", "bottleneck"]))
+        options["shortcut"] = draw(st.sampled_from(["projection", "zero-pad", "none"]))
+        if options["block"] == "bottleneck":
+            options["stride_on"] = draw(st.sampled_from(["3x3", "1x1"]))
+        if options["shortcut"] != "none":
+            options["zero_init_residual"] = draw(st.booleans())
+    height = max(draw(SIDES), smallest)
+    width = max(draw(SIDES.filter(lambda side: side * height <= 400)), smallest)
+    return {
+        "build": densenet if dense else resnet,
+        "options": options,
+        "kind": kind,
+        "images": (draw(st.integers(1, 5)), options["in_channels"], height, width),
+        "training": draw(st.booleans()),
+        "seed": draw(st.integers(0, 2**16)),
+    }
+
+
+class Decisions:
+    """Paddle's own operations, which keep what their ReLUs and max pools decide by."""
+
+    def __init__(self) -> None:
+        self.margins: list[np.ndarray] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(framework, name)
+
+    def relu(self, x: paddle.Tensor) -> paddle.Tensor:
+        self.margins.append(x.numpy().ravel())
+        return F.relu(x)
+
+    def normalize(self, layer: nn.Layer, x: paddle.Tensor, relu: bool = False) -> paddle.Tensor:
+        return self.relu(layer(x)) if relu else layer(x)
+
+    def add(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
+        return self.relu(x + shortcut)
+
+    def max_pool(self, x: paddle.Tensor) -> paddle.Tensor:
+        n, c, _, _ = x.shape
+        windows = F.unfold(x.detach(), 3, 2, 1).reshape([n, c, 9, -1]).numpy()
+        second, first = np.sort(windows, axis=2)[:, :, -2:].transpose([2, 0, 1, 3])
+        self.margins.append((first - second)[first > 0])  # zeros win by chance, without effect
+        return framework.max_pool(x)
+
+
+def are_clear(exact: Decisions, rounded: Decisions) -> bool:
+    """Whether rounding can turn no decision of a ReLU or a max pool.
+
+    Where a value is so near to zero that it can, float64 itself gives either gradient for inputs
+    that float32 cannot tell apart, so that there is no right one to compare with. Outputs have no
+    such jumps. Zeros in both are those of ReLUs, and no chance.
+    """
+    for right, near in zip(exact.margins, rounded.margins, strict=True):
+        if right.shape != near.shape:
+            return False
+        chance = (right != 0) | (near != 0)
+        error = np.abs(right - near).max(initial=0)
+        if np.abs(right[chance]).min(initial=np.inf) <= 4 * error:
+            return False
+    return True
+
+
+def set_values(network: nn.Layer, rng: np.random.Generator, dtype: str) -> None:
+    """Weights as they start, and norms away from ones and zeros."""
+    for name, tensor in network.state_dict().items():
+        noise = rng.normal(size=tensor.shape)
+        if tensor.ndim > 1:
+            noise *= np.sqrt(2 / np.prod(tensor.shape[1:]))
+        elif name.endswith(("bias", "_mean")):
+            noise *= 0.3
+        else:
+            noise = np.abs(1 + 0.3 * noise) + 0.1
+        tensor.set_value(noise.astype("float32").astype(dtype))
+
+
+def compute(network: nn.Layer, case: dict[str, Any], dtype: str) -> tuple[Results, Results]:
+    """The logits and running statistics after a step, and all gradients."""
+    rng = np.random.default_rng(case["seed"])
+
+    def noise(shape: Any) -> paddle.Tensor:
+        return paddle.to_tensor(rng.normal(size=shape).astype("float32").astype(dtype))
+
+    set_values(network, rng, dtype)
+    network.train() if case["training"] else network.eval()
+    images = noise(case["images"])
+    images.stop_gradient = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of stems for larger images
+        logits = network(images)
+    (logits * noise(logits.shape)).sum().backward()
+    values, gradients = {"logits": logits.numpy()}, {"images": images.grad.numpy()}
+    for name, tensor in network.state_dict().items():
+        if tensor.stop_gradient:
+            values[name] = tensor.numpy()
+        else:
+            assert tensor.grad is not None, name
+            gradients[name] = tensor.grad.numpy()
+    network.clear_gradients()
+    return values, gradients
+
+
+def use(network: nn.Layer, operations: Any) -> nn.Layer:
+    for part in network.sublayers(include_self=True):
+        if hasattr(part, "operations"):
+            part.operations = operations
+    return network
+
+
+def check(case: dict[str, Any]) -> None:
+    """Compare every engine with float64, by the error of Paddle's own operations in float32.
+
+    That is what float32 costs on this network. Other orders of the same sums may cost some times
+    as much: 10 times is thrice the most that was seen. By chance it can be near zero: then it
+    counts as 2e-6 of the largest value, some units in the last place. Norms subtract gradients that
+    are nearly equal, and what is left has the rounding of both: of gradients, the largest value
+    counts as a tenth of the network's largest at least.
+    """
+    network, exact_network = (
+        case["build"](**case["options"], layers=KINDS[case["kind"]]) for _ in range(2)
+    )
+    exact_network.to(dtype="float64")
+    decisions, rounded = Decisions(), Decisions()
+    exact = compute(use(exact_network, decisions), case, "float64")
+    paddle_alone = compute(use(network, rounded), case, "float32")
+    compared = exact if are_clear(decisions, rounded) else exact[:1]
+    for engine in ENGINES:
+        use_engine(network, engine)
+        found = compute(network, case, "float32")
+        for right, ours, theirs in zip(compared, found, paddle_alone, strict=False):
+            assert ours.keys() == right.keys()
+            largest = max(np.abs(value).max() for value in right.values())
+            for name, value in right.items():
+                assert ours[name].shape == value.shape, (engine, name)
+                scale = max(np.abs(value).max(), largest / 10 if right is exact[1] else 0)
+                cost = np.abs(theirs[name] - value).max() + 2e-6 * scale
+                error = np.abs(ours[name] - value).max()
+                assert error <= 10 * cost, (engine, name, error, cost)
+
+
+ANY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+
+
+@settings(max_examples=50, derandomize=True, **ANY)
+@given(networks())
+def test_engines_compute_what_paddle_does_in_float64(case):
+    check(case)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, **ANY)
+@given(networks())
+def test_engines_compute_what_paddle_does_in_float64_in_many_more_networks(case):
+    check(case)
