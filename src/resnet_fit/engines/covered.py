@@ -60,7 +60,8 @@ def onednn_normalizes(layer: nn.Layer, x: Tensor) -> bool:
     """A batch norm of float32 with scale and shift, over more than one value per channel.
 
     Paddle returns a single value as it is; oneDNN would give zero. Without an epsilon, the zeros
-    that channels are padded with would become NaN.
+    that channels are padded with would become NaN. In evaluation, ``use_global_stats=False`` takes
+    the batch's statistics in Paddle's way.
     """
     return (
         is_plain_norm(layer)
@@ -71,15 +72,9 @@ def onednn_normalizes(layer: nn.Layer, x: Tensor) -> bool:
         and _float32(layer._mean)
         and _float32(layer._variance)
         and layer._epsilon > 0
-        and (not uses_batch_statistics(layer) or x.shape[0] * x.shape[1] * x.shape[2] > 1)
+        and (layer.training or layer._use_global_stats is not False)
+        and (not layer.training or x.shape[0] * x.shape[1] * x.shape[2] > 1)
     )
-
-
-def uses_batch_statistics(norm: nn.BatchNorm2D) -> bool:
-    """Whether a batch norm takes the batch's statistics, and moves the running ones."""
-    if norm._use_global_stats is None:
-        return norm.training
-    return not norm._use_global_stats
 
 
 def check_float32(layer: nn.Layer) -> None:

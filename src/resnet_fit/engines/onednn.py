@@ -56,11 +56,13 @@ class OneDNN:
         return _Enter.apply(images, self.dtype)
 
     def leave(self, x: Tensor) -> Tensor:
+        """Images ``[N, C, H, W]`` of float32 again."""
         return x.astype("float32").transpose([0, 3, 1, 2])
 
     def call(self, layer: nn.Layer, x: Tensor) -> Tensor:
+        """Any layer that takes and gives images ``[N, C, H, W]`` of float32."""
         covered.check_float32(layer)
-        return self.enter(layer(self.leave(x)))
+        return _Enter.apply(layer(self.leave(x)), self.dtype)
 
     def convolve(self, layer: nn.Layer, x: Tensor) -> Tensor:
         if not covered.onednn_convolves(layer):
@@ -77,7 +79,7 @@ class OneDNN:
             return F.relu(y) if relu else y
         running = layer._mean, layer._variance
         padded = _padded(x.shape[3])
-        if not covered.uses_batch_statistics(layer):
+        if not layer.training or layer._use_global_stats:
             mean, variance = (_pad_parameter(statistic, padded) for statistic in running)
             plan = _NormPlan(mean, variance, layer._epsilon, relu, False, paddle.is_grad_enabled())
             return _apply(_Normalize, (x, layer.weight, layer.bias), plan)
