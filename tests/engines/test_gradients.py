@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ ENGINES = ["channels_last"] + ([] if onednn_problem() else ["onednn"])
 needs_onednn = pytest.mark.skipif(bool(onednn_problem()), reason="no onednn engine here")
 # Paddle 2.6 refuses to compute some of the gradients of an operation written in Python.
 needs_paddle_3 = pytest.mark.skipif(paddle.__version__.startswith("2."), reason="Paddle 3 only")
-NETWORKS = {
+NETWORKS: dict[str, Callable[[], nn.Layer]] = {
     "resnet": lambda: resnet([1, 1], 5, "cifar", width=6),
     "dense": lambda: densenet([2, 1], 5, "cifar", growth=6),
 }
@@ -108,3 +109,25 @@ def test_second_derivatives_in_onednn_are_refused(kind):
     message = "UserError: create_graph=True: the onednn engine has no second derivatives; use"
     with pytest.raises(OSError, match=message):
         paddle.grad(network(x).sum(), [x, *parameters(network)], create_graph=True)
+
+
+@needs_onednn
+def test_a_second_backward_pass_is_refused_before_paddle_crashes():
+    network, x = build("resnet", "onednn"), images()
+    logits = network(x)
+    logits.sum().backward(retain_graph=True)
+    with pytest.raises(OSError, match=r"UserError: a second backward\(\) through one graph"):
+        (logits**2).sum().backward()
+
+
+@needs_onednn
+@needs_paddle_3
+def test_two_losses_of_one_graph():
+    found = []
+    for engine in ("framework", "onednn"):
+        network, x = build("dense", engine), images()
+        logits = network(x)
+        (first,) = paddle.grad(logits.sum(), [x], retain_graph=True)
+        (logits**2).sum().backward()
+        found.append([first, x.grad])
+    assert_close(*found)

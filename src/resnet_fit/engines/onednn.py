@@ -24,6 +24,7 @@ from ctypes import c_float, c_uint, c_void_p
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, wraps
 from typing import Any
+from weakref import ref
 
 import paddle
 import paddle.nn.functional as F
@@ -57,7 +58,7 @@ class OneDNN:
 
     def leave(self, x: Tensor) -> Tensor:
         """Images ``[N, C, H, W]`` of float32 again."""
-        return x.astype("float32").transpose([0, 3, 1, 2])
+        return _passed_once(x.astype("float32")).transpose([0, 3, 1, 2])
 
     def call(self, layer: nn.Layer, x: Tensor) -> Tensor:
         """Any layer that takes and gives images ``[N, C, H, W]`` of float32."""
@@ -116,7 +117,7 @@ class OneDNN:
         return _ZeroPad.apply(x[:, ::stride, ::stride] if stride > 1 else x, new_channels)
 
     def mean(self, x: Tensor) -> Tensor:
-        return x.astype("float32").mean(axis=[1, 2])
+        return _passed_once(x.astype("float32").mean(axis=[1, 2]))
 
 
 def _shape(x: Tensor) -> Shape:
@@ -192,6 +193,44 @@ def _pad_parameter(parameter: Tensor, padded: int) -> Tensor:
         return parameter
     shape[axis] = padded - shape[axis]
     return paddle.concat([parameter, paddle.zeros(shape, "float32")], axis)
+
+
+class _Graph:
+    """Lives as long as Paddle can run what it is kept by backward."""
+
+
+class _PassedOnce(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, graph: _Graph) -> Tensor:
+        ctx.graph = graph
+        return x.view(list(x.shape))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        return dy
+
+
+def _passed_once(x: Tensor) -> Tensor:
+    """``x``, through which a second backward pass raises an error, where Paddle would crash.
+
+    In a pass of ``backward``, Paddle drops what an operation written in Python has kept, also with
+    ``retain_graph=True``.
+    """
+    if x.stop_gradient or not paddle.is_grad_enabled():
+        return x
+    graph = _Graph()
+    kept, y = ref(graph), _PassedOnce.apply(x, graph)
+
+    def check(_: Tensor) -> None:
+        if kept() is None:
+            raise UserError(
+                "a second backward() through one graph: with the onednn engine Paddle cannot do "
+                "that; add the losses, or use paddle.grad with retain_graph=True, or "
+                "use_engine(network, 'framework')"
+            )
+
+    y.register_hook(check)
+    return y
 
 
 @dataclass

