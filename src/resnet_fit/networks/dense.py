@@ -13,7 +13,7 @@ from paddle import Tensor, nn
 from resnet_fit.engines import framework
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
-from resnet_fit.networks.blocks import Layers
+from resnet_fit.networks.blocks import Layers, Part, Stage, run
 from resnet_fit.networks.depth import resolve_dense_depth
 from resnet_fit.networks.weights import load_weights
 
@@ -23,10 +23,8 @@ DenseStem = Literal["imagenet", "cifar"]
 BOTTLENECK = 4
 
 
-class Stem(nn.Layer):
+class Stem(Part):
     """The first convolution; the one for ImageNet is followed by a norm, a ReLU and a max pool."""
-
-    operations: Any = framework
 
     def __init__(self, kind: str, in_channels: int, out_channels: int, layers: Layers) -> None:
         super().__init__()
@@ -34,18 +32,16 @@ class Stem(nn.Layer):
         self._conv = layers.conv(in_channels, out_channels, kernel_size, stride)
         self._batch_norm = layers.norm(out_channels) if kind == "imagenet" else None
 
-    def forward(self, images: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         ops = self.operations
-        x = ops.convolve(self._conv, ops.enter(images))
+        x = ops.convolve(self._conv, x)
         if self._batch_norm is None:
             return x
         return ops.max_pool(ops.normalize(self._batch_norm, x, relu=True))
 
 
-class NormConv(nn.Layer):
+class NormConv(Part):
     """A norm, a ReLU and a convolution: the order of He et al. 2016, "Identity mappings"."""
-
-    operations: Any = framework
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, layers: Layers
@@ -54,38 +50,36 @@ class NormConv(nn.Layer):
         self._batch_norm = layers.norm(in_channels)
         self._conv = layers.conv(in_channels, out_channels, kernel_size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         ops = self.operations
         return ops.convolve(self._conv, ops.normalize(self._batch_norm, x, relu=True))
 
 
-class DenseLayer(nn.Layer):
+class DenseLayer(Part):
     """Appends ``growth`` channels, made of all those before by a 1x1 and a 3x3 convolution."""
-
-    operations: Any = framework
 
     def __init__(self, in_channels: int, growth: int, layers: Layers) -> None:
         super().__init__()
         self.bn_ac_func1 = NormConv(in_channels, BOTTLENECK * growth, 1, layers)
         self.bn_ac_func2 = NormConv(BOTTLENECK * growth, growth, 3, layers)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         ops = self.operations
         x, kept = ops.fork(x)
-        return ops.concat(kept, self.bn_ac_func2(self.bn_ac_func1(x)))
+        x = run(ops, self.bn_ac_func1, x)
+        return ops.concat(kept, run(ops, self.bn_ac_func2, x))
 
 
-class Transition(nn.Layer):
+class Transition(Part):
     """Fewer channels by a 1x1 convolution, and a quarter of the pixels by an average pool."""
-
-    operations: Any = framework
 
     def __init__(self, in_channels: int, out_channels: int, layers: Layers) -> None:
         super().__init__()
         self.conv_ac_func = NormConv(in_channels, out_channels, 1, layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.operations.average_pool(self.conv_ac_func(x))
+    def compute(self, x: Tensor) -> Tensor:
+        ops = self.operations
+        return ops.average_pool(run(ops, self.conv_ac_func, x))
 
 
 class DenseNet(nn.Layer):
@@ -121,7 +115,7 @@ class DenseNet(nn.Layer):
                 transition = Transition(channels, channels // 2, layers)
                 self.add_sublayer(f"tr_conv{stage - 1}_blk", transition)
                 channels //= 2
-            block = nn.Sequential()
+            block = Stage()
             for index in range(1, size + 1):
                 block.add_sublayer(f"conv{stage}_{index}", DenseLayer(channels, growth, layers))
                 channels += growth
@@ -139,11 +133,11 @@ class DenseNet(nn.Layer):
         if paddle.in_dynamic_mode():
             self._check(images)
         ops = self.operations
-        x = self.conv1_func(images)
+        x = run(ops, self.conv1_func, ops.enter(images))
         for stage in range(2, self.num_blocks + 2):
             if stage > 2:
-                x = getattr(self, f"tr_conv{stage - 1}_blk")(x)
-            x = getattr(self, f"db_conv_{stage}")(x)
+                x = run(ops, getattr(self, f"tr_conv{stage - 1}_blk"), x)
+            x = run(ops, getattr(self, f"db_conv_{stage}"), x)
         return self.out(ops.mean(ops.normalize(self.batch_norm, x, relu=True)))
 
     def _check(self, images: Tensor) -> None:

@@ -13,7 +13,14 @@ from paddle import Tensor, nn
 from resnet_fit.engines import framework
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
-from resnet_fit.networks.blocks import BasicBlock, BottleneckBlock, Layers, make_shortcut
+from resnet_fit.networks.blocks import (
+    BasicBlock,
+    BottleneckBlock,
+    Layers,
+    Stage,
+    make_shortcut,
+    run,
+)
 from resnet_fit.networks.depth import resolve_depth
 from resnet_fit.networks.weights import load_weights
 
@@ -80,7 +87,7 @@ class ResNet(nn.Layer):
                 way_around = make_shortcut(shortcut, channels, out_channels, stride, layers)
                 blocks.append(block(channels, stage_width, stride, way_around, layers, **options))
                 channels = out_channels
-            self.add_sublayer(f"layer{stage + 1}", nn.Sequential(*blocks))
+            self.add_sublayer(f"layer{stage + 1}", Stage(*blocks))
 
         bound = 1 / math.sqrt(channels)
         self.fc = nn.Linear(
@@ -99,7 +106,7 @@ class ResNet(nn.Layer):
         if self.stem == "imagenet":
             x = ops.max_pool(x)
         for stage in range(1, self.num_stages + 1):
-            x = getattr(self, f"layer{stage}")(x)
+            x = run(ops, getattr(self, f"layer{stage}"), x)
         return self.fc(ops.mean(x))
 
     def _check(self, images: Tensor) -> None:
