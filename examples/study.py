@@ -227,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted as stop:
         print(f"stopped; the same command goes on ({stop})", file=sys.stderr)
         return stop.exit_code
-    Console().print(table(study.title, outcomes))
+    Console(markup=False, emoji=False).print(table(study.title, outcomes))
     figure = output / f"{given.study.stem}.png"
     draw(study, outcomes, figure)
     print(figure)

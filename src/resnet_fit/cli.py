@@ -10,14 +10,25 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from resnet_fit import __version__
-from resnet_fit.errors import Interrupted, RunFailed, UserError, suggest
+from resnet_fit.errors import Interrupted, UserError, suggest, told
+from resnet_fit.terminal import (
+    OutputClosed,
+    close_output,
+    command_console,
+    complain,
+    open_streams,
+    recording,
+    say,
+)
 
 DONE, FAILED, USERS_MISTAKE = 0, 1, 2
+# What a shell reports of other programs whose output nobody reads any more.
+OUTPUT_CLOSED = 128 + 13
 
 _EXAMPLES = """\
 examples:
@@ -45,36 +56,43 @@ exit codes: 0 done, 1 the run failed, 2 a mistake in the config or the command,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of the ``resnet-fit`` command; returns its exit code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    open_streams()
+    try:
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+    except (OutputClosed, BrokenPipeError):
+        return OUTPUT_CLOSED
+    finally:
+        close_output()
+
+
+def _run(arguments: list[str]) -> int:
     command: Callable[[Sequence[str]], None] = train
     if arguments and not arguments[0].startswith("-"):
         name, *arguments = arguments
         if name not in COMMANDS:
             near = suggest(name, COMMANDS)
-            _complain(f"unknown command '{name}'.{near} Valid: {', '.join(COMMANDS)}")
+            complain(f"unknown command '{name}'.{near} Valid: {', '.join(COMMANDS)}")
             return USERS_MISTAKE
         command = COMMANDS[name]
     try:
         with warnings.catch_warnings():
             _show_warnings_in_one_line()
             command(arguments)
-    except UserError as error:
-        _complain(str(error))
-        return USERS_MISTAKE
-    except RunFailed as error:
-        _complain(str(error))
-        return FAILED
-    except OSError as error:  # a full disk, a folder taken away
-        place = f"{error.filename}: " if error.filename else ""
-        _complain(f"{place}{error.strerror or error}")
-        return FAILED
-    except Interrupted as stop:
-        _complain(str(stop))
-        return stop.exit_code
-    except KeyboardInterrupt:
-        _complain("interrupted")
-        return 130
+    except BaseException as error:
+        message = told(error)
+        if message is None or (isinstance(error, BrokenPipeError) and command is not train):
+            raise
+        complain(message)
+        return _exit_code(error)
     return DONE
+
+
+def _exit_code(error: BaseException) -> int:
+    if isinstance(error, Interrupted):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return USERS_MISTAKE if isinstance(error, UserError) else FAILED
 
 
 def train(arguments: Sequence[str]) -> None:
@@ -103,19 +121,20 @@ def train(arguments: Sequence[str]) -> None:
     overrides = list(options.overrides)
     if options.device is not None:
         overrides.append(f"training.device={options.device}")
-    if options.resume is None:
-        _fit(options.config, overrides, options.output or "runs", options.name)
-        return
-    if options.output or options.name:
+    if options.resume and (options.output or options.name):
         parser.error("--output and --name do not go with --resume, which stays in the run's folder")
-    _resume(options.resume, overrides)
+    with recording():
+        if options.resume is None:
+            _fit(options.config, overrides, options.output or "runs", options.name)
+        else:
+            _resume(options.resume, overrides)
 
 
 def _fit(file: str, overrides: list[str], output: str, name: str | None) -> None:
     from resnet_fit.config import load_config
 
     config = load_config(file, overrides)
-    _start(overrides)
+    _start(overrides, say)
     from resnet_fit.training.run import fit
 
     fit(config, output, name or f"{_run_name(file)}-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -125,16 +144,16 @@ def _resume(folder: str, overrides: list[str]) -> None:
     from resnet_fit.config import load_run_config
 
     load_run_config(folder, overrides)
-    _start(overrides)
+    _start(overrides, say)
     from resnet_fit.training.run import resume
 
     resume(folder, overrides)
 
 
-def _start(overrides: list[str]) -> None:
+def _start(overrides: list[str], say: Callable[[str], object]) -> None:
     """Say what differs from the file, and wake Paddle."""
     for override in overrides:
-        print(f"set {override}")
+        say(f"set {override}")
     from resnet_fit.runtime import prepare_environment
 
     with _ctrl_c_ends_at_once():
@@ -147,8 +166,9 @@ def _ctrl_c_ends_at_once() -> Iterator[None]:
 
     def end(*_: object) -> None:
         # Not sys.stderr: it is turned away while Paddle speaks.
-        print("resnet-fit: interrupted", file=sys.__stderr__, flush=True)
-        sys.stdout.flush()
+        with suppress(OSError, ValueError):
+            print("resnet-fit: interrupted", file=sys.__stderr__, flush=True)
+            sys.stdout.flush()
         os._exit(130)
 
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -189,12 +209,11 @@ def check(arguments: Sequence[str]) -> None:
     from resnet_fit.config import load_config
 
     config = load_config(options.config, options.overrides)
-    _start(options.overrides)
-    from rich.console import Console
-
+    console = command_console()
+    _start(options.overrides, console.print)
     from resnet_fit.reports.check import check_data
 
-    check_data(config, Console(highlight=False, soft_wrap=True))
+    check_data(config, console)
 
 
 def doctor(arguments: Sequence[str]) -> None:
@@ -209,12 +228,9 @@ def doctor(arguments: Sequence[str]) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
     options = parser.parse_args(arguments)
 
-    from rich.console import Console
-
     from resnet_fit.reports.doctor import diagnose
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
-    diagnose(Path(options.output), console, not options.no_measure, options.json)
+    diagnose(Path(options.output), command_console(), not options.no_measure, options.json)
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
@@ -256,13 +272,8 @@ def _show_warnings_in_one_line() -> None:
     """Warnings as this command's own words, without those of Paddle that ask for nothing."""
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        _complain(f"warning: {message}")
+        complain(f"warning: {message}")
 
     warnings.showwarning = show
     for noise in ("No ccache found", "When training, we now always track global mean"):
         warnings.filterwarnings("ignore", message=noise)
-
-
-def _complain(message: str) -> None:
-    for line in message.splitlines():
-        print(f"resnet-fit: {line}", file=sys.stderr)

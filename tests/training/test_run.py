@@ -43,6 +43,7 @@ def test_folder_holds_what_the_readme_says(finished):
         "config.yaml",
         "environment.json",
         "metrics.jsonl",
+        "run.log",
         "summary.json",
         "visualdl",
         "checkpoints",

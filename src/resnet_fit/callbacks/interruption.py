@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from types import FrameType
 from typing import Any
@@ -13,6 +12,7 @@ import paddle
 
 from resnet_fit.callbacks.checkpoint import Checkpoint
 from resnet_fit.errors import Interrupted
+from resnet_fit.terminal import note
 
 # There is no SIGHUP on Windows.
 HANG_UP = getattr(signal, "SIGHUP", None)
@@ -87,7 +87,7 @@ class Interruption(paddle.callbacks.Callback):
             os.kill(os.getpid(), number)
             return
         self._received = self._received or number
-        print("resnet-fit: stops after this step and saves; again: at once", file=sys.stderr)
+        note("stops after this batch and saves; again: at once")
 
     def _leave_terminal(self) -> None:
         """Writing to a terminal that is gone fails: from now on nothing is written there."""

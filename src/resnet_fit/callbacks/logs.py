@@ -12,12 +12,23 @@ from resnet_fit.errors import UserError, suggest
 
 
 def metrics(callback: paddle.callbacks.Callback, logs: dict[str, Any] | None) -> dict[str, float]:
-    """The metrics of the model by name, as plain numbers.
+    """The metrics of the model by name, and those of evaluations beside it, as plain numbers.
 
     Paddle hands out one dictionary for everything and never empties it, so only the names that
     the model declares are taken.
     """
     names = callback.params.get("metrics", []) if callback.params else []
+    return _numbers(names, logs)
+
+
+def own_metrics(
+    callback: paddle.callbacks.Callback, logs: dict[str, Any] | None
+) -> dict[str, float]:
+    """The metrics of the model alone, also in an evaluation of which only a `Relay` has told."""
+    return _numbers(callback.model._metrics_name(), logs)
+
+
+def _numbers(names: list[str], logs: dict[str, Any] | None) -> dict[str, float]:
     return {n: float(np.ravel(logs[n])[0]) for n in names if logs and n in logs}
 
 

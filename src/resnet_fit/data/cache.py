@@ -37,6 +37,7 @@ from resnet_fit.data.workers import Team
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import lock, user_cache, write
 from resnet_fit.machine import usable_cores
+from resnet_fit.terminal import say
 
 # Goes into the name of the folder: to be raised when the same file is to give other pixels.
 FORMAT = 1
@@ -225,7 +226,7 @@ def _fill(folder: Path, paths: Paths, keys: np.ndarray, recipe: _Shrinking, work
         raise UserError(
             f"{folder}: cannot be made ({error.strerror}); see data.cache.path"
         ) from None
-    with lock(folder, wait=lambda: _say(f"{folder}: waits for another process that fills it")):
+    with lock(folder, wait=lambda: say(f"{folder}: waits for another process that fills it")):
         index = _Index.read(folder)
         missing = np.flatnonzero(index.rows(keys) < 0)
         if not len(missing):  # the other process had the same to do
@@ -233,7 +234,7 @@ def _fill(folder: Path, paths: Paths, keys: np.ndarray, recipe: _Shrinking, work
         paths, keys = paths.take(missing), keys[missing]
         _remove_leftovers(folder, index)
         needed = _require_space(folder, paths, recipe.shorter_side)
-        _say(
+        say(
             f"{folder}: decodes {len(paths):,} images that are new or were changed, about "
             f"{needed / 1e6:,.0f} MB; {len(index.keys):,} are there"
         )
@@ -316,9 +317,16 @@ def _require_space(folder: Path, paths: Paths, shorter_side: int) -> float:
 def _progress(name: str, total: int) -> Iterator[Callable[[], None]]:
     """Show how far a build is: a bar where there is a terminal, else a line now and then."""
     if sys.stdout.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        label = TextColumn("{task.description}", markup=False)  # the name of a folder
+        columns = (label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns) as bar:
             task = bar.add_task(name, total=total)
             yield lambda: bar.advance(task)
@@ -333,10 +341,6 @@ def _progress(name: str, total: int) -> Iterator[Callable[[], None]]:
         if now - said > NOTE_SECONDS:
             said = now
             left = (now - begun) / done * (total - done)
-            _say(f"{name}: {done:,} of {total:,} images decoded, {left / 60:,.0f} minutes left")
+            say(f"{name}: {done:,} of {total:,} images decoded, {left / 60:,.0f} minutes left")
 
     yield advance
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import paddle
-from rich.console import Console
 
 from resnet_fit.callbacks import (
     Checkpoint,
@@ -32,7 +31,7 @@ from resnet_fit.callbacks import (
     WeightAverage,
 )
 from resnet_fit.callbacks.nan_guard import ADVICE, exploded
-from resnet_fit.callbacks.progress import clock_time, show
+from resnet_fit.callbacks.progress import clock_time
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
 from resnet_fit.config import Config, dump_config, load_run_config
 from resnet_fit.data.loading import FileLoader, Loader
@@ -40,6 +39,7 @@ from resnet_fit.errors import Diverged, RunFailed, UserError, out_of_memory
 from resnet_fit.files import lock, write_json, write_text
 from resnet_fit.machine import usable_cores
 from resnet_fit.runtime import describe
+from resnet_fit.terminal import recording, say
 from resnet_fit.training.checkpoints import describe_last, load_checkpoint
 from resnet_fit.training.experiment import Experiment, set_up
 from resnet_fit.training.summary import summarize
@@ -67,18 +67,21 @@ def fit(config: Config, output: str | Path = "runs", name: str | None = None) ->
         RunFailed: when the run cannot go on.
     """
     folder = _new_folder(Path(output), name or time.strftime("%Y%m%d-%H%M%S"))
-    experiment = set_up(config)
-    watch = _Watch(experiment, folder)
-    _make(folder)
-    try:
-        with lock(folder):
-            require_space(folder, experiment)
-            write_text(folder / "config.yaml", dump_config(config))
-            return _train(experiment, watch)
-    except UserError:
-        if not (folder / "checkpoints").exists():
-            shutil.rmtree(folder)  # nothing to go on from, and its name is free again
-        raise
+    with recording() as log:
+        experiment = set_up(config)
+        watch = _Watch(experiment, folder)
+        _make(folder)
+        try:
+            with lock(folder):
+                log.open(folder / "run.log")
+                require_space(folder, experiment)
+                write_text(folder / "config.yaml", dump_config(config))
+                return _train(experiment, watch)
+        except UserError:
+            if not (folder / "checkpoints").exists():
+                log.close()
+                shutil.rmtree(folder)  # nothing to go on from, and its name is free again
+            raise
 
 
 def resume(folder: str | Path, overrides: Sequence[str] = ()) -> Run:
@@ -92,17 +95,23 @@ def resume(folder: str | Path, overrides: Sequence[str] = ()) -> Run:
         UserError: not a run, nothing to go on from, or an override that would change the run.
     """
     folder = Path(folder)
-    config = load_run_config(folder, overrides)
-    with lock(folder):
-        experiment = set_up(config)
-        watch = _Watch(experiment, folder)
-        last = folder / "checkpoints" / "last"
-        state, found = load_checkpoint(last, experiment.model, watch.average)
-        watch.restore(state)
-        watch.checkpoint.complete(found)
-        watch.console.print(f"goes on from {found} after step {watch.clock.step}")
-        write_text(folder / "config.yaml", dump_config(config))
-        return _train(experiment, watch)
+    with recording() as log:
+        config = load_run_config(folder, overrides)
+        with lock(folder):
+            log.open(folder / "run.log")
+            return _go_on(folder, config)
+
+
+def _go_on(folder: Path, config: Config) -> Run:
+    experiment = set_up(config)
+    watch = _Watch(experiment, folder)
+    last = folder / "checkpoints" / "last"
+    state, found = load_checkpoint(last, experiment.model, watch.average)
+    watch.restore(state)
+    watch.checkpoint.complete(found)
+    say(f"goes on from {found} after step {watch.clock.step}")
+    write_text(folder / "config.yaml", dump_config(config))
+    return _train(experiment, watch)
 
 
 class _Watch:
@@ -111,7 +120,6 @@ class _Watch:
     def __init__(self, experiment: Experiment, folder: Path) -> None:
         config = experiment.config
         self.folder = folder
-        self.console = Console(highlight=False, soft_wrap=True)
         self.clock = clock = Clock()
         self.history = History(folder / "metrics.jsonl", clock)
         parts: dict[str, Any] = {"loader": experiment.loaders.train}
@@ -156,11 +164,12 @@ class _Watch:
             config.checkpoint.keep,
             self.average,
         )
-        self.progress = ProgressBar(config.training.epochs, clock, self.console)
+        self.progress = self._progress(experiment)
         self.interruption = Interruption(self.checkpoint)
         for second in self.second_evaluations:
             second.watchers = self.watchers
-            second.set_model(experiment.model)  # for a test without any epoch before it
+        for callback in (*self.second_evaluations, *self.watchers):
+            callback.set_model(experiment.model)  # for a test without any epoch before it
         self.callbacks: list[paddle.callbacks.Callback] = [
             *([self.nan_skip] if self.nan_skip is not None else []),
             paddle.callbacks.LRScheduler(),  # before a checkpoint, which holds the next rate
@@ -173,6 +182,16 @@ class _Watch:
             self.checkpoint,
             self.interruption,
         ]
+
+    def _progress(self, experiment: Experiment) -> ProgressBar:
+        loaders = experiment.loaders
+        views = 1 + sum(second.views for second in self.second_evaluations)
+        return ProgressBar(
+            experiment.config.training.epochs,
+            self.clock,
+            evaluated=views * loaders.evaluation.count,
+            tested=views * loaders.test.count if loaders.test is not None else 0,
+        )
 
     def restore(self, state: dict[str, Any]) -> None:
         """Put everything where a checkpoint says the run stands."""
@@ -209,11 +228,11 @@ class _Watch:
 
 def _train(experiment: Experiment, watch: _Watch) -> Run:
     """Train what is left of a run, test it, and write its summary."""
-    folder, console = watch.folder, watch.console
+    folder = watch.folder
     facts = experiment.facts
     environment = describe(experiment.device, experiment.engine)
     write_json(folder / "environment.json", environment)
-    console.print(
+    say(
         f"{folder}: {facts['parameters']:,} parameters, {facts['train_images']:,} images to train "
         f"on, {facts['eval_images']:,} to evaluate on; {experiment.device}, "
         f"{experiment.engine} engine"
@@ -221,13 +240,13 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
     with closing(experiment.loaders):
         _fit_epochs(experiment, watch)
         if watch.has_stopped:
-            console.print(f"stopped early after epoch {watch.clock.epoch}: no better for some time")
+            say(f"stopped early after epoch {watch.clock.epoch}: no better for some time")
         skipped = _note_skipped(experiment, watch)
         test = _test(experiment, watch)
     summary = summarize(experiment, watch.history.rows, environment, test)
     summary |= {"stopped_early": watch.has_stopped, "skipped_images": skipped}
     write_json(folder / "summary.json", summary)
-    console.print(f"{clock_time(summary['seconds'])}, all in {folder}")
+    say(f"{clock_time(summary['seconds'])}, all in {folder}")
     problem = exploded(summary["last"]["eval"])
     if problem:
         raise RunFailed(f"the training diverged: {problem} after the last epoch; {ADVICE}")
@@ -286,7 +305,7 @@ def _note_skipped(experiment: Experiment, watch: _Watch) -> int:
         file = watch.folder / "skipped_images.txt"
         lines = [f"{path}: {reason}\n" for path, reason in sorted(skipped.items())]
         write_text(file, "".join(lines))
-        watch.console.print(f"{len(skipped)} unreadable images skipped: {file}")
+        say(f"{len(skipped)} unreadable images skipped: {file}")
     return len(skipped)
 
 
@@ -304,7 +323,7 @@ def _test(experiment: Experiment, watch: _Watch) -> dict[str, float] | None:
             test |= {second.prefix + name: value for name, value in judged.items()}
     finally:
         watch.close()
-    watch.console.print(f"test {show(test)}")
+    watch.progress.print("test", test)
     return test
 
 
