@@ -34,6 +34,7 @@ class Checkpoint(Clocked):
         average: averaged weights, to be saved beside the network's own.
         parts: whatever else a resumed run needs, by name. Weights, optimizer, schedule, metrics
             and this callback's own best value are saved anyway.
+        documents: texts to be put into every checkpoint, by file name.
         clock: one that is shared with other callbacks; its own by default.
 
     Raises:
@@ -51,6 +52,7 @@ class Checkpoint(Clocked):
         every_steps: int | None = None,
         keep: int = 0,
         average: Average | None = None,
+        documents: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(clock)
         check_choice("mode", mode, ("max", "min"))
@@ -58,6 +60,7 @@ class Checkpoint(Clocked):
         self.every_steps = every_steps
         self.keep = keep
         self.average = average
+        self.documents = dict(documents or {})
         self.monitor = monitor
         self.mode = mode
         self.every_minutes = every_minutes
@@ -134,7 +137,7 @@ class Checkpoint(Clocked):
             "metrics": [m.state_dict() for m in model._metrics if hasattr(m, "state_dict")],
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
-        save_checkpoint(self.folder / "last", model, state, self.average)
+        save_checkpoint(self.folder / "last", model, state, self.average, self.documents)
         self._unsaved = False
         self._saved_at = time.monotonic()
 

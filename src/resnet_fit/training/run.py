@@ -31,14 +31,23 @@ from resnet_fit.callbacks import (
     WeightAverage,
 )
 from resnet_fit.callbacks.progress import clock_time, show
-from resnet_fit.config import Config, dump_config, load_run_config
+from resnet_fit.config import Config, dump_config
 from resnet_fit.data.loading import FileLoader, Loader
+from resnet_fit.data.record import DataRecord
 from resnet_fit.errors import RunFailed, UserError, out_of_memory
 from resnet_fit.files import lock, write_json, write_text
 from resnet_fit.machine import usable_cores
+from resnet_fit.networks.weights import find_weights
 from resnet_fit.runtime import describe
-from resnet_fit.training.checkpoints import load_checkpoint
+from resnet_fit.training.checkpoint_files import CONFIG, DATA, find_checkpoint
+from resnet_fit.training.checkpoints import load_whole, needed_files, read_state
 from resnet_fit.training.experiment import Experiment, set_up
+from resnet_fit.training.resuming import (
+    checkpoint_config,
+    follow_epochs,
+    load_run_config,
+    require_epochs,
+)
 from resnet_fit.training.summary import summarize
 
 
@@ -70,7 +79,9 @@ def fit(config: Config, output: str | Path = "runs", name: str | None = None) ->
     try:
         with lock(folder):
             require_space(folder, experiment)
-            write_text(folder / "config.yaml", dump_config(config))
+            _write_documents(folder, experiment)
+            if config.model.weights is not None:
+                watch.console.print(f"starts from {find_weights(config.model.weights)}")
             return _train(experiment, watch)
     except UserError:
         if not (folder / "checkpoints").exists():
@@ -91,14 +102,20 @@ def resume(folder: str | Path, overrides: Sequence[str] = ()) -> Run:
     folder = Path(folder)
     config = load_run_config(folder, overrides)
     with lock(folder):
-        experiment = set_up(config)
+        found = find_checkpoint(
+            folder / "checkpoints" / "last",
+            [*needed_files(config.training.ema is not None), CONFIG, DATA],
+        )
+        state = read_state(found)
+        require_epochs(config, state)
+        experiment = set_up(config, DataRecord.read(found / DATA))
         watch = _Watch(experiment, folder)
-        last = folder / "checkpoints" / "last"
-        state, found = load_checkpoint(last, experiment.model, watch.average)
+        load_whole(found, experiment.model, watch.average)
         watch.restore(state)
+        follow_epochs(experiment, state, checkpoint_config(found))
         watch.checkpoint.complete(found)
         watch.console.print(f"goes on from {found} after step {watch.clock.step}")
-        write_text(folder / "config.yaml", dump_config(config))
+        _write_documents(folder, experiment)
         return _train(experiment, watch)
 
 
@@ -153,6 +170,7 @@ class _Watch:
             config.checkpoint.every_steps,
             config.checkpoint.keep,
             self.average,
+            documents(experiment),
         )
         self.progress = ProgressBar(config.training.epochs, clock, self.console)
         self.interruption = Interruption(self.checkpoint)
@@ -173,7 +191,10 @@ class _Watch:
         self.clock.set_state_dict(state["clock"])
         self.checkpoint.set_state_dict(state["checkpoint"])
         for name, part in self.parts.items():
-            part.set_state_dict(state[name])
+            if name in state:  # curves may be wanted later
+                part.set_state_dict(state[name])
+        if "visualdl" in state and "visualdl" not in self.parts:  # or no longer
+            VisualDL(self.folder / "visualdl").set_state_dict(state["visualdl"])
 
     @property
     def epochs_done(self) -> int:
@@ -216,6 +237,19 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
     write_json(folder / "summary.json", summary)
     console.print(f"{clock_time(summary['seconds'])}, all in {folder}")
     return Run(experiment.model, folder, summary)
+
+
+def documents(experiment: Experiment) -> dict[str, str]:
+    """What a run was asked for and trained on, by file name: for its folder and its checkpoints."""
+    return {
+        CONFIG: dump_config(experiment.config),
+        DATA: experiment.loaders.record.to_json(),
+    }
+
+
+def _write_documents(folder: Path, experiment: Experiment) -> None:
+    for name, text in documents(experiment).items():
+        write_text(folder / name, text)
 
 
 def _fit_epochs(experiment: Experiment, watch: _Watch, epochs: int) -> None:
