@@ -17,9 +17,10 @@ from PIL import Image
 from resnet_fit import fit, parse_config, resume
 from resnet_fit.callbacks import Checkpoint
 from resnet_fit.cli import main
-from resnet_fit.errors import UserError
+from resnet_fit.errors import UserError, listed
 from resnet_fit.networks.weights import read_weights
 from resnet_fit.training.checkpoint_files import CHECKSUMS, CONFIG, DATA, sha256
+from resnet_fit.training.resuming import CHANGEABLE
 
 SMALL: dict[str, Any] = {
     "model": {"depth": [1, 1], "stem": "cifar", "width": 4},
@@ -281,8 +282,10 @@ def test_several_edits_are_told_in_one_line_each(stopped):
     file.write_text(text.replace("  seed: 0", "  seed: 1"))
     with pytest.raises(UserError) as caught:
         resume(stopped)
-    kept = [line.rpartition(" keeps its ")[2] for line in str(caught.value).splitlines()]
-    assert kept == ["4", "0"]
+    first, second = str(caught.value).splitlines()
+    assert first.endswith("model.width: received 8, expected 4, as this run was trained")
+    assert "training.seed: received 1, expected 0, as this run was trained; " in second
+    assert second.endswith(f"a run that goes on may change {listed(CHANGEABLE)}")
 
 
 def test_a_setting_that_may_change_may_be_edited(stopped):
@@ -293,9 +296,8 @@ def test_a_setting_that_may_change_may_be_edited(stopped):
 
 def test_an_override_is_refused_where_it_changes_the_run(stopped, capsys):
     assert main(["--resume", str(stopped), "--set", "model.depth=18"]) == 2
-    assert capsys.readouterr().err.splitlines() == [
-        "resnet-fit: --set model.depth: received 18, but a run that goes on keeps its [1, 1]"
-    ]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("resnet-fit: --set model.depth: received 18, expected [1, 1], as this ")
     assert "--set optimizer.name: received 'sgd'" in refusal(
         stopped, "optimizer.name=sgd", "optimizer.learning_rate=1"
     )
@@ -307,6 +309,41 @@ def test_what_is_no_run_is_refused(stopped, tmp_path):
     assert "not a run's folder: there is no config.yaml in it" in refusal(tmp_path)
     shutil.rmtree(stopped / "checkpoints")
     assert "no whole checkpoint (last is not there; .last.previous is" in refusal(stopped)
+
+
+WHAT_MAY_CHANGE = {
+    "training.epochs": "3",
+    "training.device": "cpu",
+    "training.engine": "framework",
+    "training.compile": "static",
+    "data.path": "photos",
+    "data.compare": "names",
+    "data.workers": "1",
+    "data.cache.path": "elsewhere",
+    "checkpoint.every_minutes": "1",
+    "checkpoint.every_steps": "2",
+    "checkpoint.keep": "1",
+    "logging.visualdl": "true",
+    "logging.every_steps": "1",
+}
+
+
+def test_all_that_may_change_does(home, tmp_path, monkeypatch):
+    assert tuple(WHAT_MAY_CHANGE) == CHANGEABLE
+    monkeypatch.chdir(home)
+    size = "[{resize: {size: 8}}, {center_crop: {size: 8}}, normalize]"
+    cache = ("data.cache={shorter_side: 8, path: cache}", f"augmentation.eval={size}")
+    run = stop_in_epoch_2("changes", *cache).absolute()
+    shutil.copytree("photos", tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    resume(run, [f"{key}={value}" for key, value in WHAT_MAY_CHANGE.items()])
+    assert len(rows_of(run)) == 3
+    assert list(Path("elsewhere").iterdir())
+    assert (run / "checkpoints" / "epoch-0003").exists()
+
+
+def rows_of(run):
+    return (run / "metrics.jsonl").read_text().splitlines()
 
 
 def test_curves_may_be_wanted_later_and_no_longer(stopped):

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from resnet_fit.config import Config, load_config, resolve
 from resnet_fit.config.differences import differences
 from resnet_fit.config.document import read_document
-from resnet_fit.config.problems import Problem, raise_problems
-from resnet_fit.errors import UserError, require
+from resnet_fit.config.problems import Problem, raise_problems, shown
+from resnet_fit.errors import UserError, listed, require
 from resnet_fit.training.checkpoint_files import CONFIG, find_checkpoint
 from resnet_fit.training.loaders import sizes_by_epoch
 
@@ -60,12 +60,15 @@ def load_run_config(folder: str | Path, overrides: Sequence[str] = ()) -> Config
     document = read_document(file)
     config = resolve(document, overrides)
     kept = checkpoint_config(find_checkpoint(folder / "checkpoints" / "last", [CONFIG]))
-    problems = [
-        Problem(path, f"received {_short(now)}, but a run that goes on keeps its {_short(was)}")
+    changed = [
+        (path, f"received {shown(now)}, expected {shown(was)}, as this run was trained")
         for path, was, now in differences(kept.model_dump(), config.model_dump())
         if ".".join(map(str, path)) not in CHANGEABLE
     ]
-    raise_problems(problems, document)
+    if changed:
+        path, message = changed[-1]
+        changed[-1] = path, f"{message}; a run that goes on may change {listed(CHANGEABLE)}"
+    raise_problems([Problem(*change) for change in changed], document)
     return config
 
 
@@ -110,8 +113,3 @@ def follow_epochs(experiment: Experiment, state: dict[str, Any], kept: Config) -
             f"{changed}images go from {pixels[0]} to {pixels[1]} pixels a side at once",
             stacklevel=3,
         )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

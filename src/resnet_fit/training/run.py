@@ -97,7 +97,8 @@ def resume(folder: str | Path, overrides: Sequence[str] = ()) -> Run:
         overrides: assignments; ``training.epochs`` may extend a run.
 
     Raises:
-        UserError: not a run, nothing to go on from, or an override that would change the run.
+        UserError: not a run, nothing to go on from, or settings or data that are not the run's;
+            then nothing is written.
     """
     folder = Path(folder)
     config = load_run_config(folder, overrides)
