@@ -3,9 +3,9 @@
 Of arrays every byte counts. Of a file its size and three pieces of its content count: the first,
 middle and last kilobyte. So data may be moved or copied, and another image under the name of an old
 one is noticed. A file that is changed between these pieces and keeps its size is not: reading 1.3
-million photographs whole (140 GB) would take minutes to hours, where the pieces take half a minute
-from the system's memory and two minutes from a local disk. Times of change are left out, because a
-copy has others.
+million photographs whole (140 GB) would take minutes to hours, where the pieces take about half a
+minute from the system's memory and some minutes from a local disk (``benchmarks/digest.py``). Times
+of change are left out, because a copy has others.
 """
 
 from __future__ import annotations
