@@ -251,7 +251,7 @@ def test_names_of_torchvisions_densenets_behind_a_prefix(tmp_path):
     assert_same(state_of(narrow_dense(weights=file)), state_of(expected))
 
 
-@pytest.mark.parametrize("place", ["", "checkpoints/best", "checkpoints/last"])
+@pytest.mark.parametrize("place", ["", "best", "checkpoints/best", "checkpoints/last"])
 def test_the_folder_of_a_checkpoint_or_a_run_means_its_weights(tmp_path, place):
     """The best ones of a run, where it has both."""
     source = narrow()

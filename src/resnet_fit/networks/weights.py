@@ -21,11 +21,10 @@ from resnet_fit.networks.safetensors import read_safetensors
 HEADS = ("fc", "out")
 # What torch's wrappers for several GPUs and for compiling put in front of every name.
 WRAPPERS = ("module.", "_orig_mod.")
-# Where a folder has weights: a checkpoint's, and those of a run, its best ones first.
-IN_A_FOLDER = (
-    "model.pdparams",
-    "checkpoints/best/model.pdparams",
-    "checkpoints/last/model.pdparams",
+# Where a folder has weights: a checkpoint's, one of checkpoints, and a run's, the best ones first.
+IN_A_FOLDER = tuple(
+    f"{place}model.pdparams"
+    for place in ("", "best/", "last/", "checkpoints/best/", "checkpoints/last/")
 )
 
 
@@ -84,8 +83,9 @@ def set_weights(
 
 
 def find_weights(path: str | os.PathLike[str]) -> Path:
-    """The weights file that ``path`` means: itself, or the one in the folder of a checkpoint or
-    run, of which the best checkpoint comes before the last.
+    """The weights file that ``path`` means: itself, or the one in a checkpoint's or run's folder.
+
+    Of a run the best checkpoint is taken, or the last one where there is no best one yet.
 
     Raises:
         UserError: a folder without such a file.

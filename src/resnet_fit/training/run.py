@@ -192,7 +192,7 @@ class _Watch:
         self.clock.set_state_dict(state["clock"])
         self.checkpoint.set_state_dict(state["checkpoint"])
         for name, part in self.parts.items():
-            if name in state:  # curves may be wanted later
+            if name in state or name != "visualdl":  # curves may be wanted later
                 part.set_state_dict(state[name])
         if "visualdl" in state and "visualdl" not in self.parts:  # or no longer
             VisualDL(self.folder / "visualdl").set_state_dict(state["visualdl"])
