@@ -142,7 +142,7 @@ def our_model(side: str, options: dict[str, Any]) -> Any:
     from resnet_fit import CrossEntropy, classification_metrics
     from resnet_fit.config.schema import Momentum
     from resnet_fit.engines import choose_engine, use_engine
-    from resnet_fit.training import make_optimizer
+    from resnet_fit.training.optimizers import make_optimizer
 
     network = make_network(options)
     engine = choose_engine("auto", "cpu")

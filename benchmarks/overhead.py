@@ -50,7 +50,7 @@ def _parts(steps: int) -> tuple:
     from resnet_fit.data.loading import ArrayLoader
     from resnet_fit.data.sources import ArrayDataset
     from resnet_fit.engines import choose_engine, use_engine
-    from resnet_fit.training import make_optimizer
+    from resnet_fit.training.optimizers import make_optimizer
 
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (steps * BATCH, 3, 32, 32), dtype=np.uint8)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +25,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from resnet_fit.config.differences import differences
 from resnet_fit.config.document import Document, read_document
 from resnet_fit.config.problems import problems_of, raise_problems
 from resnet_fit.config.schema import Section
@@ -112,21 +112,12 @@ def require_same(run: Path, kept: Row, asked: Row) -> None:
     Raises:
         UserError: naming the first setting that differs.
     """
-    for key, was, now in differences(kept, asked):
+    for path, was, now in differences(kept, asked):
+        key = ".".join(map(str, path))
         raise UserError(
             f"{run}: trained with {key} {was!r}, which is {now!r} in this study now; "
             "choose another --output or delete that run"
         )
-
-
-def differences(kept: Row, asked: Row, above: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The whole key of each setting that differs, and its two values; None where it is not set."""
-    for key in kept | asked:
-        was, now = kept.get(key), asked.get(key)
-        if isinstance(was, dict) and isinstance(now, dict):
-            yield from differences(was, now, f"{above}{key}.")
-        elif was != now:
-            yield f"{above}{key}", was, now
 
 
 def read_outcome(label: str, run: Path) -> Outcome:

@@ -167,20 +167,6 @@ def test_study_trains_draws_and_goes_on(tmp_path, tiny):
     ]
 
 
-def test_a_setting_that_only_one_of_two_experiments_has_is_a_difference():
-    sys.path.insert(0, str(EXAMPLES))
-    from study import differences
-
-    plain = {"mix": None, "optimizer": {"name": "sgd"}}
-    mixed = {"mix": {"cutmix": 1.0}, "optimizer": {"name": "adam", "epsilon": 1e-8}}
-    assert list(differences(plain, plain)) == []
-    assert list(differences(plain, mixed)) == [
-        ("mix", None, {"cutmix": 1.0}),
-        ("optimizer.name", "sgd", "adam"),
-        ("optimizer.epsilon", None, 1e-8),
-    ]
-
-
 @pytest.mark.parametrize("file", sorted((EXAMPLES / "studies").glob("*.yaml")))
 def test_shipped_studies_are_of_valid_experiments(file):
     sys.path.insert(0, str(EXAMPLES))

@@ -259,9 +259,9 @@ ON_THE_COMMAND_LINE: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "run that exists": (["--config", "FILE", "--name", "taken"], ("taken", "exists already")),
     "resume of nothing": (["--resume", "nowhere"], ("nowhere", "not a run's folder")),
     "resume of all runs": (["--resume", "OUTPUT"], ("runs", "no config.yaml")),
-    "resume with another setting": (
-        ["--resume", "RUN", "--set", "optimizer.learning_rate=1"],
-        ("optimizer.learning_rate", "keeps its settings", "training.epochs"),
+    "resume of a run without checkpoint": (
+        ["--resume", "RUN"],
+        ("no whole checkpoint", "last is not there"),
     ),
     "resume under another name": (["--resume", "RUN", "--name", "b"], ("--name", "--resume")),
     "resume and a config": (["--resume", "RUN", "--config", "FILE"], ("not allowed with",)),
@@ -724,6 +724,9 @@ def test_what_a_checkpoint_holds_is_kept(tiny, write_yaml, tmp_path, capsys):
     assert_refused(code, lines, "val/dog/5.png")
     assert (tmp_path / "runs" / "run" / "checkpoints" / "last" / "model.pdparams").exists()
     image(tmp_path / "photos", "val/dog/5.png")
-    code, lines = run(capsys, "--resume", tmp_path / "runs" / "run")
+    arguments = ["--resume", tmp_path / "runs" / "run"]
+    code, lines = run(capsys, *arguments)
+    assert_refused(code, lines, "evaluation images were changed", "--set data.compare=names")
+    code, lines = run(capsys, *arguments, "--set", "data.compare=names")
     assert (code, lines) == (0, [])
     assert (tmp_path / "runs" / "run" / "summary.json").exists()

@@ -141,7 +141,7 @@ def _fit(file: str, overrides: list[str], output: str, name: str | None) -> None
 
 
 def _resume(folder: str, overrides: list[str]) -> None:
-    from resnet_fit.config import load_run_config
+    from resnet_fit.training.resuming import load_run_config
 
     load_run_config(folder, overrides)
     _start(overrides, say)

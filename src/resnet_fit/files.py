@@ -29,8 +29,13 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON text, with null for NaN and infinity, which JSON does not have."""
-    return json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    """JSON text, with null for NaN and infinity, which JSON does not have.
+
+    Names of files may hold bytes that are no text; they are written as JSON's escapes, and are the
+    same when they are read again.
+    """
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def finite(value: Any) -> Any:

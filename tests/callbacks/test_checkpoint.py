@@ -15,8 +15,9 @@ from softmax import EVAL, TRAIN, make_model
 
 from resnet_fit.callbacks import Checkpoint, Clock, History, WeightAverage
 from resnet_fit.errors import Diverged, RunFailed, UserError
+from resnet_fit.networks import resnet
 from resnet_fit.networks.weights import read_weights
-from resnet_fit.training.checkpoints import load_checkpoint
+from resnet_fit.training.checkpoints import load_checkpoint, save_checkpoint
 from resnet_fit.training.state import accumulators
 
 NAN = float("nan")
@@ -328,3 +329,38 @@ def test_saving_is_not_waiting_for_data(tmp_path, monkeypatch):
     assert saves[:2] == [1, 2]
     assert clock.epoch_seconds > 0.4
     assert clock.epoch_wait_seconds < 0.2
+
+
+def test_documents_lie_in_every_checkpoint(tmp_path):
+    checkpoint = Checkpoint(tmp_path, documents={"note.txt": "as asked\n"})
+    make_model().fit(TRAIN, EVAL, epochs=1, verbose=0, callbacks=[checkpoint])
+    for name in ("last", "best"):
+        assert (tmp_path / name / "note.txt").read_text() == "as asked\n"
+        assert "note.txt" in json.loads((tmp_path / name / "checksums.json").read_text())
+
+
+def test_the_checkpoint_of_another_network_is_refused(tmp_path):
+    """Also where only the number of classes differs: a random head would pass for a trained one."""
+    networks = [resnet([1], num_classes=classes, stem="cifar", width=2) for classes in (3, 4)]
+    models = [paddle.Model(network) for network in networks]
+    for model in models:
+        optimizer = paddle.optimizer.SGD(0.1, model.parameters())
+        model.prepare(optimizer, paddle.nn.CrossEntropyLoss())
+    save_checkpoint(tmp_path / "last", models[0], {"metrics": []})
+    load_checkpoint(tmp_path / "last", models[0])
+    with pytest.raises(UserError, match=r"2 of another shape \(fc.weight 2x3 for 2x4, fc.bias 3"):
+        load_checkpoint(tmp_path / "last", models[1])
+
+
+def test_names_of_layers_are_taken_as_they_are(tmp_path):
+    """Also those that a weights file of torch would have in front of every name."""
+
+    class Wrapped(paddle.nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.module = paddle.nn.Linear(2, 2)
+
+    model = paddle.Model(Wrapped())
+    model.prepare(paddle.optimizer.SGD(0.1, model.parameters()), paddle.nn.CrossEntropyLoss())
+    save_checkpoint(tmp_path / "last", model, {"metrics": []})
+    load_checkpoint(tmp_path / "last", model)

@@ -8,10 +8,9 @@ import pytest
 from paddle import nn
 from softmax import CLASSES, EVAL, FEATURES, TRAIN
 
-from resnet_fit import fit, parse_config
+from resnet_fit import CrossEntropy, classification_metrics, fit, parse_config
 from resnet_fit.callbacks import History, NaNSkip, WeightAverage
 from resnet_fit.errors import RunFailed
-from resnet_fit.training import CrossEntropy, classification_metrics
 
 POISON = [np.full((4, FEATURES), np.nan, "float32"), np.zeros(4, "int64")]
 

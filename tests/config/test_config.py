@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from conftest import REPOSITORY
 
@@ -76,7 +78,19 @@ def test_text_is_taken_as_text_where_the_schema_says_so(tiny):
         "train": [{"random_resized_crop": {"size": 8}}, "normalize"],
         "eval": [{"resize": {"size": 8}}, {"center_crop": {"size": 8}}, "normalize"],
     }
-    assert parse_config(tiny, ["data.path=2024"]).data.path == "2024"
+    assert parse_config(tiny, ["data.path=2024"]).data.path == str(Path("2024").absolute())
+
+
+def test_paths_are_absolute_once_they_are_read(tiny, write_yaml, tmp_path, monkeypatch):
+    """A link on the way stays: ``..`` behind it leads elsewhere than in front of it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    tiny["data"] |= {"name": "cifar10", "path": "../photos"}
+    config = parse_config(tiny, ["model.weights=~/resnet18.pth"])
+    assert config.data.path == f"{tmp_path}/../photos"
+    assert config.model.weights == "/home/somebody/resnet18.pth"
+    monkeypatch.chdir("/")
+    assert load_config(write_yaml(dump_config(config))) == config
 
 
 def test_another_kind_of_optimizer_starts_its_section_afresh(tiny):

@@ -1,3 +1,4 @@
+import argparse
 import collections
 import io
 import json
@@ -209,6 +210,61 @@ def test_a_static_graph_is_loaded_once_it_is_prepared():
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "container", ["model", "state_dict", "model_state_dict", "net", "model_ema", "state_dict_ema"]
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module."])
+def test_weights_as_training_programs_keep_them(tmp_path, container, prefix):
+    """Beside other things, and with names of a wrapper in front."""
+    source = narrow()
+    state = {prefix + name: value for name, value in state_of(source).items()}
+    if "ema" in container:
+        state["n_averaged"] = np.array(3)
+    content = {
+        "epoch": 3,
+        container: state,
+        "args": argparse.Namespace(lr=0.1, layers=[1, 2]),
+        "schedule": {"milestones": collections.Counter([30, 60])},
+    }
+    file = tmp_path / "w.pdparams"
+    file.write_bytes(pickle.dumps(content, protocol=2))
+    assert_same(state_of(narrow(weights=file)), state_of(source))
+    file.write_bytes(pickle.dumps(state, protocol=2))
+    assert_same(state_of(narrow(weights=file)), state_of(source))
+
+
+def test_of_several_states_in_a_file_the_first_is_taken_and_said(tmp_path):
+    first, second = narrow(), narrow()
+    file = tmp_path / "w.pdparams"
+    content = {"model_ema": state_of(second), "model": state_of(first)}
+    file.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.warns(UserWarning, match=r"holds 'model', 'model_ema': takes 'model'"):
+        network = narrow(weights=file)
+    assert_same(state_of(network), state_of(first))
+
+
+def test_names_of_torchvisions_densenets_behind_a_prefix(tmp_path):
+    state = {f"module.{name}": v for name, v in torch_state("narrow_densenet.pth").items()}
+    file = tmp_path / "w.safetensors"
+    write_safetensors(file, state)
+    expected = narrow_dense(weights=REFERENCES / "narrow_densenet.pth")
+    assert_same(state_of(narrow_dense(weights=file)), state_of(expected))
+
+
+@pytest.mark.parametrize("place", ["", "best", "checkpoints/best", "checkpoints/last"])
+def test_the_folder_of_a_checkpoint_or_a_run_means_its_weights(tmp_path, place):
+    """The best ones of a run, where it has both."""
+    source = narrow()
+    for folder in dict.fromkeys(("checkpoints/last", place)):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        state = narrow() if folder != place else source
+        paddle.save(state.state_dict(), str(tmp_path / folder / "model.pdparams"))
+    network = narrow()
+    report = load_weights(network, tmp_path)
+    assert report.file == str(tmp_path / place / "model.pdparams")
+    assert_same(state_of(network), state_of(source))
+
+
 # --- what does not fit ----------------------------------------------------------------------
 
 
@@ -289,7 +345,9 @@ def test_missing_empty_and_foreign_files(tmp_path):
     )
     assert refusal(tmp_path / "none" / "w.pth").endswith("does not exist.")
     assert refusal(tmp_path / "resnet18.pdparams").endswith("is empty.")
-    assert refusal(tmp_path).endswith("is a folder, not a weights file.")
+    assert refusal(tmp_path).endswith(
+        "is a folder without weights: expected a file, a checkpoint's folder or a run's."
+    )
     text = tmp_path / "weights.yaml"
     text.write_text("model: {depth: 18}\n")
     assert refusal(text).endswith("expected .safetensors, .pdparams or .pth.")
@@ -302,7 +360,8 @@ def test_pickles_of_other_things(tmp_path):
     file = tmp_path / "w.pdparams"
     for content, message in (
         ({"epoch": 3, "model": {}}, "holds 'epoch' of type int"),
-        ({"model": {"a": np.zeros(1)}}, "holds 'model' of type dict"),
+        ({"model": {"a": 3}}, "holds 'a' of type int"),
+        ({"optimizer": {"a": np.zeros(1)}}, "holds 'optimizer' of type dict"),
         ([1, 2], "holds one list"),
         ({"a": np.array(["x"])}, "holds an array of type 'U1'"),
         ({"a": np.array([None])}, "holds an array of type 'O8'"),

@@ -41,6 +41,7 @@ def finished(tmp_path_factory):
 def test_folder_holds_what_the_readme_says(finished):
     assert {p.name for p in finished.folder.iterdir()} == {
         "config.yaml",
+        "data.json",
         "environment.json",
         "metrics.jsonl",
         "run.log",

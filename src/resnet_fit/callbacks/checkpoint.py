@@ -40,6 +40,7 @@ class Checkpoint(Clocked):
         average: averaged weights, to be saved beside the network's own.
         parts: whatever else a resumed run needs, by name. Weights, optimizer, schedule, metrics
             and this callback's own best value are saved anyway.
+        documents: texts to be put into every checkpoint, by file name.
         clock: one that is shared with other callbacks; its own by default.
 
     Attributes:
@@ -61,6 +62,7 @@ class Checkpoint(Clocked):
         every_steps: int | None = None,
         keep: int = 0,
         average: Average | None = None,
+        documents: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(clock)
         check_choice("mode", mode, ("max", "min"))
@@ -68,6 +70,7 @@ class Checkpoint(Clocked):
         self.every_steps = every_steps
         self.keep = keep
         self.average = average
+        self.documents = dict(documents or {})
         self.monitor = monitor
         self.mode = mode
         self.every_minutes = every_minutes
@@ -148,7 +151,7 @@ class Checkpoint(Clocked):
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
         self._require_finite(state)
-        save_checkpoint(self.folder / "last", model, state, self.average)
+        save_checkpoint(self.folder / "last", model, state, self.average, self.documents)
         self._unsaved = False
         self._saved_at = time.monotonic()
 

@@ -22,21 +22,7 @@ from resnet_fit.config.schema import Config
 from resnet_fit.data import augment, transforms
 from resnet_fit.errors import UserError, suggest
 
-__all__ = ["Config", "dump_config", "load_config", "load_run_config", "parse_config"]
-
-# What may differ when a run goes on: how long, and by what means, but not what is computed.
-CHANGEABLE = (
-    "training.epochs",
-    "training.device",
-    "training.engine",
-    "training.compile",
-    "data.path",
-    "data.workers",
-    "data.cache.path",
-    "checkpoint.every_minutes",
-    "checkpoint.every_steps",
-    "checkpoint.keep",
-)
+__all__ = ["Config", "dump_config", "load_config", "parse_config", "resolve"]
 
 
 def load_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -52,30 +38,12 @@ def load_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
     file = Path(file)
     if not file.is_file():
         raise UserError(f"{file}: there is no such config file.{_near(file)}")
-    return _config(read_document(file), overrides)
-
-
-def load_run_config(folder: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """Read the experiment of a run that is to go on.
-
-    Raises:
-        UserError: not a run's folder, or an override that would change the run.
-    """
-    file = Path(folder) / "config.yaml"
-    if not file.is_file():
-        raise UserError(f"{folder}: not a run's folder: there is no config.yaml in it")
-    for assignment in overrides:
-        if assignment.partition("=")[0].strip() not in CHANGEABLE:
-            raise UserError(
-                f"--set {assignment}: a run that goes on keeps its settings; "
-                f"it may change {', '.join(CHANGEABLE)}"
-            )
-    return load_config(file, overrides)
+    return resolve(read_document(file), overrides)
 
 
 def parse_config(value: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
     """An experiment from a nested dictionary, checked as a file would be."""
-    return _config(Document(deepcopy(value)), overrides)
+    return resolve(Document(deepcopy(value)), overrides)
 
 
 def dump_config(config: Config) -> str:
@@ -88,7 +56,8 @@ def registry(config: Config) -> dict[str, Any]:
     return dict(transforms.OPERATIONS if config.data.name == "folder" else augment.OPERATIONS)
 
 
-def _config(document: Document, overrides: Sequence[str]) -> Config:
+def resolve(document: Document, overrides: Sequence[str] = ()) -> Config:
+    """The experiment that a document and overrides of it describe, with every default."""
     override(document, overrides)
     config = _validate(document)
     problems = list(check(config))

@@ -67,23 +67,24 @@ def _problem(details: ErrorDetails, schema: type[BaseModel]) -> Problem:
         valid = [v.strip("'") for v in context["expected"].replace(" or ", ", ").split(", ")]
         return Problem(path, unknown(received, "value", valid))
     if kind == "value_error":
-        return Problem(path, f"{context['error']}, received {_show(received)}")
+        return Problem(path, f"{context['error']}, received {shown(received)}")
     expected = details["msg"].removeprefix("Input should be ")
     if kind.endswith("_type") and kind.startswith("model"):
         expected = "a section with keys of its own"
     if kind == "string_pattern_mismatch":
         expected = "auto, cpu, gpu or gpu:N"
-    message = f"expected {expected}, received {_show(received)}"
+    message = f"expected {expected}, received {shown(received)}"
     return Problem(path, message, wants_text=kind == "string_type")
 
 
 def unknown(name: Any, what: str, valid: Iterable[str]) -> str:
     """``unknown key 'lerning_rate'. Did you mean 'learning_rate'? Valid: ...``."""
     valid = list(valid)
-    return f"unknown {what} {_show(name)}.{suggest(name, valid)} Valid: {', '.join(valid)}"
+    return f"unknown {what} {shown(name)}.{suggest(name, valid)} Valid: {', '.join(valid)}"
 
 
-def _show(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a message has it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

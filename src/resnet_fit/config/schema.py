@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, PlainValidator, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+)
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _absolute(path: str) -> str:
+    return str(Path(os.path.expanduser(path)).absolute())
+
+
+# A file or folder, absolute once it is read: a run can go on from any working directory.
+Location = Annotated[str, AfterValidator(_absolute)]
 
 
 # What a model is whose ``name`` is left out.
@@ -54,7 +72,7 @@ class ResNet(Section):
     width: PositiveInt | None = None
     zero_init_residual: bool = False
     stochastic_depth: Below1 = 0.0
-    weights: str | None = None
+    weights: Location | None = None
 
 
 class DenseNet(Section):
@@ -64,7 +82,7 @@ class DenseNet(Section):
     depth: Annotated[int | list[int], _depth(121, "block sizes (such as [6, 12, 24, 16])")]
     stem: Literal["imagenet", "cifar"] = "imagenet"
     growth: PositiveInt | None = None
-    weights: str | None = None
+    weights: Location | None = None
 
 
 class Cache(Section):
@@ -75,7 +93,7 @@ class Cache(Section):
     """
 
     shorter_side: PositiveInt
-    path: str | None = None
+    path: Location | None = None
 
 
 class Data(Section):
@@ -86,11 +104,13 @@ class Data(Section):
     class its share. ``on_bad_image: skip`` leaves unreadable files out of the training, and lists
     them. ``sampler: balanced`` trains on all classes equally often; with ``repeats`` each image
     comes so many times in a row, differently augmented, and so fewer of them in an epoch. ``cache``
-    spares decoding images again in every epoch.
+    spares decoding images again in every epoch. ``compare`` is how a run that goes on knows that
+    its data are the same: by names, numbers and content, for which every file is opened at the
+    start, or by ``names`` and numbers alone.
     """
 
     name: Literal["cifar10", "cifar100", "digits", "folder"]
-    path: str | None = None
+    path: Location | None = None
     validation: Below1 = 0.0
     split_seed: Annotated[int, Field(ge=0)] = 0
     batch_size: PositiveInt = 128
@@ -102,6 +122,7 @@ class Data(Section):
     repeats: PositiveInt = 1
     workers: Annotated[int, Field(ge=0)] | None = None
     cache: Cache | None = None
+    compare: Literal["content", "names"] = "content"
 
 
 class Mixing(Section):

@@ -181,9 +181,9 @@ def densenet(
         stem: ``imagenet``: 7x7 convolution of stride 2, norm and max pool, for images of 224 px;
             ``cifar``: 3x3 of stride 1 alone, for 32 px, as in the paper's section 4.
         growth: channels that each layer adds: 32 (48 for 161), and 12 with ``stem="cifar"``.
-        weights: a file for :func:`load_weights`. If it has another number of classes, ``out`` alone
-            keeps its random start, and a warning says so. Not in a static graph, where
-            ``load_weights`` comes after ``paddle.Model.prepare``.
+        weights: a file or folder for :func:`load_weights`. If it has another number of classes,
+            ``out`` alone keeps its random start, and a warning says so. Not in a static graph,
+            where ``load_weights`` comes after ``paddle.Model.prepare``.
         layers: the kinds of layer to build from; see :class:`Layers`.
 
     Raises:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -25,6 +26,11 @@ from resnet_fit.networks.safetensors import widen_bfloat16
 # The first object of a file in torch's format before 1.6.
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 BFLOAT16 = "bfloat16"
+# Under which names training programs keep the weights in a file that also holds other things; an
+# average of the weights is taken where there are no others.
+CONTAINERS = ("model", "state_dict", "model_state_dict", "net", "model_ema", "state_dict_ema")
+# Classes of those other things. In their place comes an object that holds nothing.
+IGNORED = (("argparse", "Namespace"), ("collections", "Counter"))
 STORAGES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -50,9 +56,6 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
         content = _Unpickler(stream).load()
         if isinstance(content, int) and content == TORCH_MAGIC:
             return _read_legacy_torch(stream)
-    if isinstance(content, dict):
-        # Paddle's table from structured to global names; the latter mean nothing elsewhere.
-        content.pop("StructuredToParameterName@@", None)
     return _state_dict(content, _paddle_array)
 
 
@@ -103,6 +106,9 @@ def _state_dict(
         raise UserError(
             f"holds one {type(content).__name__}: expected a state dict, name to tensor."
         )
+    content = _unpacked(content)
+    # Paddle's table from structured to global names; the latter mean nothing elsewhere.
+    content.pop("StructuredToParameterName@@", None)
     arrays = {}
     for name, value in content.items():
         array = to_array(value)
@@ -115,6 +121,19 @@ def _state_dict(
     return arrays
 
 
+def _unpacked(content: dict[Any, Any]) -> dict[Any, Any]:
+    """The state dict in a dictionary that holds it under a usual name, or all of it."""
+    found = [name for name in CONTAINERS if content.get(name) and isinstance(content[name], dict)]
+    if not found:
+        return content
+    if len(found) > 1:
+        warnings.warn(
+            f"the weights file holds {', '.join(map(repr, found))}: takes {found[0]!r}",
+            stacklevel=2,
+        )
+    return content[found[0]]
+
+
 class _Unpickler(pickle.Unpickler):
     def __init__(self, stream: Any) -> None:
         # Bytes that Python 2 pickled come as text, one character each.
@@ -124,6 +143,8 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in STORAGES:
             return STORAGES[name]
+        if (module, name) in IGNORED:
+            return type(name, (_Ignored,), {})  # a new one: a pickle can set its attributes
         if (module, name) not in ADMITTED:
             raise UserError(f"asks for {module}.{name}: only plain tensors are read from a pickle.")
         return ADMITTED[module, name]
@@ -133,6 +154,16 @@ class _Unpickler(pickle.Unpickler):
         if tag != "storage" or any(view is not None for view in views):
             raise ValueError("a reference to something that is no storage")
         return self.storages.setdefault(key, _Storage(key, dtype))
+
+
+class _Ignored:
+    """Takes whatever a pickle makes an object of."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 class _NumpyArray:

@@ -150,9 +150,9 @@ def resnet(
         stochastic_depth: how often the last block is left out for an image in training, below 1;
             the others less, in proportion to their place (Huang et al. 2016).
         width: channels of the first stage, doubled by each later one; 64, or 16 for ``cifar3``.
-        weights: a file for :func:`load_weights`. If it has another number of classes, ``fc`` alone
-            keeps its random start, and a warning says so. Not in a static graph, where
-            ``load_weights`` comes after ``paddle.Model.prepare``.
+        weights: a file or folder for :func:`load_weights`. If it has another number of classes,
+            ``fc`` alone keeps its random start, and a warning says so. Not in a static graph,
+            where ``load_weights`` comes after ``paddle.Model.prepare``.
         block: ``basic`` or ``bottleneck``, where the depth leaves the choice.
         layers: the kinds of layer to build from; see :class:`Layers`.
 

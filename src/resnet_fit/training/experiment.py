@@ -13,6 +13,7 @@ import paddle
 from paddle import nn
 
 from resnet_fit.config import Config
+from resnet_fit.data.record import DataRecord
 from resnet_fit.engines import check_cinn, choose_engine, compile_forward
 from resnet_fit.errors import UserError, out_of_memory
 from resnet_fit.networks import count_macs, count_parameters, densenet, freeze, resnet
@@ -44,8 +45,13 @@ class Experiment:
     facts: dict[str, Any]
 
 
-def set_up(config: Config) -> Experiment:
+def set_up(config: Config, recorded: DataRecord | None = None) -> Experiment:
     """Check a config against device and data, and build all of it. Writes nothing.
+
+    Args:
+        config: the experiment.
+        recorded: of a run that goes on, what it was trained on: the data must be the same, and
+            ``model.weights`` are not asked for.
 
     Raises:
         UserError: for what does not fit together.
@@ -62,8 +68,8 @@ def set_up(config: Config) -> Experiment:
             stacklevel=2,
         )
     seed_everything(config.training.seed)
-    loaders = make_loaders(config)
-    network = make_network(config, loaders)
+    loaders = make_loaders(config, recorded)
+    network = make_network(config, loaders, with_weights=recorded is None)
     channels, height, _ = loaders.image_shape
     facts = {
         "parameters": count_parameters(network),
@@ -83,14 +89,17 @@ def seed_everything(seed: int) -> None:
     paddle.seed(seed)
 
 
-def make_network(config: Config, loaders: Loaders) -> nn.Layer:
+def make_network(config: Config, loaders: Loaders, with_weights: bool = True) -> nn.Layer:
     """The network of a config, for the images and classes of its data.
+
+    Without ``with_weights`` it keeps its random start, also where the config has
+    ``model.weights``.
 
     Raises:
         UserError: it does not fit into memory, or what is to be frozen is not there or all of it.
     """
     build = BUILDERS[config.model.name]
-    options = config.model.model_dump(exclude={"name"})
+    options = config.model.model_dump(exclude={"name"} if with_weights else {"name", "weights"})
     channels, _, _ = loaders.image_shape
     try:
         network = build(num_classes=len(loaders.classes), in_channels=channels, **options)

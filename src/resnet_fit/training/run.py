@@ -33,15 +33,30 @@ from resnet_fit.callbacks import (
 from resnet_fit.callbacks.nan_guard import ADVICE, exploded
 from resnet_fit.callbacks.progress import clock_time
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
-from resnet_fit.config import Config, dump_config, load_run_config
+from resnet_fit.config import Config, dump_config
 from resnet_fit.data.loading import FileLoader, Loader
+from resnet_fit.data.record import DataRecord
 from resnet_fit.errors import Diverged, RunFailed, UserError, out_of_memory
 from resnet_fit.files import lock, write_json, write_text
 from resnet_fit.machine import usable_cores
+from resnet_fit.networks.weights import find_weights
+from resnet_fit.run_log import RunLog
 from resnet_fit.runtime import describe
 from resnet_fit.terminal import recording, say
-from resnet_fit.training.checkpoints import describe_last, load_checkpoint
+from resnet_fit.training.checkpoint_files import CONFIG, DATA, find_checkpoint
+from resnet_fit.training.checkpoints import (
+    describe_last,
+    load_whole,
+    needed_files,
+    read_state,
+)
 from resnet_fit.training.experiment import Experiment, set_up
+from resnet_fit.training.resuming import (
+    checkpoint_config,
+    follow_epochs,
+    load_run_config,
+    require_epochs,
+)
 from resnet_fit.training.summary import summarize
 
 
@@ -75,7 +90,9 @@ def fit(config: Config, output: str | Path = "runs", name: str | None = None) ->
             with lock(folder):
                 log.open(folder / "run.log")
                 require_space(folder, experiment)
-                write_text(folder / "config.yaml", dump_config(config))
+                _write_documents(folder, experiment)
+                if config.model.weights is not None:
+                    say(f"starts from {find_weights(config.model.weights)}")
                 return _train(experiment, watch)
         except UserError:
             if not (folder / "checkpoints").exists():
@@ -92,25 +109,32 @@ def resume(folder: str | Path, overrides: Sequence[str] = ()) -> Run:
         overrides: assignments; ``training.epochs`` may extend a run.
 
     Raises:
-        UserError: not a run, nothing to go on from, or an override that would change the run.
+        UserError: not a run, nothing to go on from, or settings or data that are not the run's;
+            then nothing is written.
     """
     folder = Path(folder)
     with recording() as log:
         config = load_run_config(folder, overrides)
         with lock(folder):
-            log.open(folder / "run.log")
-            return _go_on(folder, config)
+            return _go_on(folder, config, log)
 
 
-def _go_on(folder: Path, config: Config) -> Run:
-    experiment = set_up(config)
+def _go_on(folder: Path, config: Config, log: RunLog) -> Run:
+    found = find_checkpoint(
+        folder / "checkpoints" / "last",
+        [*needed_files(config.training.ema is not None), CONFIG, DATA],
+    )
+    state = read_state(found)
+    require_epochs(config, state)
+    experiment = set_up(config, DataRecord.read(found / DATA))
     watch = _Watch(experiment, folder)
-    last = folder / "checkpoints" / "last"
-    state, found = load_checkpoint(last, experiment.model, watch.average)
+    load_whole(found, experiment.model, watch.average)
+    log.open(folder / "run.log")
     watch.restore(state)
+    follow_epochs(experiment, state, checkpoint_config(found))
     watch.checkpoint.complete(found)
     say(f"goes on from {found} after step {watch.clock.step}")
-    write_text(folder / "config.yaml", dump_config(config))
+    _write_documents(folder, experiment)
     return _train(experiment, watch)
 
 
@@ -163,6 +187,7 @@ class _Watch:
             config.checkpoint.every_steps,
             config.checkpoint.keep,
             self.average,
+            documents(experiment),
         )
         self.progress = self._progress(experiment)
         self.interruption = Interruption(self.checkpoint)
@@ -198,7 +223,10 @@ class _Watch:
         self.clock.set_state_dict(state["clock"])
         self.checkpoint.set_state_dict(state["checkpoint"])
         for name, part in self.parts.items():
-            part.set_state_dict(state[name])
+            if name in state or name != "visualdl":  # curves may be wanted later
+                part.set_state_dict(state[name])
+        if "visualdl" in state and "visualdl" not in self.parts:  # or no longer
+            VisualDL(self.folder / "visualdl").set_state_dict(state["visualdl"])
 
     @property
     def second_evaluations(self) -> list[SecondEvaluation]:
@@ -251,6 +279,19 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
     if problem:
         raise RunFailed(f"the training diverged: {problem} after the last epoch; {ADVICE}")
     return Run(experiment.model, folder, summary)
+
+
+def documents(experiment: Experiment) -> dict[str, str]:
+    """What a run was asked for and trained on, by file name: for its folder and its checkpoints."""
+    return {
+        CONFIG: dump_config(experiment.config),
+        DATA: experiment.loaders.record.to_json(),
+    }
+
+
+def _write_documents(folder: Path, experiment: Experiment) -> None:
+    for name, text in documents(experiment).items():
+        write_text(folder / name, text)
 
 
 def _fit_epochs(experiment: Experiment, watch: _Watch) -> None:
