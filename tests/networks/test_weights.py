@@ -306,7 +306,7 @@ def test_pickles_of_other_things(tmp_path):
         ([1, 2], "holds one list"),
         ({"a": np.array(["x"])}, "holds an array of type 'U1'"),
         ({"a": np.array([None])}, "holds an array of type 'O8'"),
-        (paddle.CPUPlace, "asks for paddle"),
+        (paddle.CPUPlace, "asks for 'paddle"),
     ):
         file.write_bytes(pickle.dumps(content, protocol=4))
         assert message in refusal(file)

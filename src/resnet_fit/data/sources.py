@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import hashlib
 import io
 import os
-import pickle
 import sys
 import tarfile
 import tempfile
@@ -24,6 +22,7 @@ import numpy as np
 from resnet_fit.data.listing import EXTENSIONS, list_images
 from resnet_fit.data.paths import Copies, Paths
 from resnet_fit.errors import UserError, require, suggest
+from resnet_fit.restricted_pickle import PickledArray, Unpickler
 
 ENVIRONMENT = "RESNET_FIT_DATA"
 OFFLINE_CONFIG = "configs/resnet18_digits.yaml"
@@ -240,10 +239,15 @@ def _cifar(kind: Cifar, path: str | os.PathLike[str] | None) -> tuple[ArrayDatas
         return _parse(kind, dict(_files(kind, place)))
     # Damaged bytes make tarfile, zlib and pickle raise almost anything; all of it means the same.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        ours = path is None and place.parent == cache_folder()
+        remedy = (
+            "delete it and run again to download it"
+            if ours
+            else f"put {kind.archive} from {kind.urls[-1]} in its place"
+        )
         raise UserError(
-            f"{place}: damaged, or not the {kind.name} of its authors ({reason}); "
-            f"delete it and run again to download it, or get {kind.archive} from {kind.urls[-1]}"
+            f"{place}: damaged, or not the {kind.name} of its authors ({reason}); {remedy}"
         ) from error
 
 
@@ -285,8 +289,9 @@ def _files(kind: Cifar, place: Path) -> Iterator[tuple[str, Any]]:
     wanted = {*kind.train_files, *kind.test_files, kind.meta_file}
     if place.is_dir():
         for name in sorted(wanted):
-            with open(place / name, "rb") as file:
-                yield name, _unpickle(file)
+            if (place / name).is_file():
+                with open(place / name, "rb") as file:
+                    yield name, _unpickle(file)
         return
     with gzip.open(place) as unzipped:
         with tarfile.open(fileobj=unzipped, mode="r:") as archive:
@@ -324,40 +329,14 @@ def _parse(kind: Cifar, files: Mapping[str, dict[str, Any]]) -> tuple[ArrayDatas
     return part(kind.train_files, kind.counts[0]), part(kind.test_files, kind.counts[1])
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"encoding {encoding!r} is not allowed")
-    return codecs.encode(text, "latin1")
-
-
-# What a dictionary of arrays, bytes and lists needs, under the names of Python 2's numpy, 1 and 2.
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _latin1,
-}
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads arrays, bytes, strings, numbers and lists; nothing in a file can name code to run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which is not allowed"
-            ) from None
-
-
 def _unpickle(file: IO[bytes]) -> dict[str, Any]:
-    content = _PlainUnpickler(file, encoding="bytes").load()
+    content = Unpickler(file).load()
     if not isinstance(content, dict):
         raise ValueError(f"holds a {type(content).__name__}, expected a dictionary")
-    return {_text(key): value for key, value in content.items()}
+    return {
+        _text(key): value.value if isinstance(value, PickledArray) else value
+        for key, value in content.items()
+    }
 
 
 def _text(value: bytes | str) -> str:
