@@ -17,14 +17,35 @@ except ImportError:  # Windows has no such locks, and runs there go without
     fcntl = None  # type: ignore[assignment]
 
 
+def readable(text: str) -> str:
+    """Text with names of files in it, as one line that can be printed and written anywhere.
+
+    Bytes of a name that are not UTF-8, which Python keeps as surrogates, are written as ``\\xff``,
+    line breaks and other control characters as ``\\n`` etc.
+    """
+
+    def shown(character: str) -> str:
+        if "\udc80" <= character <= "\udcff":
+            return f"\\x{ord(character) - 0xDC00:02x}"
+        printable = character.isprintable()
+        return character if printable else character.encode("unicode_escape").decode()
+
+    return text if text.isprintable() else "".join(map(shown, text))
+
+
 def write_text(file: Path, text: str) -> None:
     """Replace a file's content in one step, through a temporary file beside it."""
     write(file, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write a value as JSON text, whole or not at all."""
-    write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write a value as JSON text, whole or not at all.
+
+    Names of files that are not UTF-8 come back from it as they were.
+    """
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    # As an escape JSON can hold a lone surrogate, by which Python keeps such a byte.
+    write_text(file, text.encode("utf-8", "backslashreplace").decode())
 
 
 def write(file: Path, produce: Callable[[Path], object]) -> None:
