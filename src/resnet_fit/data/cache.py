@@ -32,7 +32,7 @@ import numpy as np
 from resnet_fit.data.listing import folder_name
 from resnet_fit.data.paths import Copies, Paths, bounds_of
 from resnet_fit.data.sources import FileDataset
-from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, size_of
+from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, scaled, size_of
 from resnet_fit.data.workers import Team
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import lock, user_cache, write
@@ -131,8 +131,8 @@ class _Shrink(Resize):
     """`Resize` that leaves smaller images alone."""
 
     def plan(self, size: Size, rng: np.random.Generator) -> tuple[Box, Size]:
-        box, smaller = super().plan(size, rng)
-        return box, min(size, smaller)
+        smaller = scaled(size, self.size) if min(size) > self.size else size
+        return (0, 0, *size), smaller
 
 
 # --- the index ------------------------------------------------------------------------
