@@ -29,6 +29,7 @@ from typing import IO, Any, Literal, Protocol
 import cv2
 import numpy as np
 
+from resnet_fit.child import code_for_child
 from resnet_fit.data import augment
 from resnet_fit.data.paths import Copy
 from resnet_fit.data.seeding import generator
@@ -245,11 +246,10 @@ class _Worker:
     def __init__(self) -> None:
         slots = _make_slots()
         descriptors = [slot.file.fileno() for slot in slots]
-        start = f"from resnet_fit.data.workers import main; main({descriptors})"
+        start = code_for_child(f"from resnet_fit.data.workers import main; main({descriptors})")
         # One core each: threads of numpy's linear algebra and OpenCV would be in each other's way.
         # Memory that is freed is kept, for the next batch.
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "OPENCV_FOR_THREADS_NUM": "1",
@@ -262,9 +262,10 @@ class _Worker:
             stdout=subprocess.PIPE,
             env=environment,
             pass_fds=descriptors,
-            pipesize=PIPE_BYTES,
             start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
         )
+        for stream in (self.process.stdin, self.process.stdout):
+            _widen(_stream(stream))
         self._slots = slots
         self._turns = itertools.cycle(slots or [None])
 
@@ -310,6 +311,14 @@ class _Worker:
 def _stream(stream: IO[bytes] | None) -> Any:
     assert stream is not None  # every one of them is a pipe
     return stream
+
+
+def _widen(pipe: Any) -> None:
+    """Give a pipe more room than usual, where the system has that and the user may have more."""
+    with suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _read(stream: Any, size: int) -> memoryview:
