@@ -39,13 +39,18 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write a value as JSON text, whole or not at all.
+    """Write a value as JSON text, whole or not at all."""
+    write_text(file, json_text(value))
 
-    Names of files that are not UTF-8 come back from it as they were.
+
+def json_text(value: Any) -> str:
+    """A value as JSON text in UTF-8.
+
+    Names of files may hold bytes that are no text; they are written as JSON's escapes, and are the
+    same when they are read again.
     """
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    # As an escape JSON can hold a lone surrogate, by which Python keeps such a byte.
-    write_text(file, text.encode("utf-8", "backslashreplace").decode())
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write(file: Path, produce: Callable[[Path], object]) -> None:

@@ -42,7 +42,7 @@ class Unpickler(pickle._Unpickler):
     Args:
         stream: a binary file.
         admitted: functions that answer more names, by module and name. What they are given may be
-            any plain data.
+            any plain data. What they return may take the rest of it by a method ``set_state``.
         persistent_load: answers references to objects outside the pickle; refused by default.
 
     Raises:
@@ -96,7 +96,7 @@ class Unpickler(pickle._Unpickler):
     def _build(self) -> None:
         """Complete the last object; what torch adds to a dictionary is left out."""
         state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, (PickledArray, _PickledType)):
+        if hasattr(target, "set_state"):  # one that an admitted function made
             target.set_state(*state)
         elif not isinstance(target, dict):
             raise pickle.UnpicklingError("a state for something that has none")

@@ -35,7 +35,7 @@ from resnet_fit.data.sources import FileDataset
 from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, scaled, size_of
 from resnet_fit.data.workers import Team
 from resnet_fit.errors import RunFailed, UserError
-from resnet_fit.files import lock, user_cache, write
+from resnet_fit.files import lock, readable, user_cache, write
 from resnet_fit.machine import usable_cores
 
 # Goes into the name of the folder: to be raised when the same file is to give other pixels.
@@ -316,11 +316,12 @@ def _require_space(folder: Path, paths: Paths, shorter_side: int) -> float:
 def _progress(name: str, total: int) -> Iterator[Callable[[], None]]:
     """Show how far a build is: a bar where there is a terminal, else a line now and then."""
     if sys.stdout.isatty():
+        from rich.markup import escape
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns) as bar:
-            task = bar.add_task(name, total=total)
+            task = bar.add_task(escape(readable(name)), total=total)
             yield lambda: bar.advance(task)
         return
     begun = said = time.monotonic()
@@ -339,4 +340,4 @@ def _progress(name: str, total: int) -> Iterator[Callable[[], None]]:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(readable(line), flush=True)
