@@ -93,6 +93,10 @@ class Unpickler(pickle._Unpickler):
             raise pickle.UnpicklingError("items for something that is no dictionary")
         target.update(_dictionary(pairs))
 
+    def _new_object(self) -> None:
+        arguments, function = self.stack.pop(), self.stack.pop()
+        self.append(function(*arguments))
+
     def _build(self) -> None:
         """Complete the last object; what torch adds to a dictionary is left out."""
         state, target = self.stack.pop(), self.stack[-1]
@@ -110,6 +114,7 @@ class Unpickler(pickle._Unpickler):
         pickle.DICT[0]: _dict,
         pickle.SETITEM[0]: _set_item,
         pickle.SETITEMS[0]: _set_items,
+        pickle.NEWOBJ[0]: _new_object,
         pickle.BUILD[0]: _build,
     }
 
