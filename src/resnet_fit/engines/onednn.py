@@ -28,6 +28,7 @@ from paddle.autograd import PyLayer
 
 from resnet_fit.engines import library as dnnl
 from resnet_fit.engines.library import Buffer, Description, Primitive
+from resnet_fit.errors import require
 
 Shape = tuple[int, int, int, int]
 
@@ -46,6 +47,7 @@ class OneDNN:
         self.dtype = dtype
 
     def enter(self, images: Tensor) -> Tensor:
+        require(images.shape[0] > 0, "images", list(images.shape), "one image or more")
         return _Enter.apply(images, self.dtype)
 
     def convolve(self, layer: nn.Conv2D, x: Tensor) -> Tensor:
