@@ -183,6 +183,14 @@ def test_damaged_archive_is_named_with_the_remedy(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
+    write_folder(tmp_path / "cifar-10-batches-py", cifar10_files())
+    (tmp_path / "cifar-10-batches-py" / "data_batch_4").unlink()
+    os.mkfifo(tmp_path / "cifar-10-batches-py" / "data_batch_4")
+    with pytest.raises(UserError, match="without data_batch_4"):
+        sources.cifar10(tmp_path)
+
+
 def test_only_a_file_of_the_cache_is_to_be_deleted(tmp_path, monkeypatch):
     cached = put_archive(sources.cache_folder())
     cached.write_bytes(b"damaged")
