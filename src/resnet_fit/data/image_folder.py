@@ -85,7 +85,7 @@ def _parts(root: Path) -> tuple[dict[str, str], list[str]]:
         raise UserError(f"{root}: cannot be read ({error.strerror})") from None
     found: dict[str | None, list[str]] = defaultdict(list)
     for name in names:
-        if (root / name).is_dir():
+        if os.path.isdir(root / name):
             found[_part(name)].append(name)
     others = found.pop(None, [])
     for part, several in found.items():

@@ -20,6 +20,7 @@ import numpy as np
 from resnet_fit.data import augment
 from resnet_fit.data.paths import Copy
 from resnet_fit.errors import UserError
+from resnet_fit.files import readable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,7 +46,7 @@ OPENCV = {
 
 
 class BadImage(UserError):
-    """A file that is not a readable image; the message begins with its path."""
+    """A file that is not a readable image; the message begins with its path, in one line."""
 
 
 class Geometric:
@@ -322,7 +323,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
             reason = error.strerror.lower()
         else:
             reason = str(error) or type(error).__name__
-        raise BadImage(f"{os.fspath(path)}: {reason}") from error
+        raise BadImage(readable(f"{os.fspath(path)}: {reason}")) from error
 
 
 def _upright_rgb(image: Image) -> Image:

@@ -35,6 +35,7 @@ from resnet_fit.data.paths import Copy
 from resnet_fit.data.seeding import generator
 from resnet_fit.data.transforms import BadImage, Geometric, load, load_copy
 from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.files import readable
 
 # Tasks a worker holds: the one it works on and the one it goes on with.
 TASKS_EACH = 2
@@ -99,8 +100,9 @@ class Batching:
                 images = np.empty((len(task.paths), 3, *pixels.shape[:2]), np.uint8)
             elif pixels.shape[:2] != images.shape[2:]:
                 raise UserError(
-                    f"{path}: {_size(pixels.shape[:2])} after its transforms, others of the batch "
-                    f"{_size(images.shape[2:])}; add random_resized_crop, or resize and center_crop"
+                    f"{readable(path)}: {_size(pixels.shape[:2])} after its transforms, others of "
+                    f"the batch {_size(images.shape[2:])}; add random_resized_crop, or resize and "
+                    "center_crop"
                 )
             _split_channels(pixels, images[len(rows)])
             rows.append(row)
@@ -123,7 +125,7 @@ class Batching:
         except BadImage:
             raise
         except UserError as error:
-            raise UserError(f"{path}: {error}") from error
+            raise UserError(f"{readable(path)}: {error}") from error
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -34,7 +34,7 @@ from resnet_fit.callbacks.progress import clock_time, show
 from resnet_fit.config import Config, dump_config, load_run_config
 from resnet_fit.data.loading import FileLoader, Loader
 from resnet_fit.errors import RunFailed, UserError, out_of_memory
-from resnet_fit.files import lock, readable, write_json, write_text
+from resnet_fit.files import lock, write_json, write_text
 from resnet_fit.machine import usable_cores
 from resnet_fit.runtime import describe
 from resnet_fit.training.checkpoints import load_checkpoint
@@ -246,7 +246,7 @@ def _note_skipped(experiment: Experiment, watch: _Watch) -> int:
     skipped: dict[str, str] = getattr(experiment.loaders.train, "skipped", {})
     if skipped:
         file = watch.folder / "skipped_images.txt"
-        lines = [readable(reason) + "\n" for _, reason in sorted(skipped.items())]
+        lines = [f"{reason}\n" for reason in sorted(skipped.values())]
         write_text(file, "".join(lines))
         watch.console.print(f"{len(skipped)} unreadable images skipped: {file}")
     return len(skipped)
