@@ -19,13 +19,14 @@ from typing import Any, Literal
 import numpy as np
 
 from resnet_fit.data.augment import Operation, Unfinished, compose
+from resnet_fit.data.batching import Batching, Made, Task
 from resnet_fit.data.mixing import Mix, different_partners
 from resnet_fit.data.resizing import Sizes, at_size
 from resnet_fit.data.sampling import Sampler, in_order, shuffled
 from resnet_fit.data.seeding import generator, phases
 from resnet_fit.data.sources import ArrayDataset, FileDataset, subset
 from resnet_fit.data.transforms import BadImage, Geometric, Resize, load, stages
-from resnet_fit.data.workers import Batching, Made, Task, Team
+from resnet_fit.data.workers import Team
 from resnet_fit.errors import UserError
 from resnet_fit.machine import usable_cores
 
