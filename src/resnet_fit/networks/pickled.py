@@ -77,6 +77,8 @@ def _read_legacy_torch(stream: BinaryIO) -> dict[str, np.ndarray]:
     content, storages = _read_torch_pickle(stream)
     buffers = {}
     for key in Unpickler(stream).load():
+        if not isinstance(key, str):  # what else it may be must not be hashed
+            raise ValueError("a storage whose key is no text")
         count = int.from_bytes(stream.read(8), "little")
         buffers[key] = stream.read(count * storages[key].element.itemsize)
     return _state_dict(content, lambda value: _torch_array(value, buffers))
