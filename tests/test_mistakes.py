@@ -417,7 +417,7 @@ def save_and_cut(file: Path) -> None:
 IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
     "archive cut short": (
         cifar(archive(cifar_files())[:-300]),
-        ("cifar-10-python.tar.gz", "damaged", "delete it"),
+        ("cifar-10-python.tar.gz", "damaged", "in its place"),
     ),
     "archive that is none": (
         cifar(b"<html>404 Not Found</html>"),
@@ -447,7 +447,7 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
     ),
     "archive with code in it": (
         cifar(archive(cifar_files() | {"test_batch": os.getcwd})),
-        ("getcwd", "not allowed"),
+        ("getcwd", "only plain data are read"),
     ),
     "no archive and no network": (
         cifar(None, path=None),

@@ -18,6 +18,22 @@ except ImportError:  # Windows has no such locks, and runs there go without
     fcntl = None  # type: ignore[assignment]
 
 
+def readable(text: str) -> str:
+    """Text with names of files in it, as one line that can be printed and written anywhere.
+
+    Bytes of a name that are not UTF-8, which Python keeps as surrogates, are written as ``\\xff``,
+    line breaks and other control characters as ``\\n`` etc.
+    """
+
+    def shown(character: str) -> str:
+        if "\udc80" <= character <= "\udcff":
+            return f"\\x{ord(character) - 0xDC00:02x}"
+        printable = character.isprintable()
+        return character if printable else character.encode("unicode_escape").decode()
+
+    return text if text.isprintable() else "".join(map(shown, text))
+
+
 def write_text(file: Path, text: str) -> None:
     """Replace a file's content in one step, through a temporary file beside it."""
     write(file, lambda part: part.write_text(text, encoding="utf-8"))

@@ -142,7 +142,7 @@ class Decoded:
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
-        ("data_batch_2", Evil(), "asks for posix.mkdir, which is not allowed"),
+        ("data_batch_2", Evil(), "asks for 'posix.mkdir': only plain data"),
         ("data_batch_2", {b"data": Decoded()}, "encoding 'rot13' is not allowed"),
         ("data_batch_2", [1, 2], "holds a list"),
         ("data_batch_2", batch(90), "expected 500 images"),
@@ -177,10 +177,32 @@ def test_content_that_is_not_cifar_is_refused(tmp_path, file, content, reason):
 def test_damaged_archive_is_named_with_the_remedy(tmp_path, damage):
     path = put_archive(tmp_path)
     path.write_bytes(damage(archive_bytes()))
-    with pytest.raises(UserError, match=r"damaged.*delete it and run again") as caught:
+    with pytest.raises(UserError, match=r"damaged.*put cifar.* from http.* in its place") as caught:
         sources.cifar10(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
+    write_folder(tmp_path / "cifar-10-batches-py", cifar10_files())
+    (tmp_path / "cifar-10-batches-py" / "data_batch_4").unlink()
+    os.mkfifo(tmp_path / "cifar-10-batches-py" / "data_batch_4")
+    with pytest.raises(UserError, match="without data_batch_4"):
+        sources.cifar10(tmp_path)
+
+
+def test_only_a_file_of_the_cache_is_to_be_deleted(tmp_path, monkeypatch):
+    cached = put_archive(sources.cache_folder())
+    cached.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="delete it and run again to download it"):
+        sources.cifar10()
+    with pytest.raises(UserError) as given:
+        sources.cifar10(cached)  # what is named is not downloaded again
+    monkeypatch.setenv(sources.ENVIRONMENT, str(tmp_path / "mine"))
+    put_archive(tmp_path / "mine").write_bytes(b"damaged")
+    with pytest.raises(UserError) as own:
+        sources.cifar10()
+    assert "delete" not in f"{given.value} {own.value}"
 
 
 def test_missing_path_names_the_nearest(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from paddle import nn
 
 from resnet_fit.engines import framework, onednn_problem, use_engine
+from resnet_fit.errors import UserError
 from resnet_fit.networks import densenet, resnet
 
 if onednn_problem():
@@ -95,6 +96,13 @@ def test_channels_that_a_convolution_does_not_have_are_no_padding():
     operations = OneDNN()
     with pytest.raises(ValueError, match="a convolution of 3 channels received 8"):
         operations.convolve(paddle.nn.Conv2D(3, 4, 3), operations.enter(paddle.zeros([1, 8, 9, 9])))
+
+
+def test_a_batch_without_images_is_refused_in_one_line():
+    network = resnet([1, 1], 5, stem="cifar", width=4)
+    use_engine(network, "onednn")
+    with pytest.raises(UserError, match=r"images: received \[0, 3, 8, 8\], expected one image"):
+        network(paddle.zeros([0, 3, 8, 8]))
 
 
 def test_an_implementation_is_preferred_where_there_is_one():

@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import paddle
 import pytest
 from drawn_weights import images
 
+from resnet_fit.child import code_for_child
 from resnet_fit.errors import UserError
 from resnet_fit.networks import (
     LoadReport,
@@ -22,7 +25,8 @@ from resnet_fit.networks import (
     resnet,
     write_safetensors,
 )
-from resnet_fit.networks.pickled import read_torch_zip
+from resnet_fit.networks.pickled import TORCH_NAMES, read_torch_zip
+from resnet_fit.restricted_pickle import Unpickler
 
 REFERENCES = Path(__file__).parent / "references"
 REFERENCE = json.loads((REFERENCES / "torchvision.json").read_text())
@@ -365,7 +369,7 @@ def test_pickles_of_other_things(tmp_path):
         ([1, 2], "holds one list"),
         ({"a": np.array(["x"])}, "holds an array of type 'U1'"),
         ({"a": np.array([None])}, "holds an array of type 'O8'"),
-        (paddle.CPUPlace, "asks for paddle"),
+        (paddle.CPUPlace, "asks for 'paddle"),
     ):
         file.write_bytes(pickle.dumps(content, protocol=4))
         assert message in refusal(file)
@@ -405,6 +409,37 @@ def test_nothing_in_a_file_is_called(tmp_path, monkeypatch, function, name, form
     assert "asks for" in message
     assert name in message
     assert os.listdir(tmp_path) == ["w"]
+
+
+def test_no_file_ends_the_process(tmp_path):
+    """Keys of a million nested tuples, whose hash overflows the stack."""
+    deep = b")" + b"\x85" * 1_000_000
+    (tmp_path / "w.pdparams").write_bytes(b"\x80\x02}" + deep + b"Ns.")
+    start = io.BytesIO((REFERENCES / "narrow_legacy.pth").read_bytes())
+    for _ in range(4):  # before the keys of its storages
+        Unpickler(start, dict.fromkeys(TORCH_NAMES, lambda *_: None), lambda reference: None).load()
+    (tmp_path / "w.pth").write_bytes(
+        start.getvalue()[: start.tell()] + b"\x80\x02](" + deep + b"e."
+    )
+    code = (
+        "import sys\n"
+        "from resnet_fit.networks import read_weights\n"
+        "for file in sys.argv[1:]:\n"
+        "    try:\n"
+        "        read_weights(file)\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n"
+    )
+    command = [sys.executable, "-c", code_for_child(code), *sorted(map(str, tmp_path.iterdir()))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0
+    first, second = done.stdout.splitlines()
+    assert first.endswith(
+        "w.pdparams is damaged or cut short (UnpicklingError: a key of type tuple)."
+    )
+    assert second.endswith(
+        "w.pth is damaged or cut short (ValueError: a storage whose key is no text)."
+    )
 
 
 def test_a_file_cannot_upset_the_reading_of_the_next_one(tmp_path):

@@ -13,7 +13,7 @@ import visualdl
 
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
-from resnet_fit.files import naming
+from resnet_fit.files import naming, readable
 
 # The server shows only the newest record file of a folder, so a run must write to one name: a
 # second sitting appends to it, where VisualDL's own dated names would hide the first.
@@ -182,8 +182,8 @@ class _Window:
 
 
 def _plain(values: dict[str, Any]) -> dict[str, float | str]:
-    """Hyper-parameters as VisualDL takes them: numbers and text, no truth values."""
+    """Hyper-parameters as VisualDL takes them: numbers and valid text, no truth values."""
     return {
-        key: value if type(value) in (int, float, str) else str(value)
+        key: value if type(value) in (int, float) else readable(str(value))
         for key, value in values.items()
     }

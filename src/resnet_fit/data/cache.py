@@ -32,10 +32,10 @@ import numpy as np
 from resnet_fit.data.listing import folder_name
 from resnet_fit.data.paths import Copies, Paths, bounds_of
 from resnet_fit.data.sources import FileDataset
-from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, size_of
+from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, scaled, size_of
 from resnet_fit.data.workers import Team
 from resnet_fit.errors import RunFailed, UserError
-from resnet_fit.files import lock, user_cache, write
+from resnet_fit.files import lock, readable, user_cache, write
 from resnet_fit.machine import usable_cores
 from resnet_fit.terminal import say
 
@@ -132,8 +132,8 @@ class _Shrink(Resize):
     """`Resize` that leaves smaller images alone."""
 
     def plan(self, size: Size, rng: np.random.Generator) -> tuple[Box, Size]:
-        box, smaller = super().plan(size, rng)
-        return box, min(size, smaller)
+        smaller = scaled(size, self.size) if min(size) > self.size else size
+        return (0, 0, *size), smaller
 
 
 # --- the index ------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def _progress(name: str, total: int) -> Iterator[Callable[[], None]]:
         label = TextColumn("{task.description}", markup=False)  # the name of a folder
         columns = (label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns) as bar:
-            task = bar.add_task(name, total=total)
+            task = bar.add_task(readable(name), total=total)
             yield lambda: bar.advance(task)
         return
     begun = said = time.monotonic()

@@ -1,13 +1,11 @@
-"""Data sets: CIFAR-10 and -100, scikit-learn's digits, image folders; splits and subsets."""
+"""Data sets in memory or in files, their splits and subsets; CIFAR-10 and -100, and digits."""
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import hashlib
 import io
 import os
-import pickle
 import sys
 import tarfile
 import tempfile
@@ -21,9 +19,9 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 
-from resnet_fit.data.listing import EXTENSIONS, list_images
 from resnet_fit.data.paths import Copies, Paths
 from resnet_fit.errors import UserError, require, suggest
+from resnet_fit.restricted_pickle import PickledArray, Unpickler
 
 ENVIRONMENT = "RESNET_FIT_DATA"
 OFFLINE_CONFIG = "configs/resnet18_digits.yaml"
@@ -240,10 +238,15 @@ def _cifar(kind: Cifar, path: str | os.PathLike[str] | None) -> tuple[ArrayDatas
         return _parse(kind, dict(_files(kind, place)))
     # Damaged bytes make tarfile, zlib and pickle raise almost anything; all of it means the same.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        ours = path is None and place.parent == cache_folder()
+        remedy = (
+            "delete it and run again to download it"
+            if ours
+            else f"put {kind.archive} from {kind.urls[-1]} in its place"
+        )
         raise UserError(
-            f"{place}: damaged, or not the {kind.name} of its authors ({reason}); "
-            f"delete it and run again to download it, or get {kind.archive} from {kind.urls[-1]}"
+            f"{place}: damaged, or not the {kind.name} of its authors ({reason}); {remedy}"
         ) from error
 
 
@@ -255,7 +258,7 @@ def cache_folder() -> Path:
 def _find(kind: Cifar, path: str | os.PathLike[str] | None) -> Path | None:
     if path is not None:
         given = Path(path).expanduser()
-        _require_existing(given)
+        require_existing(given)
         if given.is_file():
             return given
         found = _inside(kind, given)
@@ -285,8 +288,9 @@ def _files(kind: Cifar, place: Path) -> Iterator[tuple[str, Any]]:
     wanted = {*kind.train_files, *kind.test_files, kind.meta_file}
     if place.is_dir():
         for name in sorted(wanted):
-            with open(place / name, "rb") as file:
-                yield name, _unpickle(file)
+            if (place / name).is_file():
+                with open(place / name, "rb") as file:
+                    yield name, _unpickle(file)
         return
     with gzip.open(place) as unzipped:
         with tarfile.open(fileobj=unzipped, mode="r:") as archive:
@@ -324,40 +328,14 @@ def _parse(kind: Cifar, files: Mapping[str, dict[str, Any]]) -> tuple[ArrayDatas
     return part(kind.train_files, kind.counts[0]), part(kind.test_files, kind.counts[1])
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"encoding {encoding!r} is not allowed")
-    return codecs.encode(text, "latin1")
-
-
-# What a dictionary of arrays, bytes and lists needs, under the names of Python 2's numpy, 1 and 2.
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _latin1,
-}
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads arrays, bytes, strings, numbers and lists; nothing in a file can name code to run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which is not allowed"
-            ) from None
-
-
 def _unpickle(file: IO[bytes]) -> dict[str, Any]:
-    content = _PlainUnpickler(file, encoding="bytes").load()
+    content = Unpickler(file).load()
     if not isinstance(content, dict):
         raise ValueError(f"holds a {type(content).__name__}, expected a dictionary")
-    return {_text(key): value for key, value in content.items()}
+    return {
+        _text(key): value.value if isinstance(value, PickledArray) else value
+        for key, value in content.items()
+    }
 
 
 def _text(value: bytes | str) -> str:
@@ -433,87 +411,8 @@ def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda n: bar.advance(task, n)
 
 
-# --- image folders --------------------------------------------------------------------
-
-HELD_OUT_NAMES = ("val", "valid", "validation", "test")
-
-
-def folder(
-    path: str | os.PathLike[str], validation: float | None = None, seed: int = 0
-) -> tuple[FileDataset, FileDataset]:
-    """Index an image folder as ``(train, held_out)``.
-
-    Either ``path`` holds ``train/`` and the first there is of ``val/``, ``valid/``, ``validation/``
-    and ``test/``, each with one folder per class; or it holds the class folders themselves (or only
-    ``train/``), and ``validation`` is the stratified fraction to hold out by ``seed``. Classes and
-    files are sorted by name. Folders inside a class folder belong to it; links are followed; hidden
-    names and unknown extensions are left out. A large folder's listing is kept and used again until
-    something in the folder changes. Raises UserError, naming the place, for whatever is missing.
-    """
-    root = Path(path).expanduser()
-    _require_existing(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: not a folder; extract it if it is an archive")
-    held_out = next((root / name for name in HELD_OUT_NAMES if (root / name).is_dir()), None)
-    if not (root / "train").is_dir():
-        if held_out is not None:
-            raise UserError(f"{root}: has {held_out.name}/ but no train/")
-        held_out, train = None, scan(root)
-    else:
-        train = scan(root / "train")
-    if held_out is None:
-        if validation is None:
-            raise UserError(
-                f"{root}: no folder to validate on ({', '.join(n + '/' for n in HELD_OUT_NAMES)}); "
-                "add one, or give a fraction to hold out (data.validation: 0.1)"
-            )
-        return split(train, validation, seed)
-    if validation is not None:
-        raise UserError(
-            f"{root}: has {held_out.name}/ and a validation fraction of {validation}; "
-            "drop one of them"
-        )
-    return train, _matched(scan(held_out), train.classes, held_out, root / "train")
-
-
-def scan(root: Path) -> FileDataset:
-    """Index one folder of class folders."""
-    listing = list_images(root)
-    classes, counts = listing.classes, listing.counts
-    if not classes:
-        loose = listing.loose
-        found = f"{loose} images but no class folders" if loose else "no class folders"
-        raise UserError(f"{root}: {found}; expected one folder of images per class")
-    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
-    if empty:
-        raise UserError(
-            f"{root}: no images ({', '.join(sorted(EXTENSIONS))}) in class {_listed(empty)}; "
-            "add some or remove the folder"
-        )
-    if len(classes) == 1:
-        raise UserError(f"{root}: only one class, {classes[0]!r}; a classifier needs two or more")
-    return FileDataset(listing.paths, np.repeat(np.arange(len(classes)), counts), classes)
-
-
-def _matched(
-    held_out: FileDataset, classes: tuple[str, ...], place: Path, train: Path
-) -> FileDataset:
-    unknown = [name for name in held_out.classes if name not in classes]
-    if unknown:
-        hint = suggest(unknown[0], classes)
-        raise UserError(f"{place}: class {_listed(unknown)} is not in {train}.{hint}")
-    missing = [name for name in classes if name not in held_out.classes]
-    if missing:
-        raise UserError(f"{place}: class {_listed(missing)} of {train} is missing")
-    return held_out
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
-
-
-def _require_existing(path: Path) -> None:
+def require_existing(path: Path) -> None:
+    """Raise a UserError that suggests the nearest name, if there is nothing at ``path``."""
     if path.exists():
         return
     nearest = next((p for p in path.parents if p.exists()), Path("/"))

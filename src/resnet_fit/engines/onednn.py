@@ -34,7 +34,7 @@ from paddle.autograd import PyLayer
 from resnet_fit.engines import covered
 from resnet_fit.engines import library as dnnl
 from resnet_fit.engines.library import Buffer, Description, Primitive
-from resnet_fit.errors import UserError
+from resnet_fit.errors import UserError, require
 
 Shape = tuple[int, int, int, int]
 Pair = tuple[int, int]
@@ -54,6 +54,7 @@ class OneDNN:
         self.dtype = dtype
 
     def enter(self, images: Tensor) -> Tensor:
+        require(images.shape[0] > 0, "images", list(images.shape), "one image or more")
         return _Enter.apply(images, self.dtype)
 
     def leave(self, x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from resnet_fit.config import operations, registry
 from resnet_fit.config.schema import Config
 from resnet_fit.data import sampling, sources
 from resnet_fit.data.cache import cache_images
+from resnet_fit.data.image_folder import folder
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader, statistics
 from resnet_fit.data.mixing import Mix
 from resnet_fit.data.record import Contents, DataRecord
@@ -152,7 +153,7 @@ def _open(config: Config) -> tuple[Dataset, Dataset, Dataset | None]:
     data, limit = config.data, config.data.limit
     if data.name == "folder":
         assert data.path is not None
-        files, held_out = sources.folder(data.path, data.validation or None, data.split_seed)
+        files, held_out = folder(data.path, data.validation or None, data.split_seed)
         return sources.subset(files, limit), sources.subset(held_out, limit), None
     if data.name == "digits":
         train, test = sources.digits()

@@ -344,7 +344,7 @@ def _note_skipped(experiment: Experiment, watch: _Watch) -> int:
     skipped: dict[str, str] = getattr(experiment.loaders.train, "skipped", {})
     if skipped:
         file = watch.folder / "skipped_images.txt"
-        lines = [f"{path}: {reason}\n" for path, reason in sorted(skipped.items())]
+        lines = [f"{reason}\n" for reason in sorted(skipped.values())]
         write_text(file, "".join(lines))
         say(f"{len(skipped)} unreadable images skipped: {file}")
     return len(skipped)

@@ -1,0 +1,166 @@
+"""Data sets that are folders of images, one for each class."""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from resnet_fit.data.listing import BESIDE_CLASSES, EXTENSIONS, LeftOut, list_images
+from resnet_fit.data.sources import FileDataset, require_existing, split
+from resnet_fit.errors import UserError, suggest
+from resnet_fit.files import readable
+
+# How folders of the parts are named, in any letter case: Train, training_set, test-images.
+PARTS = {
+    "train": "train|training",
+    "validation": "val|valid|validation|eval|evaluation",
+    "test": "test|testing",
+}
+SUFFIX = "([ _-]?(set|data|images))?"
+# Kinds of files left out that a warning names.
+SHOWN_KINDS = 5
+EXPECTED = (
+    "train/ and val/ (or test/) with one folder of images per class in each, or the class folders "
+    "themselves"
+)
+
+
+def folder(
+    path: str | os.PathLike[str], validation: float | None = None, seed: int = 0
+) -> tuple[FileDataset, FileDataset]:
+    """Index an image folder as ``(train, held_out)``.
+
+    Either ``path`` holds ``train/`` and ``val/`` or ``test/``, each with one folder per class; or
+    it holds the class folders themselves (or only ``train/``), and ``validation`` is the stratified
+    fraction to hold out by ``seed``. Other usual names of the parts are known, in any letter case
+    (`PARTS`); of ``val/`` and ``test/`` the first is taken. Classes and files are sorted by name.
+    Folders inside a class folder belong to it; links are followed; hidden names and unknown
+    extensions are left out. Warns of what is left out, but for hidden names. A large folder's
+    listing is kept and used again until something in the folder changes. Raises UserError, naming
+    the place, for whatever is missing or has two meanings.
+    """
+    root = Path(path).expanduser()
+    require_existing(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: not a folder; extract it if it is an archive")
+    parts, others = _parts(root)
+    train_name, held_out_name = parts.get("train"), parts.get("validation") or parts.get("test")
+    if held_out_name and not train_name:
+        raise UserError(f"{root}: has {held_out_name}/ but no train/; expected {EXPECTED}")
+    if held_out_name and validation is not None:
+        raise UserError(
+            f"{root}: has {held_out_name}/ and a validation fraction of {validation}; drop one of "
+            "them"
+        )
+    used = [name for name in (train_name, held_out_name) if name]
+    unused = sorted({*parts.values(), *others}.difference(used))
+    if used and unused:
+        line = f"{root}: uses {_folders(used, ' and ')}; not used: {_folders(unused)}"
+        warnings.warn(readable(line), stacklevel=2)
+    train_place = root / (train_name or "")
+    train = scan(train_place)
+    if held_out_name:
+        held_out = scan(root / held_out_name)
+        _check_classes(held_out.classes, root / held_out_name, train.classes, train_place)
+        return train, held_out
+    if validation is None:
+        raise UserError(
+            f"{root}: no folder to validate on (val/ or test/); add one, or give a fraction to "
+            "hold out (data.validation: 0.1)"
+        )
+    return split(train, validation, seed)
+
+
+def _parts(root: Path) -> tuple[dict[str, str], list[str]]:
+    """The names of the folders that are parts, by part, and of the other folders."""
+    try:
+        names = sorted(e.name for e in os.scandir(root) if not e.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{root}: cannot be read ({error.strerror})") from None
+    found: dict[str | None, list[str]] = defaultdict(list)
+    for name in names:
+        if os.path.isdir(root / name):
+            found[_part(name)].append(name)
+    others = found.pop(None, [])
+    for part, several in found.items():
+        if len(several) > 1:
+            raise UserError(
+                f"{root}: has {_folders(several)}, all named like the {part} part; expected "
+                f"{EXPECTED}"
+            )
+    return {str(part): name for part, (name,) in found.items()}, others
+
+
+def _part(name: str) -> str | None:
+    """Which part of a data set a folder is, by its name."""
+    return next(
+        (
+            part
+            for part, names in PARTS.items()
+            if re.fullmatch(f"({names}){SUFFIX}", name, re.IGNORECASE)
+        ),
+        None,
+    )
+
+
+def _folders(names: Iterable[str], link: str = ", ") -> str:
+    return link.join(f"{name}/" for name in names)
+
+
+def scan(root: Path) -> FileDataset:
+    """Index one folder of class folders. Warns of files that are left out."""
+    listing = list_images(root)
+    classes, counts = listing.classes, listing.counts
+    loose = listing.left_out.get(BESIDE_CLASSES)
+    if not classes:
+        found = f"{loose.files} images but no class folders" if loose else "no class folders"
+        raise UserError(f"{root}: {found}; expected one folder of images per class")
+    if all(_part(name) for name in classes):
+        raise UserError(
+            f"{root}: {_quoted(classes)} are names of parts, not of classes; expected one folder "
+            "of images per class"
+        )
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if empty:
+        raise UserError(
+            f"{root}: no images ({', '.join(sorted(EXTENSIONS))}) in class {_quoted(empty)}; "
+            "add some or remove the folder"
+        )
+    if len(classes) == 1:
+        raise UserError(f"{root}: only one class, {classes[0]!r}; a classifier needs two or more")
+    _warn_of_left_out(root, listing.left_out)
+    return FileDataset(listing.paths, np.repeat(np.arange(len(classes)), counts), classes)
+
+
+def _warn_of_left_out(root: Path, left_out: dict[str, LeftOut]) -> None:
+    """One line about the files that are not taken, the most frequent kinds first."""
+    kinds = sorted(left_out.items(), key=lambda item: -item[1].files)
+    shown = [f"{found.files:,} {kind} ({found.example})" for kind, found in kinds[:SHOWN_KINDS]]
+    if rest := sum(found.files for _, found in kinds[SHOWN_KINDS:]):
+        shown.append(f"{rest:,} others")
+    if shown:
+        warnings.warn(readable(f"{root}: left out: {', '.join(shown)}"), stacklevel=3)
+
+
+def _check_classes(
+    found: tuple[str, ...], place: Path, expected: tuple[str, ...], train_place: Path
+) -> None:
+    """Raise a UserError if the held-out part has not the same classes as the training part."""
+    unknown = [name for name in found if name not in expected]
+    if unknown:
+        hint = suggest(unknown[0], expected)
+        raise UserError(f"{place}: class {_quoted(unknown)} is not in {train_place}.{hint}")
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise UserError(f"{place}: class {_quoted(missing)} of {train_place} is missing")
+
+
+def _quoted(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
