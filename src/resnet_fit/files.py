@@ -38,11 +38,6 @@ def write(file: Path, produce: Callable[[Path], object]) -> None:
         part.unlink(missing_ok=True)
 
 
-def user_cache() -> Path:
-    """Where this library keeps what it can make again; nothing but time is lost with it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-fit"
-
-
 def sync(file: Path) -> None:
     """Wait until a file's content is on the disk, so that a power cut cannot empty it."""
     with open(file, "rb+") as stream:

@@ -7,12 +7,14 @@ import io
 import os
 import time
 from pathlib import Path
-from typing import Any
-
-import visualdl
+from typing import TYPE_CHECKING, Any
 
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
+from resnet_fit.runtime import import_visualdl
+
+if TYPE_CHECKING:
+    import visualdl
 
 # The server shows only the newest record file of a folder, so a run must write to one name: a
 # second sitting appends to it, where VisualDL's own dated names would hide the first.
@@ -34,6 +36,9 @@ class VisualDL(Clocked):
         config: text shown under "samples".
         hyperparameters: names and values to compare runs by.
         clock: one that is shared with other callbacks; its own by default.
+
+    Raises:
+        RunFailed: VisualDL cannot be imported.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class VisualDL(Clocked):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(clock)
+        self._log_writer = import_visualdl().LogWriter
         self.folder = Path(folder)
         self.every_steps = every_steps
         self.config = config
@@ -56,7 +62,7 @@ class VisualDL(Clocked):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints where it appends
-            self._writer = visualdl.LogWriter(logdir=str(self.folder), file_name=RECORDS)
+            self._writer = self._log_writer(logdir=str(self.folder), file_name=RECORDS)
         super().on_train_begin(logs)
         if self.clock.step:
             return

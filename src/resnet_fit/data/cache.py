@@ -35,7 +35,8 @@ from resnet_fit.data.sources import FileDataset
 from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, size_of
 from resnet_fit.data.workers import Team
 from resnet_fit.errors import RunFailed, UserError
-from resnet_fit.files import lock, user_cache, write
+from resnet_fit.files import lock, write
+from resnet_fit.home import expand, user_cache
 from resnet_fit.machine import usable_cores
 
 # Goes into the name of the folder: to be raised when the same file is to give other pixels.
@@ -89,8 +90,7 @@ def cache_images(
     if workers < 0:
         raise UserError(f"workers: received {workers}, expected 0 or more")
     paths = Paths.of(dataset.paths)
-    parent = user_cache() / "images" if path is None else Path(path).expanduser()
-    folder = parent / f"{folder_name(paths.root)}-{shorter_side}px-v{FORMAT}"
+    folder = _parent(path) / f"{folder_name(paths.root)}-{shorter_side}px-v{FORMAT}"
     keys = _keys(paths)
     index = _Index.read(folder)
     rows = index.rows(keys)
@@ -105,6 +105,19 @@ def cache_images(
             ) from error
         rows = index.rows(keys)
     return replace(dataset, copies=index.copies(folder, rows))
+
+
+def _parent(path: str | os.PathLike[str] | None) -> Path:
+    """The folder for caches."""
+    if path is not None:
+        return expand(path)
+    cache = user_cache()
+    if cache is None:
+        raise UserError(
+            "data.cache.path: required here: this user has no home folder (HOME is not set), which "
+            "is where decoded images are kept if no folder is given"
+        )
+    return cache / "images"
 
 
 @dataclass(frozen=True)

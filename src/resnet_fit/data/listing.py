@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from resnet_fit.data.paths import Paths, bounds_of
-from resnet_fit.files import user_cache, write
+from resnet_fit.files import write
+from resnet_fit.home import user_cache
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff", "ppm"})
 _EXTENSIONS = frozenset(e.encode() for e in EXTENSIONS)
@@ -59,7 +60,10 @@ def list_images(root: Path) -> Listing:
     Folders inside a class folder belong to it; links are followed, but not round; hidden names and
     unknown extensions are left out. What took long to list is kept in the user's cache folder.
     """
-    file = user_cache() / "listings" / f"{folder_name(root)}.npz"
+    cache = user_cache()
+    if cache is None:
+        return _Walk(os.fsencode(root)).listing()
+    file = cache / "listings" / f"{folder_name(root)}.npz"
     kept = _read(file, root)
     if kept is not None:
         return kept
