@@ -91,7 +91,7 @@ def train(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", metavar="FILE", help="the experiment")
+    what.add_argument("--config", metavar="FILE", help="the experiment; - reads standard input")
     what.add_argument("--resume", metavar="RUN", help="the folder of a run to go on with")
     _add_overrides(parser)
     parser.add_argument("--output", metavar="DIR", help="where runs go (runs)")
@@ -118,7 +118,7 @@ def _fit(file: str, overrides: list[str], output: str, name: str | None) -> None
     _start(overrides)
     from resnet_fit.training.run import fit
 
-    fit(config, output, name or f"{_run_name(file)}-{time.strftime('%Y%m%d-%H%M%S')}")
+    fit(config, output, name or _run_name(file))
 
 
 def _resume(folder: str, overrides: list[str]) -> None:
@@ -182,7 +182,9 @@ def check(arguments: Sequence[str]) -> None:
         description="Read every image once: counts per class, sizes, mean and deviation, images "
         "that are in both parts, unreadable files.",
     )
-    parser.add_argument("--config", metavar="FILE", required=True, help="the experiment")
+    parser.add_argument(
+        "--config", metavar="FILE", required=True, help="the experiment; - reads standard input"
+    )
     _add_overrides(parser)
     options = parser.parse_args(arguments)
 
@@ -247,9 +249,12 @@ def _summary(function: Callable[..., object]) -> str:
 
 
 def _run_name(config: str) -> str:
-    """The config's name; the config of a run is named by the run's folder."""
+    """The config's name and the time; the config of a run is named by the run's folder."""
+    now = time.strftime("%Y%m%d-%H%M%S")
+    if config == "-":
+        return now
     path = Path(config).resolve()
-    return path.parent.name if path.stem == "config" else path.stem
+    return f"{path.parent.name if path.stem == 'config' else path.stem}-{now}"
 
 
 def _show_warnings_in_one_line() -> None:
