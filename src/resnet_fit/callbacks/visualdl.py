@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import time
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,10 @@ class _Window:
 
 def _plain(values: dict[str, Any]) -> dict[str, float | str]:
     """Hyper-parameters as VisualDL takes them: numbers and text, no truth values."""
-    return {
-        key: value if type(value) in (int, float, str) else str(value)
-        for key, value in values.items()
-    }
+    return {key: _plain_value(value) for key, value in values.items()}
+
+
+def _plain_value(value: Any) -> float | str:
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    return float(value) if isinstance(value, Real) and not isinstance(value, bool) else str(value)
