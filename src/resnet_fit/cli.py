@@ -31,6 +31,8 @@ examples:
       run the same experiment again
   resnet-fit --resume runs/first-try
       go on with a run that was stopped
+  resnet-fit --config configs/resnet18_cifar.yaml --dry-run
+      see the whole config, and what a run of it would take
   resnet-fit check --config configs/resnet18_folder.yaml --set data.path=photos
       read every image once: classes, sizes, duplicates, unreadable files
   resnet-fit view runs
@@ -82,7 +84,8 @@ def train(arguments: Sequence[str]) -> None:
     parser = _Parser(
         prog="resnet-fit",
         usage="resnet-fit --config FILE [--set KEY=VALUE]... [--output DIR] [--name NAME] "
-        "[--device cpu|gpu|gpu:N]\n       resnet-fit --resume RUN [--set KEY=VALUE]..."
+        "[--device cpu|gpu|gpu:N] [--dry-run]\n       resnet-fit --resume RUN [--set KEY=VALUE]... "
+        "[--dry-run]"
         "\n       resnet-fit COMMAND ...",
         description="Train a ResNet from a YAML file. Commands: "
         + "; ".join(f"{name}: {_summary(function)}" for name, function in COMMANDS.items())
@@ -97,18 +100,25 @@ def train(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", metavar="DIR", help="where runs go (runs)")
     parser.add_argument("--name", help="the run's name (the config's name and the time)")
     parser.add_argument("--device", metavar="cpu|gpu|gpu:N", help="same as --set training.device=")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show the whole config, sizes, and by a few steps time and memory; write nothing",
+    )
     parser.add_argument("--version", action="version", version=f"resnet-fit {__version__}")
     options = parser.parse_args(arguments)
 
     overrides = list(options.overrides)
     if options.device is not None:
         overrides.append(f"training.device={options.device}")
-    if options.resume is None:
-        _fit(options.config, overrides, options.output or "runs", options.name)
-        return
-    if options.output or options.name:
+    if options.resume is not None and (options.output or options.name):
         parser.error("--output and --name do not go with --resume, which stays in the run's folder")
-    _resume(options.resume, overrides)
+    if options.dry_run:
+        _dry_run(options.config, options.resume, overrides)
+    elif options.resume is None:
+        _fit(options.config, overrides, options.output or "runs", options.name)
+    else:
+        _resume(options.resume, overrides)
 
 
 def _fit(file: str, overrides: list[str], output: str, name: str | None) -> None:
@@ -129,6 +139,25 @@ def _resume(folder: str, overrides: list[str]) -> None:
     from resnet_fit.training.run import resume
 
     resume(folder, overrides)
+
+
+def _dry_run(file: str | None, run: str | None, overrides: list[str]) -> None:
+    """All that is printed is one YAML document: what is not the config is in comments."""
+    from resnet_fit.config import dump_config, load_config, load_run_config
+
+    if file is None:
+        assert run is not None
+        config = load_run_config(run, overrides)
+    else:
+        config = load_config(file, overrides)
+    print(dump_config(config), end="", flush=True)
+    _start([])
+    from rich.console import Console
+
+    from resnet_fit.reports.dry_run import dry_run
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    dry_run(config, console, None if run is None else Path(run))
 
 
 def _start(overrides: list[str]) -> None:

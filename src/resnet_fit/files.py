@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,6 +37,24 @@ def write(file: Path, produce: Callable[[Path], object]) -> None:
         os.replace(part, file)
     finally:
         part.unlink(missing_ok=True)
+
+
+_writes: ContextVar[bool] = ContextVar("writes", default=True)
+
+
+@contextmanager
+def no_new_files() -> Iterator[None]:
+    """Keep nothing on the disk meanwhile: no listings of folders, decoded images or downloads."""
+    before = _writes.set(False)
+    try:
+        yield
+    finally:
+        _writes.reset(before)
+
+
+def may_write() -> bool:
+    """Whether files may be kept for later; see `no_new_files`."""
+    return _writes.get()
 
 
 def sync(file: Path) -> None:

@@ -19,6 +19,7 @@ import secrets
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -35,7 +36,7 @@ from resnet_fit.data.sources import FileDataset
 from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, size_of
 from resnet_fit.data.workers import Team
 from resnet_fit.errors import RunFailed, UserError
-from resnet_fit.files import lock, write
+from resnet_fit.files import lock, may_write, write
 from resnet_fit.home import expand, user_cache
 from resnet_fit.machine import usable_cores
 
@@ -94,7 +95,14 @@ def cache_images(
     keys = _keys(paths)
     index = _Index.read(folder)
     rows = index.rows(keys)
-    if (rows < 0).any():
+    missing = np.count_nonzero(rows < 0)
+    if missing and not may_write():
+        warnings.warn(
+            f"{folder}: {missing:,} of {len(paths):,} images are not in data.cache yet; a run "
+            "decodes them first, and here they are read from their files",
+            stacklevel=2,
+        )
+    elif missing:
         recipe = _Shrinking(shorter_side, on_bad_image)
         try:
             index = _fill(folder, paths, keys, recipe, workers)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from resnet_fit.data.paths import Paths, bounds_of
-from resnet_fit.files import write
+from resnet_fit.files import may_write, write
 from resnet_fit.home import user_cache
 
 EXTENSIONS = frozenset({"jpg", "jpeg", "png", "bmp", "gif", "webp", "tif", "tiff", "ppm"})
@@ -70,7 +70,8 @@ def list_images(root: Path) -> Listing:
     begun, started = time.time(), time.perf_counter()
     walk = _Walk(os.fsencode(root))
     listing = walk.listing()
-    if time.perf_counter() - started > SLOW_SECONDS and walk.can_be_kept(begun):
+    slow = time.perf_counter() - started > SLOW_SECONDS
+    if slow and may_write() and walk.can_be_kept(begun):
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             write(file, lambda part: _save(part, walk, listing))

@@ -24,6 +24,7 @@ import numpy as np
 from resnet_fit.data.listing import EXTENSIONS, list_images
 from resnet_fit.data.paths import Copies, Paths
 from resnet_fit.errors import UserError, require, suggest
+from resnet_fit.files import may_write
 from resnet_fit.home import expand, home
 
 ENVIRONMENT = "RESNET_FIT_DATA"
@@ -261,6 +262,11 @@ def _download_folder(kind: Cifar) -> Path:
             f"{kind.name} was not found, and there is no home folder to download it to (HOME is "
             f"not set): put {kind.archive} into a folder, and name that in data.path or in the "
             f"environment variable {ENVIRONMENT}"
+        )
+    if not may_write():
+        raise UserError(
+            f"{kind.name} is not on this machine yet: a run downloads it to {folder_}, and a dry "
+            "run downloads nothing"
         )
     return folder_
 
