@@ -81,6 +81,8 @@ def test_version():
         (["--config", "nowhere.yaml"], 2),
         (["--config", "configs/resnet18_digits.yaml", "--set", "training.epochs=-1"], 2),
         (["--config", "configs/resnet18_digits.yaml", "--set", "augmentation.train=[x]"], 2),
+        (["--config", "configs/resnet18_digits.yaml", "--dry-run", "--set", "training.seed=-1"], 2),
+        (["--resume", "nowhere", "--dry-run"], 2),
         (["--resume", "nowhere"], 2),
         (["--resume", "nowhere", "--name", "x"], 2),
         (["view", "nowhere"], 2),

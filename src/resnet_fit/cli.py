@@ -42,6 +42,8 @@ examples:
       run the same experiment again
   resnet-fit --resume runs/first-try
       go on with a run that was stopped
+  resnet-fit --config configs/resnet18_cifar.yaml --dry-run
+      see the whole config, and what a run of it would take
   resnet-fit check --config configs/resnet18_folder.yaml --set data.path=photos
       read every image once: classes, sizes, duplicates, unreadable files
   resnet-fit view runs
@@ -100,7 +102,8 @@ def train(arguments: Sequence[str]) -> None:
     parser = _Parser(
         prog="resnet-fit",
         usage="resnet-fit --config FILE [--set KEY=VALUE]... [--output DIR] [--name NAME] "
-        "[--device cpu|gpu|gpu:N]\n       resnet-fit --resume RUN [--set KEY=VALUE]..."
+        "[--device cpu|gpu|gpu:N] [--dry-run]\n       resnet-fit --resume RUN [--set KEY=VALUE]... "
+        "[--dry-run]"
         "\n       resnet-fit COMMAND ...",
         description="Train a ResNet from a YAML file. Commands: "
         + "; ".join(f"{name}: {_summary(function)}" for name, function in COMMANDS.items())
@@ -109,20 +112,28 @@ def train(arguments: Sequence[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", metavar="FILE", help="the experiment")
+    what.add_argument("--config", metavar="FILE", help="the experiment; - reads standard input")
     what.add_argument("--resume", metavar="RUN", help="the folder of a run to go on with")
     _add_overrides(parser)
     parser.add_argument("--output", metavar="DIR", help="where runs go (runs)")
     parser.add_argument("--name", help="the run's name (the config's name and the time)")
     parser.add_argument("--device", metavar="cpu|gpu|gpu:N", help="same as --set training.device=")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show the whole config, sizes, and by a few steps time and memory; write nothing",
+    )
     parser.add_argument("--version", action="version", version=f"resnet-fit {__version__}")
     options = parser.parse_args(arguments)
 
     overrides = list(options.overrides)
     if options.device is not None:
         overrides.append(f"training.device={options.device}")
-    if options.resume and (options.output or options.name):
+    if options.resume is not None and (options.output or options.name):
         parser.error("--output and --name do not go with --resume, which stays in the run's folder")
+    if options.dry_run:
+        _dry_run(options.config, options.resume, overrides)
+        return
     with recording():
         if options.resume is None:
             _fit(options.config, overrides, options.output or "runs", options.name)
@@ -137,7 +148,7 @@ def _fit(file: str, overrides: list[str], output: str, name: str | None) -> None
     _start(overrides, say)
     from resnet_fit.training.run import fit
 
-    fit(config, output, name or f"{_run_name(file)}-{time.strftime('%Y%m%d-%H%M%S')}")
+    fit(config, output, name or _run_name(file))
 
 
 def _resume(folder: str, overrides: list[str]) -> None:
@@ -148,6 +159,24 @@ def _resume(folder: str, overrides: list[str]) -> None:
     from resnet_fit.training.run import resume
 
     resume(folder, overrides)
+
+
+def _dry_run(file: str | None, run: str | None, overrides: list[str]) -> None:
+    """All that is printed is one YAML document: what is not the config is in comments."""
+    from resnet_fit.config import dump_config, load_config
+    from resnet_fit.training.resuming import load_run_config
+
+    if file is None:
+        assert run is not None
+        config = load_run_config(run, overrides)
+    else:
+        config = load_config(file, overrides)
+    print(dump_config(config), end="", flush=True)
+    _start([], print)
+    from resnet_fit.reports.dry_run import dry_run
+    from resnet_fit.terminal import command_console
+
+    dry_run(config, command_console(), None if run is None else Path(run))
 
 
 def _start(overrides: list[str], say: Callable[[str], object]) -> None:
@@ -202,7 +231,9 @@ def check(arguments: Sequence[str]) -> None:
         description="Read every image once: counts per class, sizes, mean and deviation, images "
         "that are in both parts, unreadable files.",
     )
-    parser.add_argument("--config", metavar="FILE", required=True, help="the experiment")
+    parser.add_argument(
+        "--config", metavar="FILE", required=True, help="the experiment; - reads standard input"
+    )
     _add_overrides(parser)
     options = parser.parse_args(arguments)
 
@@ -263,9 +294,12 @@ def _summary(function: Callable[..., object]) -> str:
 
 
 def _run_name(config: str) -> str:
-    """The config's name; the config of a run is named by the run's folder."""
+    """The config's name and the time; the config of a run is named by the run's folder."""
+    now = time.strftime("%Y%m%d-%H%M%S")
+    if config == "-":
+        return now
     path = Path(config).resolve()
-    return path.parent.name if path.stem == "config" else path.stem
+    return f"{path.parent.name if path.stem == 'config' else path.stem}-{now}"
 
 
 def _show_warnings_in_one_line() -> None:

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
 
@@ -89,9 +90,22 @@ def naming(file: Path) -> Iterator[None]:
         raise
 
 
-def user_cache() -> Path:
-    """Where this library keeps what it can make again; nothing but time is lost with it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-fit"
+_writes: ContextVar[bool] = ContextVar("writes", default=True)
+
+
+@contextmanager
+def no_new_files() -> Iterator[None]:
+    """Keep nothing on the disk meanwhile: no listings of folders, decoded images or downloads."""
+    before = _writes.set(False)
+    try:
+        yield
+    finally:
+        _writes.reset(before)
+
+
+def may_write() -> bool:
+    """Whether files may be kept for later; see `no_new_files`."""
+    return _writes.get()
 
 
 def sync(file: Path) -> None:

@@ -6,14 +6,17 @@ import contextlib
 import io
 import os
 import time
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
-
-import visualdl
+from typing import TYPE_CHECKING, Any
 
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.files import naming, readable
+from resnet_fit.runtime import import_visualdl
+
+if TYPE_CHECKING:
+    import visualdl
 
 # The server shows only the newest record file of a folder, so a run must write to one name: a
 # second sitting appends to it, where VisualDL's own dated names would hide the first.
@@ -38,6 +41,7 @@ class VisualDL(Clocked):
 
     Raises:
         OSError: a record could not be written; it names the file.
+        RunFailed: VisualDL cannot be imported.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class VisualDL(Clocked):
         clock: Clock | None = None,
     ) -> None:
         super().__init__(clock)
+        self._log_writer = import_visualdl().LogWriter
         self.folder = Path(folder)
         self.every_steps = every_steps
         self.config = config
@@ -61,7 +66,7 @@ class VisualDL(Clocked):
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints where it appends
-            self._writer = visualdl.LogWriter(logdir=str(self.folder), file_name=RECORDS)
+            self._writer = self._log_writer(logdir=str(self.folder), file_name=RECORDS)
         self._notice_failures()
         super().on_train_begin(logs)
         if self.clock.step:
@@ -183,7 +188,10 @@ class _Window:
 
 def _plain(values: dict[str, Any]) -> dict[str, float | str]:
     """Hyper-parameters as VisualDL takes them: numbers and valid text, no truth values."""
-    return {
-        key: value if type(value) in (int, float) else readable(str(value))
-        for key, value in values.items()
-    }
+    return {key: _plain_value(value) for key, value in values.items()}
+
+
+def _plain_value(value: Any) -> float | str:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return readable(str(value))
+    return int(value) if isinstance(value, Integral) else float(value)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,10 @@ from pydantic import ValidationError
 
 from resnet_fit.config import operations
 from resnet_fit.config.checks import check, check_cache
-from resnet_fit.config.document import Document, dump, override, read_document
+from resnet_fit.config.document import STDIN, Document, dump, read_document
 from resnet_fit.config.futile import futile
+from resnet_fit.config.overrides import override
+from resnet_fit.config.plain import from_python
 from resnet_fit.config.problems import Problem, lines_of, problems_of, raise_problems
 from resnet_fit.config.schema import Config
 from resnet_fit.data import augment, transforms
@@ -29,21 +30,24 @@ def load_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Read an experiment.
 
     Args:
-        file: a YAML file.
-        overrides: assignments such as ``"training.epochs=5"``.
+        file: a YAML file; ``-`` is the standard input.
+        overrides: assignments such as ``"training.epochs=5"``; the last one for a key wins.
 
     Raises:
         UserError: with one line for each mistake, naming file, line and key.
     """
     file = Path(file)
-    if not file.is_file():
+    if str(file) != STDIN and (file.is_dir() or not file.exists()):
         raise UserError(f"{file}: there is no such config file.{_near(file)}")
     return resolve(read_document(file), overrides)
 
 
 def parse_config(value: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
-    """An experiment from a nested dictionary, checked as a file would be."""
-    return resolve(Document(deepcopy(value)), overrides)
+    """An experiment from a nested dictionary, checked as a file would be.
+
+    What PyYAML's `safe_load` makes of a config file gives the same experiment as the file.
+    """
+    return resolve(from_python(value), overrides)
 
 
 def dump_config(config: Config) -> str:
@@ -58,6 +62,7 @@ def registry(config: Config) -> dict[str, Any]:
 
 def resolve(document: Document, overrides: Sequence[str] = ()) -> Config:
     """The experiment that a document and overrides of it describe, with every default."""
+    _drop_anchors(document)
     override(document, overrides)
     config = _validate(document)
     problems = list(check(config))
@@ -72,6 +77,13 @@ def resolve(document: Document, overrides: Sequence[str] = ()) -> Config:
     for line in lines_of(list(futile(config, train)), document):
         warnings.warn(f"{line}: changes nothing", stacklevel=4)
     return config
+
+
+def _drop_anchors(document: Document) -> None:
+    """Sections ``x-...`` are no settings: they hold what YAML's anchors name."""
+    document.value = {
+        key: value for key, value in document.value.items() if not str(key).startswith("x-")
+    }
 
 
 def _validate(document: Document) -> Config:

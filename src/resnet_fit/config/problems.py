@@ -10,7 +10,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from resnet_fit.config.document import Document, Path
+from resnet_fit.config.document import Document
+from resnet_fit.config.yaml12 import Path, printable
 from resnet_fit.errors import UserError, suggest
 
 
@@ -33,16 +34,11 @@ def lines_of(problems: Sequence[Problem], document: Document) -> list[str]:
     """A line for each problem: its place in the document, its key (once), its message."""
     lines = []
     for problem in problems:
-        key = ".".join(_printable(part) for part in problem.path)
+        key = ".".join(printable(part) for part in problem.path)
         place = document.place(problem.path)
         parts = (place, "" if place == f"--set {key}" else key, problem.message)
         lines.append(": ".join(part for part in parts if part))
     return lines
-
-
-def _printable(part: str | int) -> str:
-    """A part of a key, such that it stays on its line."""
-    return str(part) if str(part).isprintable() else repr(part)
 
 
 def problems_of(error: ValidationError, schema: type[BaseModel]) -> list[Problem]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -16,15 +15,23 @@ from pydantic import (
     Tag,
 )
 
+from resnet_fit.errors import UserError
+from resnet_fit.home import expand
+
 PositiveInt = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
+# YAML 1.1 reads the word off as False.
+OrOff = BeforeValidator(lambda value: "off" if value is False else value)
 
 
 def _absolute(path: str) -> str:
-    return str(Path(os.path.expanduser(path)).absolute())
+    try:
+        return str(expand(path).absolute())
+    except UserError as error:
+        raise ValueError(str(error)) from None
 
 
 # A file or folder, absolute once it is read: a run can go on from any working directory.
@@ -267,7 +274,7 @@ class Amp(Section):
     the processor computes in it.
     """
 
-    level: Literal["off", "O1"] = "off"
+    level: Annotated[Literal["off", "O1"], OrOff] = "off"
     dtype: Literal["float16", "bfloat16"] = "float16"
 
 
@@ -313,7 +320,7 @@ class Training(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
     engine: Literal["auto", "framework", "channels_last", "onednn"] = "auto"
-    compile: Literal["off", "static", "cinn"] = "off"
+    compile: Annotated[Literal["off", "static", "cinn"], OrOff] = "off"
     loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
     label_smoothing: Below1 = 0.0
     target_threshold: Share | None = None

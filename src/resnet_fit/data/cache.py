@@ -19,6 +19,7 @@ import secrets
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -35,7 +36,8 @@ from resnet_fit.data.sources import FileDataset
 from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, scaled, size_of
 from resnet_fit.data.workers import Team
 from resnet_fit.errors import RunFailed, UserError
-from resnet_fit.files import lock, readable, user_cache, write
+from resnet_fit.files import lock, may_write, readable, write
+from resnet_fit.home import expand, user_cache
 from resnet_fit.machine import usable_cores
 from resnet_fit.terminal import say
 
@@ -90,12 +92,18 @@ def cache_images(
     if workers < 0:
         raise UserError(f"workers: received {workers}, expected 0 or more")
     paths = Paths.of(dataset.paths)
-    parent = user_cache() / "images" if path is None else Path(path).expanduser()
-    folder = parent / f"{folder_name(paths.root)}-{shorter_side}px-v{FORMAT}"
+    folder = _parent(path) / f"{folder_name(paths.root)}-{shorter_side}px-v{FORMAT}"
     keys = _keys(paths)
     index = _Index.read(folder)
     rows = index.rows(keys)
-    if (rows < 0).any():
+    missing = np.count_nonzero(rows < 0)
+    if missing and not may_write():
+        warnings.warn(
+            f"{folder}: {missing:,} of {len(paths):,} images are not in data.cache yet; a run "
+            "decodes them first, and here they are read from their files",
+            stacklevel=2,
+        )
+    elif missing:
         recipe = _Shrinking(shorter_side, on_bad_image)
         try:
             index = _fill(folder, paths, keys, recipe, workers)
@@ -106,6 +114,19 @@ def cache_images(
             ) from error
         rows = index.rows(keys)
     return replace(dataset, copies=index.copies(folder, rows))
+
+
+def _parent(path: str | os.PathLike[str] | None) -> Path:
+    """The folder for caches."""
+    if path is not None:
+        return expand(path)
+    cache = user_cache()
+    if cache is None:
+        raise UserError(
+            "data.cache.path: required here: this user has no home folder (HOME is not set), which "
+            "is where decoded images are kept if no folder is given"
+        )
+    return cache / "images"
 
 
 @dataclass(frozen=True)

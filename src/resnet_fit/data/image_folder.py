@@ -15,6 +15,7 @@ from resnet_fit.data.listing import BESIDE_CLASSES, EXTENSIONS, LeftOut, list_im
 from resnet_fit.data.sources import FileDataset, require_existing, split
 from resnet_fit.errors import UserError, suggest
 from resnet_fit.files import readable
+from resnet_fit.home import expand
 
 # How folders of the parts are named, in any letter case: Train, training_set, test-images.
 PARTS = {
@@ -45,7 +46,7 @@ def folder(
     listing is kept and used again until something in the folder changes. Raises UserError, naming
     the place, for whatever is missing or has two meanings.
     """
-    root = Path(path).expanduser()
+    root = expand(path)
     require_existing(root)
     if not root.is_dir():
         raise UserError(f"{root}: not a folder; extract it if it is an archive")

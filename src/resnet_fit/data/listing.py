@@ -24,7 +24,8 @@ import numpy as np
 
 from resnet_fit.data.paths import Paths, bounds_of
 from resnet_fit.errors import UserError
-from resnet_fit.files import user_cache, write
+from resnet_fit.files import may_write, write
+from resnet_fit.home import user_cache
 
 # What Pillow decodes by itself, whatever its version and however it was built.
 EXTENSIONS = frozenset(
@@ -85,7 +86,10 @@ def list_images(root: Path) -> Listing:
     extension, are listed as files, so that the decoder names them. What took long to list is kept
     in the user's cache folder. Raises UserError if ``root`` itself cannot be read.
     """
-    file = user_cache() / "listings" / f"{folder_name(root)}.npz"
+    cache = user_cache()
+    if cache is None:
+        return _Walk(os.fsencode(root)).listing()
+    file = cache / "listings" / f"{folder_name(root)}.npz"
     kept = _read(file, root)
     if kept is not None:
         return kept
@@ -95,7 +99,8 @@ def list_images(root: Path) -> Listing:
         listing = walk.listing()
     except OSError as error:
         raise UserError(f"{root}: cannot be read ({error.strerror})") from None
-    if time.perf_counter() - started > SLOW_SECONDS and walk.can_be_kept(begun):
+    slow = time.perf_counter() - started > SLOW_SECONDS
+    if slow and may_write() and walk.can_be_kept(begun):
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             write(file, lambda part: _save(part, walk, listing))

@@ -21,6 +21,8 @@ import numpy as np
 
 from resnet_fit.data.paths import Copies, Paths
 from resnet_fit.errors import UserError, require, suggest
+from resnet_fit.files import may_write
+from resnet_fit.home import expand, home
 from resnet_fit.restricted_pickle import PickledArray, Unpickler
 
 ENVIRONMENT = "RESNET_FIT_DATA"
@@ -233,7 +235,7 @@ def cifar100(path: str | os.PathLike[str] | None = None) -> tuple[ArrayDataset, 
 
 
 def _cifar(kind: Cifar, path: str | os.PathLike[str] | None) -> tuple[ArrayDataset, ArrayDataset]:
-    place = _find(kind, path) or download(kind, cache_folder())
+    place = _find(kind, path) or download(kind, _download_folder(kind))
     try:
         return _parse(kind, dict(_files(kind, place)))
     # Damaged bytes make tarfile, zlib and pickle raise almost anything; all of it means the same.
@@ -250,14 +252,31 @@ def _cifar(kind: Cifar, path: str | os.PathLike[str] | None) -> tuple[ArrayDatas
         ) from error
 
 
-def cache_folder() -> Path:
-    """Return the folder in which paddle.vision, too, keeps CIFAR."""
-    return Path.home() / ".cache" / "paddle" / "dataset" / "cifar"
+def cache_folder() -> Path | None:
+    """The folder in which paddle.vision, too, keeps CIFAR; None for a user without a home."""
+    folder_ = home()
+    return None if folder_ is None else folder_ / ".cache" / "paddle" / "dataset" / "cifar"
+
+
+def _download_folder(kind: Cifar) -> Path:
+    folder_ = cache_folder()
+    if folder_ is None:
+        raise UserError(
+            f"{kind.name} was not found, and there is no home folder to download it to (HOME is "
+            f"not set): put {kind.archive} into a folder, and name that in data.path or in the "
+            f"environment variable {ENVIRONMENT}"
+        )
+    if not may_write():
+        raise UserError(
+            f"{kind.name} is not on this machine yet: a run downloads it to {folder_}, and a dry "
+            "run downloads nothing"
+        )
+    return folder_
 
 
 def _find(kind: Cifar, path: str | os.PathLike[str] | None) -> Path | None:
     if path is not None:
-        given = Path(path).expanduser()
+        given = expand(path)
         require_existing(given)
         if given.is_file():
             return given
@@ -268,19 +287,20 @@ def _find(kind: Cifar, path: str | os.PathLike[str] | None) -> Path | None:
                 f"{kind.train_files[0]}"
             )
         return found
-    folders = [Path(os.environ[ENVIRONMENT]).expanduser()] if os.environ.get(ENVIRONMENT) else []
-    for folder_ in (*folders, cache_folder()):
-        if found := _inside(kind, folder_):
+    named = os.environ.get(ENVIRONMENT)
+    for folder_ in (expand(named) if named else None, cache_folder()):
+        if folder_ is not None and (found := _inside(kind, folder_)):
             return found
     return None
 
 
 def _inside(kind: Cifar, folder_: Path) -> Path | None:
     for candidate in (folder_, folder_ / kind.folder):
-        if (candidate / kind.train_files[0]).is_file() and (candidate / kind.meta_file).is_file():
+        needed = (candidate / kind.train_files[0], candidate / kind.meta_file)
+        if all(map(os.path.isfile, needed)):  # false for what may not be looked at
             return candidate
     archive = folder_ / kind.archive
-    return archive if archive.is_file() else None
+    return archive if os.path.isfile(archive) else None
 
 
 def _files(kind: Cifar, place: Path) -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 
 from resnet_fit.engines import framework
 from resnet_fit.errors import UserError, check_choice
-from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
+from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import Layers, Part, Stage, run
 from resnet_fit.networks.depth import resolve_dense_depth
 from resnet_fit.networks.weights import load_weights
@@ -193,7 +193,9 @@ def densenet(
     check_choice("stem", stem, ("imagenet", "cifar"))
     usual_growth, block_sizes = resolve_dense_depth(depth, stem)
     growth = usual_growth if growth is None else growth
-    check_counts(num_classes=num_classes, growth=growth, in_channels=in_channels)
+    num_classes, growth, in_channels = as_counts(
+        num_classes=num_classes, growth=growth, in_channels=in_channels
+    )
     network = DenseNet(block_sizes, num_classes, stem, growth, in_channels, layers or Layers())
     if weights is not None:
         load_weights(network, weights)

@@ -5,7 +5,9 @@ Free of Paddle, so that a config can be checked without waiting for it.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from resnet_fit.errors import UserError, listed
 
@@ -38,7 +40,7 @@ def resolve_depth(
     Raises:
         UserError: there is no such depth; the message names those there are.
     """
-    if isinstance(depth, (list, tuple)):
+    if isinstance(depth, Iterable) and not isinstance(depth, str):
         return block or "basic", _sizes(depth, "blocks of each stage")
     depth = _whole_number(depth, "stage sizes, as [2, 2, 2, 2]")
     if stem == "cifar3":
@@ -79,7 +81,7 @@ def resolve_dense_depth(depth: int | Sequence[int], stem: str) -> tuple[int, tup
         UserError: there is no such depth; the message names those there are.
     """
     usual_growth = 12 if stem == "cifar" else 32
-    if isinstance(depth, (list, tuple)):
+    if isinstance(depth, Iterable) and not isinstance(depth, str):
         return usual_growth, _sizes(depth, "layers of each dense block")
     depth = _whole_number(depth, "block sizes, as [6, 12, 24, 16]")
     if stem == "cifar":
@@ -99,22 +101,32 @@ def resolve_dense_depth(depth: int | Sequence[int], stem: str) -> tuple[int, tup
     return DENSE_BLOCKS[depth]
 
 
-def _sizes(sizes: Sequence[int], what: str) -> tuple[int, ...]:
-    if not sizes or not all(is_count(size) for size in sizes):
+def _sizes(sizes: Iterable[int], what: str) -> tuple[int, ...]:
+    counts = [as_count(size) for size in sizes]
+    if not counts or None in counts:
         raise UserError(f"depth={sizes!r}: expected the number of {what}, at least 1 each.")
-    return tuple(sizes)
+    return tuple(count for count in counts if count is not None)
 
 
 def _whole_number(depth: object, sizes: str) -> int:
-    if not is_count(depth):
+    count = as_count(depth)
+    if count is None:
         raise UserError(f"depth={depth!r}: expected a whole number or a list of {sizes}.")
-    assert isinstance(depth, int)
-    return depth
+    return count
 
 
-def is_count(value: object) -> bool:
-    """Whether a value is a whole number of at least 1 (True is none)."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def as_count(value: Any) -> int | None:
+    """A whole number of at least 1 as an int, whatever its type; None for all else, and for True.
+
+    NumPy's integers are not Python's: Paddle's layers refuse them.
+    """
+    if isinstance(value, bool):
+        return None
+    try:
+        count = operator.index(value)
+    except TypeError:
+        return None
+    return count if count >= 1 else None
 
 
 def _nearest(depth: int, valid: Iterable[int]) -> int:

@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 
 from resnet_fit.engines import framework
 from resnet_fit.errors import UserError, check_choice
-from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
+from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import (
     BasicBlock,
     BottleneckBlock,
@@ -165,7 +165,9 @@ def resnet(
     if block is not None:
         check_choice("block", block, BLOCKS)
     width = WIDTHS[stem] if width is None else width
-    check_counts(num_classes=num_classes, width=width, in_channels=in_channels)
+    num_classes, width, in_channels = as_counts(
+        num_classes=num_classes, width=width, in_channels=in_channels
+    )
     block_name, stage_sizes = resolve_depth(depth, stem, block)
     if stride_on == "1x1" and block_name == "basic":
         raise UserError(

@@ -26,6 +26,7 @@ from resnet_fit.runtime import (
     choose_device,
     crowding,
     find_settings,
+    import_visualdl,
     prepare_environment,
 )
 
@@ -203,15 +204,9 @@ def engines_apart() -> float:
 
 def _examine_visualdl(found: Diagnosis) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import visualdl  # noqa: F401
-    except Exception as error:  # its dependencies break in many ways
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        found.problems.append(
-            f"VisualDL cannot be imported ({reason}); pip install --upgrade visualdl, or train "
-            "with --set logging.visualdl=false"
-        )
+        import_visualdl()
+    except RunFailed as error:
+        found.problems.append(str(error))
 
 
 def measure_gains(settings: Sequence[Setting]) -> list[Gain]:

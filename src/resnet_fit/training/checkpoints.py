@@ -189,5 +189,3 @@ def _set_paddles_own(model: paddle.Model, state: dict[str, Any]) -> None:
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state.items()}
-
-
