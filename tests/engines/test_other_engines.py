@@ -10,7 +10,13 @@ import paddle
 import pytest
 
 from resnet_fit import densenet, fit, parse_config, resnet, resume
-from resnet_fit.engines import check_cinn, choose_engine, compile_forward, use_engine
+from resnet_fit.engines import (
+    check_cinn,
+    choose_engine,
+    compile_forward,
+    onednn_problem,
+    use_engine,
+)
 from resnet_fit.errors import UserError
 from resnet_fit.training.losses import CrossEntropy
 
@@ -114,3 +120,14 @@ def test_a_network_of_others_computes_by_paddle_alone():
     use_engine(paddle.nn.Linear(2, 2), "framework")
     with pytest.raises(UserError, match="Linear has no part of this library"):
         use_engine(paddle.nn.Linear(2, 2), "channels_last")
+
+
+@pytest.mark.skipif(onednn_problem() is not None, reason="no onednn engine here")
+def test_onednn_is_not_taken_where_paddle_copies_views():
+    paddle.set_flags({"FLAGS_use_stride_kernel": False})
+    try:
+        assert choose_engine("auto", "cpu") == "framework"
+        with pytest.raises(UserError, match="cannot be used: FLAGS_use_stride_kernel is off"):
+            use_engine(resnet(8, 10, "cifar3"), "onednn")
+    finally:
+        paddle.set_flags({"FLAGS_use_stride_kernel": True})

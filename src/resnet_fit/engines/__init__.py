@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import paddle
 from paddle import nn
 
 from resnet_fit.engines import channels_last, framework
@@ -85,4 +86,6 @@ def onednn_problem() -> str | None:
         import resnet_fit.engines.library  # noqa: F401 - loads the library
     except ImportError as error:
         return str(error)
+    if not paddle.get_flags("FLAGS_use_stride_kernel")["FLAGS_use_stride_kernel"]:
+        return "FLAGS_use_stride_kernel is off, so that Paddle copies what the engine views"
     return None

@@ -142,11 +142,7 @@ class DenseNet(nn.Layer):
 
     def _check(self, images: Tensor) -> None:
         check_images(images, self.in_channels)
-        if not self._image_size_checked:
-            self._image_size_checked = True
-            self._check_image_size(min(images.shape[2:]))
-
-    def _check_image_size(self, pixels: int) -> None:
+        pixels = min(images.shape[2:])
         smallest = 2 ** (self.num_blocks - 1)
         if self.stem == "imagenet":
             smallest = 4 * smallest - 3
@@ -155,7 +151,9 @@ class DenseNet(nn.Layer):
                 f"images of {pixels} px are too small: {self.num_blocks} dense blocks behind "
                 f"stem='{self.stem}' need {smallest} px or more."
             )
-        check_image_size(self.stem, pixels)
+        if not self._image_size_checked:
+            self._image_size_checked = True
+            check_image_size(self.stem, pixels)
 
 
 def densenet(
@@ -187,8 +185,8 @@ def densenet(
         layers: the kinds of layer to build from; see :class:`Layers`.
 
     Raises:
-        UserError: an argument is none of the above, the weights do not fit, or, at the first
-            images, that they are too small to be halved by every transition.
+        UserError: an argument is none of the above, the weights do not fit, or images are too
+            small to be halved by every transition.
     """
     check_choice("stem", stem, ("imagenet", "cifar"))
     usual_growth, block_sizes = resolve_dense_depth(depth, stem)
