@@ -245,6 +245,13 @@ def test_the_first_weights_are_not_needed_again(home, tmp_path, monkeypatch, cap
     assert_same_weights(run, whole)
 
 
+def test_a_run_can_start_from_another_ones_folder(home, monkeypatch, capsys):
+    monkeypatch.chdir(home)
+    fit(small("model.weights=runs/whole", "training.epochs=1"), "runs", "second")
+    best = home / "runs" / "whole" / "checkpoints" / "best" / "model.pdparams"
+    assert f"starts from {best}" in capsys.readouterr().out.splitlines()
+
+
 # --- the config -----------------------------------------------------------------------
 
 EDITS = {
