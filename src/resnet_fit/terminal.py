@@ -160,6 +160,8 @@ def _write(stream: TextIO | None, text: str) -> Exception | None:
         except UnicodeEncodeError as error:  # names of files may be any bytes
             stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
         stream.flush()
+    except RuntimeError:  # a signal came amid a write to this stream, and wants to write as well
+        return None
     except (OSError, ValueError) as error:  # a ValueError if it is closed
         with suppress(OSError, ValueError):
             nothing = os.open(os.devnull, os.O_WRONLY)
