@@ -1,4 +1,4 @@
-"""Files are whole or not there, JSON is JSON, names of files are told, a full disk with its place."""
+"""Files are whole or not there, JSON is JSON, names are told, a full disk with its place."""
 
 from __future__ import annotations
 

@@ -88,6 +88,18 @@ def test_streams_that_are_not_there(monkeypatch, stream):
     training_console().print("three")
 
 
+def test_a_signal_amid_a_write_to_the_same_stream_harms_nothing(monkeypatch, tmp_path):
+    class Busy(io.StringIO):
+        def write(self, text):
+            raise RuntimeError("reentrant call inside <_io.BufferedWriter>")  # as Python does
+
+    monkeypatch.setattr(sys, "stderr", Busy())
+    with recording() as log:
+        log.open(tmp_path / "run.log")
+        note("stops after this batch")
+    assert lines(tmp_path / "run.log") == ["stops after this batch"]
+
+
 def test_a_name_that_the_output_cannot_show(monkeypatch):
     bytes_ = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_, encoding="ascii"))

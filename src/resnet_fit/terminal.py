@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from resnet_fit.errors import RunFailed, told
+from resnet_fit.errors import Interrupted, RunFailed, told
 from resnet_fit.run_log import RunLog
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def recording() -> Iterator[RunLog]:
     try:
         yield log
     except BaseException as error:
-        log.write(f"error: {told(error) or ''.join(traceback.format_exception(error))}")
+        reason = told(error) or "".join(traceback.format_exception(error))
+        wanted = isinstance(error, (Interrupted, KeyboardInterrupt))
+        log.write(reason if wanted else f"error: {reason}")
         raise
     finally:
         warnings.showwarning = show
@@ -160,6 +162,8 @@ def _write(stream: TextIO | None, text: str) -> Exception | None:
         except UnicodeEncodeError as error:  # names of files may be any bytes
             stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
         stream.flush()
+    except RuntimeError:  # a signal came amid a write to this stream, and wants to write as well
+        return None
     except (OSError, ValueError) as error:  # a ValueError if it is closed
         with suppress(OSError, ValueError):
             nothing = os.open(os.devnull, os.O_WRONLY)

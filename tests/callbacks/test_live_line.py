@@ -132,7 +132,7 @@ def test_what_is_printed_meanwhile_stands_above_it_and_nothing_is_left_of_it(mon
     line.begin(TITLE)
     for i in range(20):
         line.update(i / 20, COLUMNS)
-        print(f"printed {i} [b]and[/b] {'long ' * 20}")
+        print(f"printed {i} [b]and[/b] {'long ' * 19}word")
         print(f"warned {i}", file=sys.stderr)
     print("half a line", end="")
     screen = terminal.look()
@@ -142,7 +142,7 @@ def test_what_is_printed_meanwhile_stands_above_it_and_nothing_is_left_of_it(mon
     screen = terminal.look()
     assert screen.shows_cursor
     shown = "".join(part.ljust(80) if len(part) == 80 else f"{part}\n" for part in screen.lines)
-    expected = [f"printed {i} [b]and[/b] {'long ' * 20}\nwarned {i}" for i in range(20)]
+    expected = [f"printed {i} [b]and[/b] {'long ' * 19}word\nwarned {i}" for i in range(20)]
     assert shown.rstrip("\n") == "\n".join([*expected, "half a line"])
     assert (screen.line, screen.column) == ("", 0)
 
@@ -164,9 +164,9 @@ def test_without_colours_the_bar_can_be_read(options):
     line = LiveLine(terminal.console)
     line.begin(TITLE)
     line.update(0.5, COLUMNS)
+    assert "━━━━━━━───────" in text(terminal, line)
     line.close()
     assert "\x1b[3" not in terminal.file.getvalue()
-    assert "━━━━━━━───────" in text(terminal, line)
 
 
 def test_none_where_the_terminal_cannot_move_its_cursor():

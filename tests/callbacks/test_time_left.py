@@ -21,10 +21,11 @@ class Training:
         self.clock = Clock()
         self.clock.begin(STEPS)
         self.left = TimeLeft(self.clock, **images)
-        self.epochs = 0
+        self.epochs = self.epochs_left = 0
 
     def begin(self, epochs_left):
         self.clock.begin_epoch(self.epochs)
+        self.epochs_left = epochs_left
         self.left.begin_epoch(epochs_left)
         self.epochs += 1
 
@@ -35,7 +36,7 @@ class Training:
 
     def end(self):
         self.clock.end_epoch()
-        self.left.begin_evaluations()
+        self.left.begin_evaluations(self.epochs_left)
 
     def evaluate(self, images, seconds, share=1.0):
         self.time.now += seconds
@@ -80,6 +81,18 @@ def test_evaluation_counts_as_it_was(training):
     training.end()
     training.evaluate(20, seconds=1)  # faster than before, which may be a quick part
     assert training.left.of_run == 10 + 55 + 30
+
+
+def test_an_evaluation_that_an_earlier_sitting_has_left(training):
+    """The epoch's seconds are in the clock's state; what evaluation takes has to be seen again."""
+    training.begin(epochs_left=2)
+    training.steps(4)
+    training.clock.end_epoch()
+    resumed = TimeLeft(Clock(training.clock.state_dict()), evaluated=60)
+    resumed.begin_evaluations(2)
+    training.time.now += 6
+    resumed.evaluate(30, share=0.5)
+    assert resumed.of_run == 6 + 2 * (40 + 12)
 
 
 def test_a_test_at_the_end(training):

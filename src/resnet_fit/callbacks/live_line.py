@@ -70,10 +70,14 @@ class LiveLine:
             for stream in (sys.stdout, sys.stderr):  # half a line may wait in rich's proxies
                 if stream is not None:
                     stream.flush()
+            self._title = ""  # rich draws it once more
             self._live.stop()
             self._live = None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if not self._title:
+            yield Segment(" ")
+            return
         room = options.max_width - 1  # a terminal may go to the next line after its last column
         title, share = self._title, self._share
         columns, bar = fit(title, self._columns, room)

@@ -63,7 +63,7 @@ class ProgressBar(Clocked):
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self._print_line()
         super().on_epoch_begin(epoch, logs)
-        self.time_left.begin_epoch((self.epochs or 0) - self.clock.epoch)
+        self.time_left.begin_epoch(self._epochs_left)
         self.live_line.begin(self._epoch)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
@@ -80,7 +80,7 @@ class ProgressBar(Clocked):
         self._line = [self._epoch, *_groups(read.metrics(self, logs), "train "), speed]
         if clock.data_wait >= WORTH_SAYING:
             self._line.append(f"waits for data {clock.data_wait:.0%}".replace("%", " %"))
-        self.time_left.begin_evaluations()
+        self.time_left.begin_evaluations(self._epochs_left)
 
     def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
@@ -90,7 +90,7 @@ class ProgressBar(Clocked):
             self.time_left.begin_test()
         elif not self._line:  # the epoch was trained in an earlier sitting
             self._line = [self._epoch]
-            self.time_left.begin_evaluations()
+            self.time_left.begin_evaluations(self._epochs_left)
         self.live_line.begin(logs.get("evaluation", "evaluate"))
 
     def on_eval_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
@@ -127,6 +127,10 @@ class ProgressBar(Clocked):
     @property
     def _epoch(self) -> str:
         return f"epoch {self.clock.epoch:>{len(str(self.epochs))}}/{self.epochs}"
+
+    @property
+    def _epochs_left(self) -> int:
+        return (self.epochs or 0) - self.clock.epoch
 
     def _update(
         self, step: int, steps: int | None, logs: dict[str, Any] | None, speed: float, middle: str

@@ -36,9 +36,10 @@ class TimeLeft:
             self.end_evaluations()  # saving after them took time as well
         self._phase, self._epochs_left = "epoch", epochs_left
 
-    def begin_evaluations(self) -> None:
-        """An epoch is trained; what goes by from now on is evaluation."""
-        self._phase, self._epoch_seconds = "evaluation", self.clock.epoch_seconds
+    def begin_evaluations(self, epochs_left: int) -> None:
+        """An epoch is trained, so many follow it; what goes by from now on is evaluation."""
+        self._phase, self._epochs_left = "evaluation", epochs_left
+        self._epoch_seconds = self.clock.epoch_seconds
         self._begun, self._done, self._expected = time.perf_counter(), 0.0, self.evaluated
 
     def begin_test(self) -> None:
