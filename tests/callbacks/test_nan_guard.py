@@ -10,10 +10,9 @@ import pytest
 from paddle import nn
 from softmax import CLASSES, EVAL, FEATURES, TRAIN, make_model
 
-from resnet_fit import fit, parse_config, resnet
+from resnet_fit import CrossEntropy, classification_metrics, fit, parse_config, resnet
 from resnet_fit.callbacks import Checkpoint, History, NaNGuard, WeightAverage
 from resnet_fit.errors import Diverged, RunFailed
-from resnet_fit.training import CrossEntropy, classification_metrics
 
 
 class Poison(paddle.callbacks.Callback):

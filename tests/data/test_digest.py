@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from resnet_fit.data.digest import PIECE_BYTES, content_digest, names_digest
-from resnet_fit.data.sources import ArrayDataset, FileDataset, scan
+from resnet_fit.data.image_folder import scan
+from resnet_fit.data.sources import ArrayDataset, FileDataset
 
 LARGE = 10 * PIECE_BYTES
 

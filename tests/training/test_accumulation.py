@@ -7,7 +7,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from resnet_fit.training import CrossEntropy
+from resnet_fit import CrossEntropy
 from resnet_fit.training.accumulation import accumulated
 
 FEATURES, CLASSES, IMAGES = 5, 3, 10
