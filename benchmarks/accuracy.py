@@ -58,8 +58,8 @@ def train(config: Config) -> list[float]:
     Raises:
         UserError: the config has what the network or the loop here has not.
     """
-    from resnet_fit.training.experiment import full_rate, make_schedule
-    from resnet_fit.training.loaders import make_loaders
+    from resnet_fit.data.make_loaders import make_loaders
+    from resnet_fit.runs.experiment import full_rate, make_schedule
 
     torch.manual_seed(config.training.seed)
     loaders = make_loaders(config)

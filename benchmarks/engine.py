@@ -140,13 +140,13 @@ def our_model(side: str, options: dict[str, Any]) -> Any:
     import paddle
 
     from resnet_fit import CrossEntropy, classification_metrics
+    from resnet_fit.backends import choose_backend, use_backend
     from resnet_fit.config.schema import Momentum
-    from resnet_fit.engines import choose_engine, use_engine
     from resnet_fit.training.optimizers import make_optimizer
 
     network = make_network(options)
-    engine = choose_engine("auto", "cpu")
-    use_engine(network, engine, "bfloat16" if side.endswith("bf16") else "float32")
+    engine = choose_backend("auto", "cpu")
+    use_backend(network, engine, "bfloat16" if side.endswith("bf16") else "float32")
     loss = CrossEntropy()
     settings = Momentum(name="momentum", learning_rate=0.01, nesterov=True, weight_decay=5e-4)
     model = paddle.Model(network)

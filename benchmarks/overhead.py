@@ -58,11 +58,11 @@ def _parts(steps: int) -> tuple:
     import paddle
 
     from resnet_fit import CrossEntropy, resnet
+    from resnet_fit.backends import choose_backend, use_backend
     from resnet_fit.config.schema import Momentum
     from resnet_fit.data.augment import HorizontalFlip, Normalize, RandomCrop
     from resnet_fit.data.loading import ArrayLoader
     from resnet_fit.data.sources import ArrayDataset
-    from resnet_fit.engines import choose_engine, use_engine
     from resnet_fit.training.optimizers import make_optimizer
 
     rng = np.random.default_rng(0)
@@ -72,7 +72,7 @@ def _parts(steps: int) -> tuple:
     operations = [RandomCrop(4), HorizontalFlip(), Normalize((0.5,) * 3, (0.25,) * 3)]
     loader = ArrayLoader(dataset, BATCH, operations, shuffle=True)
     network = resnet(20, 10, "cifar3")
-    use_engine(network, choose_engine("auto", "cpu"))
+    use_backend(network, choose_backend("auto", "cpu"))
     schedule = paddle.optimizer.lr.CosineAnnealingDecay(0.01, 10_000)
     settings = Momentum(name="momentum", learning_rate=0.01, weight_decay=1e-4)
     return loader, network, CrossEntropy(), schedule, make_optimizer(network, settings, schedule)

@@ -158,7 +158,7 @@ def test_a_run_is_named_after_its_config_and_the_time(tiny, tmp_path, monkeypatc
     file.parent.mkdir(exist_ok=True)
     file.write_text(dump(tiny))
     given = []
-    monkeypatch.setattr("resnet_fit.training.run.fit", lambda *a: given.append(a))
+    monkeypatch.setattr("resnet_fit.runs.fit.fit", lambda *a: given.append(a))
     assert main(["--config", str(file)]) == 0
     ((_, output, run_name),) = given
     assert output == "runs"
@@ -171,7 +171,7 @@ def test_a_run_that_fails_by_itself_exits_with_one(config, tmp_path, capsys, mon
     def fail(*_):
         raise RunFailed("the disk is full")
 
-    monkeypatch.setattr("resnet_fit.training.run.fit", fail)
+    monkeypatch.setattr("resnet_fit.runs.fit.fit", fail)
     assert main(["--config", str(config)]) == 1
     assert capsys.readouterr().err == "resnet-fit: the disk is full\n"
 

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from resnet_fit import machine
+from resnet_fit.backends import onednn_problem
 from resnet_fit.cli import main
-from resnet_fit.engines import onednn_problem
 from resnet_fit.errors import RunFailed
 from resnet_fit.reports import doctor
 from resnet_fit.reports.trial import IMAGES, Trial
@@ -115,7 +115,7 @@ def in_process(monkeypatch, tmp_path, capsys):
 def test_an_engine_that_computes_wrongly(in_process):
     assert doctor.engines_apart() < 1e-5
     process = in_process("engines_apart", lambda: float("nan"), "--no-measure")
-    assert_broken(process, "train with --set training.engine=framework")
+    assert_broken(process, "train with --set training.backend=framework")
 
 
 def test_a_step_that_dies(in_process, monkeypatch):
@@ -144,7 +144,7 @@ def test_gains_compare_without_and_with(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     monkeypatch.setattr(machine, "vendor", lambda: "AuthenticAMD")
     monkeypatch.setattr(machine, "has_bfloat16", lambda: True)
-    monkeypatch.setattr("resnet_fit.engines.onednn_problem", lambda: None)
+    monkeypatch.setattr("resnet_fit.backends.onednn_problem", lambda: None)
     monkeypatch.setattr(Trial, "start", lambda trial: trial)
 
     def seconds(trial: Trial) -> float:

@@ -91,7 +91,7 @@ def test_a_run_needs_no_home(as_nobody, place, has_home):
 
 def test_a_static_graph_needs_no_home(as_nobody, place):
     static = training(
-        "training.compile=static", "training.engine=framework", "logging.visualdl=false"
+        "training.compile=static", "training.backend=framework", "logging.visualdl=false"
     )
     done = run(as_nobody, place, *static)
     assert done.returncode == 0, done.stderr

@@ -19,7 +19,7 @@ from resnet_fit import load_config, parse_config
 from resnet_fit.cli import COMMANDS
 from resnet_fit.config.schema import Config
 from resnet_fit.data import augment, transforms
-from resnet_fit.training.resuming import CHANGEABLE
+from resnet_fit.runs.resuming import CHANGEABLE
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)

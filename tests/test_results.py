@@ -7,8 +7,7 @@ import re
 
 import pytest
 from conftest import REPOSITORY
-
-from resnet_fit.config import load_config
+from resnet_fit.runs.config import load_config
 
 TEXT = "".join((REPOSITORY / f).read_text("utf-8") for f in ("README.md", "results/NOTES.md"))
 ROWS = re.findall(r"^\| `(results/[\w/-]+)` \|.*?\| ([\d.]+) % \|.*\| (\d+) \|$", TEXT, re.M)

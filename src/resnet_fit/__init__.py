@@ -21,12 +21,12 @@ if TYPE_CHECKING:
         VisualDL,
         WeightAverage,
     )
-    from resnet_fit.config import Config, dump_config, load_config, parse_config
     from resnet_fit.errors import RunFailed, UserError
     from resnet_fit.networks import densenet, freeze, load_weights, plain, resnet
-    from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy
+    from resnet_fit.runs.config import Config, dump_config, load_config, parse_config
+    from resnet_fit.runs.fit import fit, resume
     from resnet_fit.training.metrics import MeanLoss, TopK, classification_metrics
-    from resnet_fit.training.run import fit, resume
+    from resnet_fit.training.objectives import BinaryCrossEntropy, CrossEntropy
 
 _HOMES = {
     "callbacks": (

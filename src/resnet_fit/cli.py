@@ -142,29 +142,29 @@ def train(arguments: Sequence[str]) -> None:
 
 
 def _fit(file: str, overrides: list[str], output: str, name: str | None) -> None:
-    from resnet_fit.config import load_config
+    from resnet_fit.runs.config import load_config
 
     config = load_config(file, overrides)
     _start(overrides, say)
-    from resnet_fit.training.run import fit
+    from resnet_fit.runs.fit import fit
 
     fit(config, output, name or _run_name(file))
 
 
 def _resume(folder: str, overrides: list[str]) -> None:
-    from resnet_fit.training.resuming import load_run_config
+    from resnet_fit.runs.resuming import load_run_config
 
     load_run_config(folder, overrides)
     _start(overrides, say)
-    from resnet_fit.training.run import resume
+    from resnet_fit.runs.fit import resume
 
     resume(folder, overrides)
 
 
 def _dry_run(file: str | None, run: str | None, overrides: list[str]) -> None:
     """All that is printed is one YAML document: what is not the config is in comments."""
-    from resnet_fit.config import dump_config, load_config
-    from resnet_fit.training.resuming import load_run_config
+    from resnet_fit.runs.config import dump_config, load_config
+    from resnet_fit.runs.resuming import load_run_config
 
     if file is None:
         assert run is not None
@@ -237,7 +237,7 @@ def check(arguments: Sequence[str]) -> None:
     _add_overrides(parser)
     options = parser.parse_args(arguments)
 
-    from resnet_fit.config import load_config
+    from resnet_fit.runs.config import load_config
 
     config = load_config(options.config, options.overrides)
     console = command_console()

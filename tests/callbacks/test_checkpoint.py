@@ -14,11 +14,11 @@ from paddle.metric import Metric
 from softmax import EVAL, TRAIN, make_model
 
 from resnet_fit.callbacks import Checkpoint, Clock, History, WeightAverage
+from resnet_fit.checkpoints.folder import load_checkpoint, save_checkpoint
+from resnet_fit.checkpoints.optimizer_state import accumulators
 from resnet_fit.errors import Diverged, RunFailed, UserError
 from resnet_fit.networks import resnet
 from resnet_fit.networks.weights import read_weights
-from resnet_fit.training.checkpoints import load_checkpoint, save_checkpoint
-from resnet_fit.training.state import accumulators
 
 NAN = float("nan")
 

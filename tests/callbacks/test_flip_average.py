@@ -9,8 +9,8 @@ import pytest
 from resnet_fit import fit, parse_config, resnet
 from resnet_fit.callbacks import FlipAverage, History, WeightAverage
 from resnet_fit.callbacks.progress import show
-from resnet_fit.training.losses import CrossEntropy
 from resnet_fit.training.metrics import classification_metrics
+from resnet_fit.training.objectives import CrossEntropy
 
 
 def make_model():

@@ -69,7 +69,7 @@ def test_a_run_keeps_the_average_and_paddle_opens_it(tiny, tmp_path, engine):
     saved = run.summary["best"]["eval"]["ema_top1"]
     assert run.summary["last"]["eval"]["top1"] != run.summary["last"]["eval"]["ema_top1"]
     run.model.load(str(run.folder / "checkpoints" / "best" / "average"))
-    from resnet_fit.training.loaders import make_loaders
+    from resnet_fit.data.make_loaders import make_loaders
 
     judged = run.model.evaluate(make_loaders(parse_config(tiny)).evaluation, verbose=0)
     assert float(np.ravel(judged["top1"])[0]) == pytest.approx(saved, abs=1e-9)

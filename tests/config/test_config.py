@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from resnet_fit.runs.config import dump_config, load_config, parse_config
 
-from resnet_fit.config import dump_config, load_config, parse_config
 from resnet_fit.errors import UserError
 
 CONFIGS = sorted(p.stem for p in (REPOSITORY / "configs").glob("*.yaml"))

@@ -10,8 +10,8 @@ import pytest
 from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from resnet_fit.runs.config import load_config, parse_config
 
-from resnet_fit.config import load_config, parse_config
 from resnet_fit.config.document import Document
 from resnet_fit.config.overrides import override
 from resnet_fit.errors import UserError

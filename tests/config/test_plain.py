@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 from conftest import REPOSITORY
+from resnet_fit.runs.config import load_config, parse_config
 
-from resnet_fit.config import load_config, parse_config
 from resnet_fit.errors import UserError
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))

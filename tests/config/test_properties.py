@@ -11,8 +11,8 @@ import yaml
 from conftest import REPOSITORY, TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from resnet_fit.runs.config import Config, dump_config, load_config, parse_config
 
-from resnet_fit.config import Config, dump_config, load_config, parse_config
 from resnet_fit.errors import UserError
 
 MANY = settings(

@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from resnet_fit import fit, load_config
-from resnet_fit.training.experiment import full_rate
+from resnet_fit.runs.experiment import full_rate
 
 CONFIGS = REPOSITORY / "configs"
 IMAGENET = ["resnet50_imagenet_v1", "resnet50_imagenet_v2", "resnet50_imagenet_a3"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from resnet_fit.runs.config import load_config
 
-from resnet_fit.config import load_config
 from resnet_fit.config.document import dump, read_document
 from resnet_fit.errors import UserError
 

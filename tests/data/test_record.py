@@ -9,9 +9,9 @@ import pytest
 from conftest import TINY
 
 from resnet_fit import parse_config
+from resnet_fit.data.make_loaders import make_loaders
 from resnet_fit.data.record import Contents, DataRecord, Part
 from resnet_fit.errors import UserError
-from resnet_fit.training.loaders import make_loaders
 
 CONTENTS = Contents(
     classes=("cat", "dog", "\udcff"),

@@ -11,7 +11,7 @@ import pytest
 from drawn_weights import draw, images
 from paddle import nn
 
-from resnet_fit.engines import onednn_problem, use_engine
+from resnet_fit.backends import onednn_problem, use_backend
 from resnet_fit.errors import UserError
 from resnet_fit.networks import (
     Layers,
@@ -297,7 +297,7 @@ def test_what_does_not_exist_is_refused_in_one_line(options, message):
 @pytest.mark.parametrize("build", [resnet, densenet])
 def test_batches_of_another_shape_are_refused(engine, shape, build):
     network = build([1], 2, "cifar")
-    use_engine(network, engine)
+    use_backend(network, engine)
     with pytest.raises(UserError, match=r"images: received the shape .* expected \[N, 3, H, W\]"):
         network(paddle.zeros(shape))
 

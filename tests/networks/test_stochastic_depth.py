@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from resnet_fit import resnet
-from resnet_fit.engines import use_engine
+from resnet_fit.backends import use_backend
 from resnet_fit.errors import UserError
 from resnet_fit.networks.blocks import StochasticDepth
 
@@ -45,8 +45,8 @@ def test_networks_have_it_in_training_alone(engine, dtype):
     plain = resnet([1, 1], num_classes=5, stem="cifar", width=8)
     network = resnet([1, 1], num_classes=5, stem="cifar", width=8, stochastic_depth=0.5)
     network.set_state_dict(plain.state_dict())
-    use_engine(plain, engine, dtype)
-    use_engine(network, engine, dtype)
+    use_backend(plain, engine, dtype)
+    use_backend(network, engine, dtype)
     images = paddle.to_tensor(np.random.default_rng(0).normal(size=(16, 3, 8, 8)).astype("float32"))
     plain.eval()
     network.eval()

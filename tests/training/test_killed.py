@@ -343,7 +343,7 @@ def main() -> None:
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     prepare_environment()
-    import resnet_fit.training.run  # noqa: F401 - once, for all forks
+    import resnet_fit.runs.fit  # noqa: F401 - once, for all forks
 
     folder = options.folder or Path(tempfile.mkdtemp(prefix="killed-"))
     photos = folder / "photos"

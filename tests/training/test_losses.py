@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from resnet_fit.errors import UserError
-from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy, balanced_weights
+from resnet_fit.training.objectives import BinaryCrossEntropy, CrossEntropy, balanced_weights
 
 LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype("float32") * 3
 LABELS = np.array([0, 3, 1, 1, 2, 0])

@@ -10,8 +10,8 @@ import pytest
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
 from resnet_fit.errors import UserError
-from resnet_fit.training.losses import CrossEntropy
 from resnet_fit.training.metrics import MeanLoss, TopK, classification_metrics
+from resnet_fit.training.objectives import CrossEntropy
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(50, 7)).astype("float32")

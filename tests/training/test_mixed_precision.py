@@ -48,10 +48,10 @@ def checkpoint_of(run):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["training.engine=framework"],
-        ["training.engine=channels_last"],
-        ["training.engine=channels_last", "training.compile=static"],
-        ["training.engine=framework", "training.on_nan=skip", "training.flip_averaging=true"],
+        ["training.backend=framework"],
+        ["training.backend=channels_last"],
+        ["training.backend=channels_last", "training.compile=static"],
+        ["training.backend=framework", "training.on_nan=skip", "training.flip_averaging=true"],
     ],
 )
 def test_every_pass_of_a_run_is_cast(tiny, tmp_path, casts, overrides, dtype):
@@ -66,7 +66,7 @@ def test_every_pass_of_a_run_is_cast(tiny, tmp_path, casts, overrides, dtype):
 
 
 def test_float16_scales_the_loss_and_goes_on_so(tiny, tmp_path, casts):
-    run = fit(parse_config(tiny, ["training.engine=framework", O1.format("float16")]), tmp_path)
+    run = fit(parse_config(tiny, ["training.backend=framework", O1.format("float16")]), tmp_path)
     steps = run.summary["last"]["step"]
     scaler = checkpoint_of(run)["scaler"]
     assert scaler["scale"] == [65536.0]
@@ -76,5 +76,5 @@ def test_float16_scales_the_loss_and_goes_on_so(tiny, tmp_path, casts):
 
 
 def test_bfloat16_needs_no_scale(tiny, tmp_path, casts):
-    run = fit(parse_config(tiny, ["training.engine=framework", O1.format("bfloat16")]), tmp_path)
+    run = fit(parse_config(tiny, ["training.backend=framework", O1.format("bfloat16")]), tmp_path)
     assert checkpoint_of(run)["scaler"] is None

@@ -8,8 +8,8 @@ import pytest
 
 from resnet_fit.config import schema
 from resnet_fit.errors import RunFailed
-from resnet_fit.training.muon import NEWTON_SCHULZ, STEPS, orthogonal
 from resnet_fit.training.optimizers import make_optimizer
+from resnet_fit.training.orthogonal import NEWTON_SCHULZ, STEPS, orthogonal
 
 RATE, DECAY = 0.1, 0.05
 

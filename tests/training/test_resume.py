@@ -23,11 +23,7 @@ from visualdl import LogReader
 
 from resnet_fit import fit, parse_config, resume
 from resnet_fit.callbacks import Checkpoint
-from resnet_fit.config.document import dump
-from resnet_fit.errors import Interrupted, RunFailed, UserError
-from resnet_fit.networks import count_parameters, densenet
-from resnet_fit.networks.weights import read_weights
-from resnet_fit.training.checkpoint_files import (
+from resnet_fit.checkpoints.files import (
     AVERAGE,
     CHECKSUMS,
     CONFIG,
@@ -36,6 +32,10 @@ from resnet_fit.training.checkpoint_files import (
     STATE,
     WEIGHTS,
 )
+from resnet_fit.config.document import dump
+from resnet_fit.errors import Interrupted, RunFailed, UserError
+from resnet_fit.networks import count_parameters, densenet
+from resnet_fit.networks.weights import read_weights
 
 TIMES = ("images_per_second", "train_seconds", "data_wait", "eval_seconds", "seconds")
 COMMAND = [sys.executable, "-c", "import sys; from resnet_fit.cli import main; sys.exit(main())"]

@@ -16,11 +16,11 @@ from PIL import Image
 
 from resnet_fit import fit, parse_config, resume
 from resnet_fit.callbacks import Checkpoint
+from resnet_fit.checkpoints.files import CHECKSUMS, CONFIG, DATA, sha256
 from resnet_fit.cli import main
 from resnet_fit.errors import UserError, listed
 from resnet_fit.networks.weights import read_weights
-from resnet_fit.training.checkpoint_files import CHECKSUMS, CONFIG, DATA, sha256
-from resnet_fit.training.resuming import CHANGEABLE
+from resnet_fit.runs.resuming import CHANGEABLE
 
 SMALL: dict[str, Any] = {
     "model": {"depth": [1, 1], "stem": "cifar", "width": 4},
@@ -321,7 +321,7 @@ def test_what_is_no_run_is_refused(stopped, tmp_path):
 WHAT_MAY_CHANGE = {
     "training.epochs": "3",
     "training.device": "cpu",
-    "training.engine": "framework",
+    "training.backend": "framework",
     "training.compile": "static",
     "data.path": "photos",
     "data.compare": "names",

@@ -12,23 +12,23 @@ import paddle
 import pytest
 
 from resnet_fit import fit, load_config, parse_config
+from resnet_fit.backends import use_backend
 from resnet_fit.callbacks import Checkpoint, SlowData
 from resnet_fit.data.loading import ArrayLoader, FileLoader
+from resnet_fit.data.make_loaders import make_loaders
 from resnet_fit.data.paths import Copies
 from resnet_fit.data.sources import ArrayDataset, FileDataset
 from resnet_fit.data.transforms import CenterCrop
-from resnet_fit.engines import use_engine
 from resnet_fit.errors import UserError
 from resnet_fit.networks import load_weights
-from resnet_fit.training.experiment import (
+from resnet_fit.runs.experiment import (
     full_rate,
     make_network,
     make_schedule,
     prepare,
     seed_everything,
 )
-from resnet_fit.training.loaders import make_loaders
-from resnet_fit.training.run import faster_data
+from resnet_fit.runs.fit import faster_data
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_equals_a_loop_written_by_hand(finished, tiny):
     seed_everything(config.training.seed)
     loaders = make_loaders(config)
     network = make_network(config, loaders)
-    use_engine(network, finished.summary["environment"]["engine"])
+    use_backend(network, finished.summary["environment"]["engine"])
     schedule, steps = make_schedule(config), len(loaders.train)
     scheduler = paddle.optimizer.lr.LambdaDecay(0.1, lambda step: schedule(step / steps))
     optimizer = paddle.optimizer.Momentum(scheduler, 0.9, network.parameters())
@@ -220,7 +220,7 @@ def test_bfloat16_on_a_cpu_learns_as_float32_does(finished, tiny, tmp_path):
 
 
 def test_advice_is_what_applies_to_the_data(tmp_path, monkeypatch):
-    monkeypatch.setattr("resnet_fit.training.run.usable_cores", lambda: 4)
+    monkeypatch.setattr("resnet_fit.runs.fit.usable_cores", lambda: 4)
     arrays = ArrayDataset(np.zeros((4, 3, 8, 8), np.uint8), np.zeros(4, int), ("a",))
     files = FileDataset(("1.jpg",) * 4, np.zeros(4, int), ("a",))
     assert faster_data(ArrayLoader(arrays, 2)) == (

@@ -116,7 +116,7 @@ def test_the_place_of_what_changes_nothing_is_told(write_yaml):
 
 @pytest.mark.parametrize("assignment", ["data.sampler=balanced", "training.class_weights=balanced"])
 def test_balance_of_what_is_balanced_is_told(tiny, assignment):
-    from resnet_fit.training.loaders import make_loaders
+    from resnet_fit.data.make_loaders import make_loaders
 
     even = parse_config(tiny, [assignment, "data.limit=100"])
     with pytest.warns(UserWarning, match=r"balanced changes nothing, each class has 10 images"):
@@ -124,7 +124,7 @@ def test_balance_of_what_is_balanced_is_told(tiny, assignment):
 
 
 def test_the_device_of_a_cpu_is_told(tiny):
-    from resnet_fit.training.experiment import set_up
+    from resnet_fit.runs.experiment import set_up
 
     with pytest.warns(UserWarning, match=r"augmentation\.on_device: for a GPU"):
         set_up(parse_config(tiny, ["augmentation.on_device=true"]))

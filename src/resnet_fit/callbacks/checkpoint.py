@@ -12,11 +12,11 @@ from typing import Any, Protocol
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.callbacks.nan_guard import diverged
+from resnet_fit.checkpoints.folder import Average, copy_checkpoint, save_checkpoint
+from resnet_fit.checkpoints.optimizer_state import accumulators
 from resnet_fit.errors import check_choice
 from resnet_fit.files import finite
-from resnet_fit.training.checkpoints import Average, copy_checkpoint, save_checkpoint
 from resnet_fit.training.finite import not_finite
-from resnet_fit.training.state import accumulators
 
 
 class Stateful(Protocol):

@@ -13,8 +13,8 @@ from paddle import Tensor
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
+from resnet_fit.checkpoints.optimizer_state import Arrays
 from resnet_fit.errors import require
-from resnet_fit.training.state import Arrays
 
 
 class WeightAverage(SecondEvaluation):

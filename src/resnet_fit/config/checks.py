@@ -109,11 +109,11 @@ def _optimizer(config: Config) -> Iterator[Problem]:
 
 def _training(config: Config) -> Iterator[Problem]:
     training = config.training
-    if training.compile != "off" and training.engine == "onednn":
+    if training.compile != "off" and training.backend == "onednn":
         yield Problem(
             ("training", "compile"),
             f"onednn's operations have no static form: received {training.compile} with "
-            "training.engine: onednn; use framework or channels_last",
+            "training.backend: onednn; use framework or channels_last",
         )
     if training.target_threshold is not None and training.loss != "binary_cross_entropy":
         yield Problem(

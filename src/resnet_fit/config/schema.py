@@ -217,7 +217,7 @@ class Lamb(_Optimizer):
 
 
 class Muon(_Optimizer):
-    """Arguments of `resnet_fit.training.muon.Muon`.
+    """Arguments of `resnet_fit.training.orthogonal.Muon`.
 
     ``learning_rate`` is the angle by which a step turns a convolution's weights; all else has
     ``other_rate``, and alone ``weight_decay``. Both rates are for ``reference_batch_size``.

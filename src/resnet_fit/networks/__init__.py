@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from resnet_fit.networks.blocks import Layers
     from resnet_fit.networks.complexity import count_macs, count_parameters
     from resnet_fit.networks.dense import DenseNet, densenet
-    from resnet_fit.networks.parts import freeze
+    from resnet_fit.networks.layer_names import freeze
     from resnet_fit.networks.residual import ResNet, plain, resnet
     from resnet_fit.networks.safetensors import read_safetensors, write_safetensors
     from resnet_fit.networks.weights import LoadReport, load_weights, read_weights

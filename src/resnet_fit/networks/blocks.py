@@ -10,7 +10,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.engines import covered, framework
+from resnet_fit.backends import covered, plain
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Layer:
@@ -61,7 +61,7 @@ class Part(nn.Layer):
     subclass defines ``compute``.
     """
 
-    operations: Any = framework
+    operations: Any = plain
 
     def compute(self, x: Tensor) -> Tensor:
         raise NotImplementedError

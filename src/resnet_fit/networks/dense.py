@@ -10,7 +10,7 @@ from typing import Any, Literal
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.engines import framework
+from resnet_fit.backends import plain
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import Layers, Part, Stage, run
@@ -92,7 +92,7 @@ class DenseNet(nn.Layer):
     start uniform within 1 / sqrt(features), its biases at zero.
     """
 
-    operations: Any = framework
+    operations: Any = plain
 
     def __init__(
         self,

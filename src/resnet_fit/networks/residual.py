@@ -10,7 +10,7 @@ from typing import Any, Literal
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.engines import framework
+from resnet_fit.backends import plain
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import (
@@ -44,7 +44,7 @@ class ResNet(nn.Layer):
     uniform within 1 / sqrt(features), as torch's linear layers do.
     """
 
-    operations: Any = framework
+    operations: Any = plain
 
     def __init__(
         self,

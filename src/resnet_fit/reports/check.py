@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resnet_fit.config import Config
 from resnet_fit.data.loading import moments
+from resnet_fit.data.make_loaders import open_datasets
 from resnet_fit.data.sources import ArrayDataset, FileDataset
 from resnet_fit.data.transforms import BadImage, decode
 from resnet_fit.errors import RunFailed
 from resnet_fit.files import readable
 from resnet_fit.machine import usable_cores
-from resnet_fit.training.loaders import open_datasets
+from resnet_fit.runs.config import Config
 
 # So many pairs of equal images are shown; all are counted.
 SHOWN_DUPLICATES = 10

@@ -155,12 +155,12 @@ def _examine_disk(found: Diagnosis, output: Path) -> None:
 def _examine_paddle(found: Diagnosis) -> None:
     import paddle
 
-    from resnet_fit.engines import choose_engine, onednn_problem
+    from resnet_fit.backends import choose_backend, onednn_problem
 
     build = f"CUDA {paddle.version.cuda()}" if paddle.is_compiled_with_cuda() else "CPU"
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     device = choose_device("auto")
-    engine = choose_engine("auto", device)
+    engine = choose_backend("auto", device)
     problem = onednn_problem()
     found.machine |= {
         "Paddle is built for": build,
@@ -175,14 +175,14 @@ def _examine_paddle(found: Diagnosis) -> None:
         found.versions["oneDNN"] = None
         found.warnings.append(f"no onednn engine, which is faster on CPUs: {problem}")
         return
-    from resnet_fit.engines import library
+    from resnet_fit.backends import library
 
     found.versions["oneDNN"] = library.version()
     apart = engines_apart()
     if not apart < ROUNDING:
         found.problems.append(
             f"the onednn engine computes wrongly here ({apart:.1e} beside Paddle's own results); "
-            "train with --set training.engine=framework"
+            "train with --set training.backend=framework"
         )
 
 
@@ -190,7 +190,7 @@ def engines_apart() -> float:
     """How far results of a small network by oneDNN are from Paddle's own, relative to those."""
     import paddle
 
-    from resnet_fit.engines import use_engine
+    from resnet_fit.backends import use_backend
     from resnet_fit.networks import resnet
 
     paddle.set_device("cpu")
@@ -198,7 +198,7 @@ def engines_apart() -> float:
     network.eval()
     images = paddle.rand([2, 3, 16, 16])
     expected = network(images)
-    use_engine(network, "onednn")
+    use_backend(network, "onednn")
     return float((network(images) - expected).abs().max() / expected.abs().max())
 
 
@@ -215,7 +215,7 @@ def measure_gains(settings: Sequence[Setting]) -> list[Gain]:
     Raises:
         RunFailed: one of them has died.
     """
-    from resnet_fit.engines import onednn_problem
+    from resnet_fit.backends import onednn_problem
 
     framework = Trial("framework")
     best = framework if onednn_problem() else Trial("onednn")

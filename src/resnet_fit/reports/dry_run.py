@@ -16,14 +16,14 @@ from rich.console import Console
 from resnet_fit import machine
 from resnet_fit.callbacks import StepSeed, WeightAverage
 from resnet_fit.callbacks.progress import clock_time
-from resnet_fit.config import Config
+from resnet_fit.checkpoints.folder import load_checkpoint
+from resnet_fit.checkpoints.optimizer_state import get_optimizer_state
 from resnet_fit.data.loading import AHEAD, Batch, FileLoader, Loader
 from resnet_fit.data.workers import TASKS_EACH
 from resnet_fit.errors import RunFailed, out_of_memory
 from resnet_fit.files import no_new_files
-from resnet_fit.training.checkpoints import load_checkpoint
-from resnet_fit.training.experiment import Experiment, set_up
-from resnet_fit.training.state import get_optimizer_state
+from resnet_fit.runs.config import Config
+from resnet_fit.runs.experiment import Experiment, set_up
 
 # First steps are slow: operations are prepared, and the optimizer makes what it keeps.
 WARM_UP_STEPS = 2

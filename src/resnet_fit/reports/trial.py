@@ -39,11 +39,11 @@ def make_step(engine: str, dtype: str) -> Callable[[], object]:
     import paddle
 
     from resnet_fit import resnet
-    from resnet_fit.engines import use_engine
+    from resnet_fit.backends import use_backend
 
     paddle.set_device("cpu")
     network = resnet([1, 1, 1, 1], CLASSES, "cifar")
-    use_engine(network, engine, dtype)
+    use_backend(network, engine, dtype)
     optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
     images, labels = paddle.rand([IMAGES, 3, PIXELS, PIXELS]), paddle.randint(0, CLASSES, [IMAGES])
 

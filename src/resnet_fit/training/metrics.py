@@ -10,7 +10,7 @@ import paddle
 from paddle import Tensor
 
 from resnet_fit.errors import require
-from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy, as_probabilities
+from resnet_fit.training.objectives import BinaryCrossEntropy, CrossEntropy, as_probabilities
 
 
 class MeanLoss(paddle.metric.Metric):

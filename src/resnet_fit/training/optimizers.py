@@ -9,8 +9,8 @@ from paddle import nn
 
 from resnet_fit.config import schema
 from resnet_fit.errors import RunFailed
-from resnet_fit.networks.parts import BACKBONE, check_parts, head_of, part_of
-from resnet_fit.training.muon import Muon, is_convolution
+from resnet_fit.networks.layer_names import BACKBONE, check_parts, head_of, part_of
+from resnet_fit.training.orthogonal import Muon, is_convolution
 
 
 def make_optimizer(

@@ -12,12 +12,12 @@ import paddle
 import pytest
 from paddle import nn
 
-from resnet_fit.engines import onednn_problem, use_engine
+from resnet_fit.backends import onednn_problem, use_backend
 from resnet_fit.errors import UserError
 from resnet_fit.networks import count_macs, densenet, resnet
 from resnet_fit.networks.blocks import BasicBlock
 
-ENGINES = ["channels_last"] + ([] if onednn_problem() else ["onednn"])
+BACKENDS = ["channels_last"] + ([] if onednn_problem() else ["onednn"])
 needs_onednn = pytest.mark.skipif(bool(onednn_problem()), reason="no onednn engine here")
 WIDTH = 6
 
@@ -141,7 +141,7 @@ def assert_equal_steps(network: nn.Layer, engine: str, training: bool) -> None:
     expected = step(network, training)
     network.clear_gradients()
     network.set_state_dict(state)
-    use_engine(network, engine)
+    use_backend(network, engine)
     ours = step(network, training)
     assert ours.keys() == expected.keys()
     for name, value in expected.items():
@@ -155,7 +155,7 @@ def build(place: str, layer: nn.Layer) -> nn.Layer:
     return network
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
 def test_convolutions(kind, engine):
     paddle.seed(0)
@@ -164,7 +164,7 @@ def test_convolutions(kind, engine):
     assert_equal_steps(network, engine, True)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("place", ["bn1", "layer1.0.bn2"])  # with a ReLU, and without
 @pytest.mark.parametrize("kind", NORMS)
@@ -173,7 +173,7 @@ def test_norms(kind, place, training, engine):
     assert_equal_steps(build(place, NORMS[kind]()), engine, training)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 @pytest.mark.parametrize("kind", PARTS)
 def test_parts(kind, engine):
     paddle.seed(0)
@@ -181,13 +181,13 @@ def test_parts(kind, engine):
     assert_equal_steps(build(place, make()), engine, True)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 def test_a_single_value_per_channel_is_not_normalised(engine):
     paddle.seed(0)
     network = resnet([1], 5, "cifar", width=WIDTH)
     x = images(1, 3, 1, 1)
     expected = network(x).numpy()
-    use_engine(network, engine)
+    use_backend(network, engine)
     np.testing.assert_allclose(network(x).numpy(), expected, rtol=1e-5)
     np.testing.assert_array_equal(network.bn1._variance.numpy(), 1)
 
@@ -196,7 +196,7 @@ def test_a_single_value_per_channel_is_not_normalised(engine):
 @pytest.mark.parametrize("place", ["conv1", "bn1", "layer1"])
 def test_parameters_of_other_types_are_refused_in_one_line(place):
     network = resnet([1], 5, "cifar", width=WIDTH)
-    use_engine(network, "onednn")
+    use_backend(network, "onednn")
     getattr(network, place).to(dtype="float64")
     message = "the onednn engine computes with parameters of float32, but .* is float64; use"
     with pytest.raises(UserError, match=message):
@@ -208,7 +208,7 @@ def test_channels_last_computes_in_float64():
     network.to(dtype="float64")
     x = images(2, 3, 8, 8).astype("float64")
     expected = network(x).numpy()
-    use_engine(network, "channels_last")
+    use_backend(network, "channels_last")
     np.testing.assert_allclose(network(x).numpy(), expected, rtol=1e-12)
 
 
@@ -234,14 +234,14 @@ NETWORKS = {
 
 
 @pytest.mark.filterwarnings("ignore:stem='imagenet'")
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_hooks_see_what_they_see_in_paddle(kind, engine):
     """All layers, with images [N, C, H, W], and called once for each use."""
     network = NETWORKS[kind]()
     network.eval()
     other = copy.deepcopy(network)
-    use_engine(other, engine)
+    use_backend(other, engine)
     expected, seen = watch(network), watch(other)
     network(images(2, 3, 16, 20))
     other(images(2, 3, 16, 20))
@@ -252,11 +252,11 @@ def test_hooks_see_what_they_see_in_paddle(kind, engine):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 def test_a_hook_changes_the_output_until_it_is_removed(engine):
     network = resnet([1], 5, "cifar", width=WIDTH)
     network.eval()
-    use_engine(network, engine)
+    use_backend(network, engine)
     x = images(2, 3, 8, 8)
     before = network(x).numpy()
     for layer in (network.conv1, network.bn1, network.layer1):
@@ -266,7 +266,7 @@ def test_a_hook_changes_the_output_until_it_is_removed(engine):
         np.testing.assert_array_equal(network(x).numpy(), before)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 def test_parts_called_by_hand_take_images_of_paddle(engine):
     network = densenet([1, 1], 5, "cifar", growth=WIDTH)
     network.eval()
@@ -279,16 +279,16 @@ def test_parts_called_by_hand_take_images_of_paddle(engine):
         return y.numpy()
 
     expected = by_hand()
-    use_engine(network, engine)
+    use_backend(network, engine)
     np.testing.assert_allclose(by_hand(), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 def test_summaries_count_every_parameter(engine, capsys):
     network = resnet(8, 5, "cifar3")
     expected = paddle.summary(network, (1, 3, 32, 32)), count_macs(network, 32)
     printed = capsys.readouterr().out
-    use_engine(network, engine)
+    use_backend(network, engine)
     assert (paddle.summary(network, (1, 3, 32, 32)), count_macs(network, 32)) == expected
     assert capsys.readouterr().out == printed
     model = paddle.Model(network, paddle.static.InputSpec([None, 3, 32, 32], name="images"))

@@ -11,15 +11,15 @@ import paddle
 import pytest
 from paddle import nn
 
-from resnet_fit.engines import framework, onednn_problem, use_engine
+from resnet_fit.backends import onednn_problem, plain, use_backend
 from resnet_fit.errors import UserError
 from resnet_fit.networks import densenet, resnet
 
 if onednn_problem():
     pytest.skip(f"no onednn engine here: {onednn_problem()}", allow_module_level=True)
 
-from resnet_fit.engines import library
-from resnet_fit.engines.onednn import OneDNN
+from resnet_fit.backends import library
+from resnet_fit.backends.onednn import OneDNN
 
 RNG = np.random.default_rng(0)
 
@@ -43,7 +43,7 @@ def run(ops, operation, images, layer=None, weights=None):
 
 def assert_same(operation, images, layer=None, tolerance=2e-5):
     other = copy.deepcopy(layer)
-    expected = run(framework, lambda ops, x: operation(ops, layer, x), images, layer)
+    expected = run(plain, lambda ops, x: operation(ops, layer, x), images, layer)
     ours = run(OneDNN(), lambda ops, x: operation(ops, other, x), images, other)
     assert len(ours) == len(expected)
     for a, b in zip(ours, expected, strict=True):
@@ -88,7 +88,7 @@ def test_normalization_in_bfloat16_and_its_gradients(channels):
 
     rounded = run(OneDNN("bfloat16"), operation, images, norm)
     norm.clear_gradients()
-    for ours, exact in zip(rounded, run(framework, operation, images, norm), strict=True):
+    for ours, exact in zip(rounded, run(plain, operation, images, norm), strict=True):
         assert np.linalg.norm(ours - exact) < 0.02 * np.linalg.norm(exact)
 
 
@@ -100,7 +100,7 @@ def test_channels_that_a_convolution_does_not_have_are_no_padding():
 
 def test_a_batch_without_images_is_refused_in_one_line():
     network = resnet([1, 1], 5, stem="cifar", width=4)
-    use_engine(network, "onednn")
+    use_backend(network, "onednn")
     with pytest.raises(UserError, match=r"images: received \[0, 3, 8, 8\], expected one image"):
         network(paddle.zeros([0, 3, 8, 8]))
 
@@ -237,7 +237,7 @@ def test_shapes_that_do_not_fit_are_left_to_paddle():
 
 def test_mean_after_a_concat():
     x = noise(2, 6, 3, 4)
-    for ops in (framework, OneDNN()):
+    for ops in (plain, OneDNN()):
         entered = ops.enter(paddle.to_tensor(x))
         means = ops.mean(ops.concat(entered, entered)).numpy()
         np.testing.assert_allclose(means, np.tile(x.mean(axis=(2, 3)), 2), atol=1e-6)
@@ -251,9 +251,9 @@ def test_dense_layers(growth, training):
     other = copy.deepcopy(block)
     for layers in (block, other):
         layers.train() if training else layers.eval()
-    use_engine(other, "onednn")
+    use_backend(other, "onednn")
     images = noise(4, 2 * growth, 6, 6)
-    expected = run(framework, lambda ops, x: block.compute(x), images, block)
+    expected = run(plain, lambda ops, x: block.compute(x), images, block)
     ours = run(OneDNN(), lambda ops, x: other.compute(x), images, other)
     for a, b in zip(ours, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4 * max(1, np.abs(b).max()), rtol=1e-3)
@@ -305,7 +305,7 @@ def test_twenty_steps_end_in_the_same_network(name):
     state = exact.state_dict()
     fast.set_state_dict(state)
     nudged.set_state_dict({k: v * (1 + 1e-7) if v.ndim > 1 else v for k, v in state.items()})
-    use_engine(fast, "onednn")
+    use_backend(fast, "onednn")
     images = paddle.to_tensor(noise(16, 3, 32, 32))
     results = []
     for network in (exact, nudged, fast):
@@ -329,7 +329,7 @@ def test_bfloat16_stays_near_float32_and_keeps_parameters_exact(name):
     images = paddle.to_tensor(noise(8, 3, 32, 32))
     network.eval()
     exact = network(images).numpy()
-    use_engine(network, "onednn", "bfloat16")
+    use_backend(network, "onednn", "bfloat16")
     rough = network(images).numpy()
     assert 0 < np.abs(rough - exact).max() < 0.05 * np.abs(exact).max()
     network.train()
@@ -342,7 +342,7 @@ def test_bfloat16_stays_near_float32_and_keeps_parameters_exact(name):
 
 def test_frozen_parameters_get_no_gradient_and_pass_it_on():
     network = resnet([1, 1], 10, "cifar", width=8)
-    use_engine(network, "onednn")
+    use_backend(network, "onednn")
     for parameter in network.layer2.parameters():
         parameter.stop_gradient = True
     network(paddle.to_tensor(noise(4, 3, 8, 8))).sum().backward()
@@ -352,7 +352,7 @@ def test_frozen_parameters_get_no_gradient_and_pass_it_on():
 
 def test_frozen_channels_of_a_concat_get_no_gradient():
     network = densenet([2, 1], 10, "cifar", growth=4)
-    use_engine(network, "onednn")
+    use_backend(network, "onednn")
     frozen = [*network.conv1_func.parameters(), *network.db_conv_2[0].parameters()]
     for parameter in frozen:
         parameter.stop_gradient = True
@@ -368,7 +368,7 @@ def test_the_same_twice_to_the_last_bit(build):
     for _ in range(2):
         paddle.seed(3)
         network = build(10, "cifar")
-        use_engine(network, "onednn")
+        use_backend(network, "onednn")
         losses.append(train(network, 3))
     assert np.array_equal(*losses)
 
@@ -379,7 +379,7 @@ def test_batches_of_changing_size(build):
     network.eval()
     images = noise(5, 3, 8, 8)
     expected = network(paddle.to_tensor(images)).numpy()
-    use_engine(network, "onednn")
+    use_backend(network, "onednn")
     for n in (5, 1, 3):
         ours = network(paddle.to_tensor(images[:n])).numpy()
         np.testing.assert_allclose(ours, expected[:n], atol=1e-5)

@@ -18,10 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import paddle
 
-from resnet_fit.errors import RunFailed, UserError
-from resnet_fit.files import sync, write_json, write_text
-from resnet_fit.networks.weights import read_tensors, set_weights
-from resnet_fit.training.checkpoint_files import (
+from resnet_fit.checkpoints.files import (
     AVERAGE,
     CHECKSUMS,
     OPTIMIZER,
@@ -31,7 +28,10 @@ from resnet_fit.training.checkpoint_files import (
     find_checkpoint,
     sha256,
 )
-from resnet_fit.training.state import Arrays, get_optimizer_state, set_optimizer_state
+from resnet_fit.checkpoints.optimizer_state import Arrays, get_optimizer_state, set_optimizer_state
+from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.files import sync, write_json, write_text
+from resnet_fit.networks.weights import read_tensors, set_weights
 
 
 class Average(Protocol):

@@ -11,8 +11,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from resnet_fit.engines import covered
-from resnet_fit.engines.framework import add, fork
+from resnet_fit.backends import covered
+from resnet_fit.backends.plain import add, fork
 
 __all__ = [
     "add",

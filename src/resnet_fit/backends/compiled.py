@@ -14,7 +14,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.engines.forward import replace_forward
+from resnet_fit.backends.forward import replace_forward
 from resnet_fit.errors import UserError
 from resnet_fit.home import STATIC_GRAPH, home_with
 

@@ -33,7 +33,7 @@ from resnet_fit.callbacks import (
 from resnet_fit.callbacks.nan_guard import ADVICE, exploded
 from resnet_fit.callbacks.progress import clock_time
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
-from resnet_fit.config import Config, dump_config
+from resnet_fit.runs.config import Config, dump_config
 from resnet_fit.data.loading import FileLoader, Loader
 from resnet_fit.data.record import DataRecord
 from resnet_fit.errors import Diverged, RunFailed, UserError, out_of_memory
@@ -43,21 +43,21 @@ from resnet_fit.networks.weights import find_weights
 from resnet_fit.run_log import RunLog
 from resnet_fit.runtime import describe
 from resnet_fit.terminal import recording, say
-from resnet_fit.training.checkpoint_files import CONFIG, DATA, find_checkpoint
-from resnet_fit.training.checkpoints import (
+from resnet_fit.checkpoints.files import CONFIG, DATA, find_checkpoint
+from resnet_fit.checkpoints.folder import (
     describe_last,
     load_whole,
     needed_files,
     read_state,
 )
-from resnet_fit.training.experiment import Experiment, set_up
-from resnet_fit.training.resuming import (
+from resnet_fit.runs.experiment import Experiment, set_up
+from resnet_fit.runs.resuming import (
     checkpoint_config,
     follow_epochs,
     load_run_config,
     require_epochs,
 )
-from resnet_fit.training.summary import summarize
+from resnet_fit.runs.summary import summarize
 
 
 @dataclass(frozen=True)

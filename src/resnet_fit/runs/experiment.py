@@ -12,19 +12,19 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from resnet_fit.config import Config
+from resnet_fit.runs.config import Config
 from resnet_fit.data.record import DataRecord
-from resnet_fit.engines import check_cinn, choose_engine, compile_forward
+from resnet_fit.backends import check_cinn, choose_backend, compile_forward
 from resnet_fit.errors import UserError, out_of_memory
 from resnet_fit.networks import count_macs, count_parameters, densenet, freeze, resnet
-from resnet_fit.networks.parts import check_parts
+from resnet_fit.networks.layer_names import check_parts
 from resnet_fit.runtime import choose_device
 from resnet_fit.training import schedules
 from resnet_fit.training.accumulation import accumulated
-from resnet_fit.training.loaders import Loaders, make_loaders
-from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy, balanced_weights
+from resnet_fit.data.make_loaders import Loaders, make_loaders
+from resnet_fit.training.objectives import BinaryCrossEntropy, CrossEntropy, balanced_weights
 from resnet_fit.training.metrics import classification_metrics
-from resnet_fit.training.mixed_precision import check_amp, use_amp
+from resnet_fit.training.precision import check_amp, use_amp
 from resnet_fit.training.optimizers import make_optimizer
 
 BUILDERS: dict[str, Callable[..., nn.Layer]] = {"resnet": resnet, "densenet": densenet}
@@ -57,7 +57,7 @@ def set_up(config: Config, recorded: DataRecord | None = None) -> Experiment:
         UserError: for what does not fit together.
     """
     device = choose_device(config.training.device)
-    engine = choose_engine(config.training.engine, device, config.training.compile != "off")
+    engine = choose_backend(config.training.backend, device, config.training.compile != "off")
     check_amp(config.training.amp, device, engine)
     if config.training.compile == "cinn":
         check_cinn(device)

@@ -10,10 +10,10 @@ import paddle
 import pytest
 from paddle import nn
 
-from resnet_fit.engines import onednn_problem, use_engine
+from resnet_fit.backends import onednn_problem, use_backend
 from resnet_fit.networks import densenet, resnet
 
-ENGINES = ["channels_last"] + ([] if onednn_problem() else ["onednn"])
+BACKENDS = ["channels_last"] + ([] if onednn_problem() else ["onednn"])
 needs_onednn = pytest.mark.skipif(bool(onednn_problem()), reason="no onednn engine here")
 # Paddle 2.6 refuses to compute some of the gradients of an operation written in Python.
 needs_paddle_3 = pytest.mark.skipif(paddle.__version__.startswith("2."), reason="Paddle 3 only")
@@ -27,7 +27,7 @@ def build(kind: str, engine: str) -> nn.Layer:
     paddle.seed(0)
     network = NETWORKS[kind]()
     network.eval()  # so that passes can be repeated
-    use_engine(network, engine)
+    use_backend(network, engine)
     return network
 
 
@@ -57,7 +57,7 @@ WANTED = {
 
 
 @needs_paddle_3
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("wanted", WANTED)
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -78,7 +78,7 @@ def test_some_gradients_alone(kind, wanted, frozen, engine):
     assert_close(gradients[engine], gradients["framework"])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_gradients_add_up_over_two_passes(kind, engine):
     network, x = build(kind, engine), images()

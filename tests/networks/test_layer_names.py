@@ -5,11 +5,11 @@ import paddle
 import pytest
 
 from resnet_fit import resnet
+from resnet_fit.backends import use_backend
 from resnet_fit.config import schema
-from resnet_fit.engines import use_engine
 from resnet_fit.errors import UserError
 from resnet_fit.networks import freeze
-from resnet_fit.training.losses import CrossEntropy
+from resnet_fit.training.objectives import CrossEntropy
 from resnet_fit.training.optimizers import make_optimizer
 
 OPTIMIZERS = [
@@ -51,7 +51,7 @@ def state(network):
 )
 def test_frozen_parts_stay_to_the_last_bit_and_others_do_not(engine, parts, kept):
     network = small()
-    use_engine(network, engine)
+    use_backend(network, engine)
     freeze(network, parts)
     before = state(network)
     train(network, make_optimizer(network, OPTIMIZERS[1], 0.1))
@@ -61,7 +61,7 @@ def test_frozen_parts_stay_to_the_last_bit_and_others_do_not(engine, parts, kept
 
 def test_a_frozen_backbone_computes_in_training_what_it_does_in_evaluation():
     network = small()
-    use_engine(network, "onednn")
+    use_backend(network, "onednn")
     freeze(network)
     images = paddle.to_tensor(np.random.default_rng(1).normal(size=(4, 3, 8, 8)).astype("float32"))
     network.train()
@@ -74,7 +74,7 @@ def test_a_frozen_backbone_computes_in_training_what_it_does_in_evaluation():
 def test_gradients_pass_a_frozen_norm(engine):
     """What is before a frozen part learns through it, by its running statistics."""
     network = small()
-    use_engine(network, engine)
+    use_backend(network, engine)
     freeze(network, ["layer2"])
     network.train()
     images = paddle.to_tensor(np.random.default_rng(1).normal(size=(4, 3, 8, 8)).astype("float32"))

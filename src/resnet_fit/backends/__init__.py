@@ -1,7 +1,7 @@
 """Who computes a network's operations: Paddle itself, in either layout, or oneDNN on a CPU.
 
 A network calls its operations through an attribute, ``operations``, so that one definition of a
-block serves both. They are those of `resnet_fit.engines.framework` until `use_engine` says else.
+block serves both. They are those of `resnet_fit.backends.plain` until `use_backend` says else.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from resnet_fit.engines import channels_last, framework
-from resnet_fit.engines.compiled import check_cinn, compile_forward
-from resnet_fit.engines.forward import replace_forward
+from resnet_fit.backends import channels_last, framework
+from resnet_fit.backends.compiled import check_cinn, compile_forward
+from resnet_fit.backends.forward import replace_forward
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.machine import has_bfloat16
 
-ENGINES = ("framework", "channels_last", "onednn")
+BACKENDS = ("framework", "channels_last", "onednn")
 
 __all__ = [
     "check_cinn",
-    "choose_engine",
+    "choose_backend",
     "compile_forward",
     "onednn_problem",
     "replace_forward",
-    "use_engine",
+    "use_backend",
 ]
 
 
-def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
+def use_backend(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
     """Let a network of this library compute by another engine from now on.
 
     Weights, checkpoints and results stay as they are, up to rounding.
@@ -44,7 +44,7 @@ def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
         UserError: there is no such engine, it cannot be used here, or the network has no part of
             this library; the message says why.
     """
-    check_choice("engine", engine, ENGINES)
+    check_choice("engine", engine, BACKENDS)
     check_choice("dtype", dtype, ("float32", "bfloat16"))
     operations: Any = channels_last if engine == "channels_last" else framework
     if engine == "onednn":
@@ -53,7 +53,7 @@ def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
             raise UserError(f"the onednn engine cannot be used: {problem}")
         if dtype == "bfloat16" and not has_bfloat16():
             raise UserError(f"dtype={dtype!r}: this processor has no bfloat16; use float32")
-        from resnet_fit.engines.onednn import OneDNN
+        from resnet_fit.backends.onednn import OneDNN
 
         operations = OneDNN(dtype)
     ours = [part for part in network.sublayers(include_self=True) if hasattr(part, "operations")]
@@ -63,27 +63,27 @@ def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
         part.operations = operations
 
 
-def choose_engine(name: str, device: str, compiled: bool = False) -> str:
+def choose_backend(name: str, device: str, compiled: bool = False) -> str:
     """``auto`` resolved for a device (``cpu`` or ``gpu:N``), and for a static graph.
 
     Raises:
         UserError: there is no such engine, or it does not work there.
     """
-    check_choice("engine", name, ("auto", *ENGINES))
+    check_choice("engine", name, ("auto", *BACKENDS))
     if name == "auto":
         fits = device == "cpu" and not compiled and not onednn_problem()
         return "onednn" if fits else "framework"
     if name == "onednn" and device != "cpu":
-        raise UserError(f"training.engine: onednn works on a CPU only, and the device is {device}")
+        raise UserError(f"training.backend: onednn works on a CPU only, and the device is {device}")
     if name == "onednn" and onednn_problem():
-        raise UserError(f"training.engine: received onednn, but {onednn_problem()}; use auto")
+        raise UserError(f"training.backend: received onednn, but {onednn_problem()}; use auto")
     return name
 
 
 def onednn_problem() -> str | None:
     """Why the onednn engine cannot be used here, or None where it can."""
     try:
-        import resnet_fit.engines.library  # noqa: F401 - loads the library
+        import resnet_fit.backends.dnnl  # noqa: F401 - loads the library
     except ImportError as error:
         return str(error)
     if not paddle.get_flags("FLAGS_use_stride_kernel")["FLAGS_use_stride_kernel"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from resnet_fit.callbacks.history import Row, best_row
-from resnet_fit.training.experiment import Experiment
+from resnet_fit.runs.experiment import Experiment
 
 
 def summarize(

@@ -14,7 +14,7 @@ apart than it has channels. The padding holds zeros, or in gradients anything. P
 ``contiguous`` changes a tensor in place, wherever it is held, into one without padding: what was
 kept for the backward pass is padded again by `_padded_to`.
 
-Layers that oneDNN's operations do not cover are handed to Paddle: see `resnet_fit.engines.covered`.
+Layers that oneDNN's operations do not cover are handed to Paddle: see `resnet_fit.backends.covered`.
 """
 
 from __future__ import annotations
@@ -31,9 +31,8 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from resnet_fit.engines import covered
-from resnet_fit.engines import library as dnnl
-from resnet_fit.engines.library import Buffer, Description, Primitive
+from resnet_fit.backends import covered, dnnl
+from resnet_fit.backends.dnnl import Buffer, Description, Primitive
 from resnet_fit.errors import UserError, require
 
 Shape = tuple[int, int, int, int]
@@ -43,7 +42,7 @@ _TYPES = {"float32": dnnl.FLOAT32, "bfloat16": dnnl.BFLOAT16}
 
 
 class OneDNN:
-    """What `resnet_fit.engines.framework` does, by oneDNN.
+    """What `resnet_fit.backends.plain` does, by oneDNN.
 
     Args:
         dtype: of the activations, ``float32`` or ``bfloat16``. Parameters, their gradients and all
@@ -229,7 +228,7 @@ def _passed_once(x: Tensor) -> Tensor:
             raise UserError(
                 "a second backward() through one graph: with the onednn engine Paddle cannot do "
                 "that; add the losses, or use paddle.grad with retain_graph=True, or "
-                "use_engine(network, 'framework')"
+                "use_backend(network, 'framework')"
             )
 
     y.register_hook(check)
@@ -273,7 +272,7 @@ def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
         if paddle.is_grad_enabled():  # only under create_graph=True
             raise UserError(
                 "create_graph=True: the onednn engine has no second derivatives; use "
-                "use_engine(network, 'framework')"
+                "use_backend(network, 'framework')"
             )
         return backward(*arguments)
 

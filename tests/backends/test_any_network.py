@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from paddle import nn
 
-from resnet_fit.engines import framework, onednn_problem, use_engine
+from resnet_fit.backends import onednn_problem, plain, use_backend
 from resnet_fit.networks import Layers, densenet, resnet
 
-ENGINES = ["framework", "channels_last"] + ([] if onednn_problem() else ["onednn"])
+BACKENDS = ["plain", "channels_last"] + ([] if onednn_problem() else ["onednn"])
 SLOW = [HealthCheck.too_slow]
 Results = dict[str, np.ndarray]
 
@@ -169,10 +169,10 @@ def compute(
 def compute_by_paddle(
     network: nn.Layer, case: dict[str, Any], dtype: str
 ) -> tuple[tuple[Results, Results], Decisions]:
-    """The same, by the framework engine, and what was decided by."""
+    """The same, by the plain engine, and what was decided by."""
     decisions = Decisions()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(framework, "F", decisions)
+        patch.setattr(plain, "F", decisions)
         return compute(network, case, dtype), decisions
 
 
@@ -195,8 +195,8 @@ def check(case: dict[str, Any]) -> None:
     first, rounded = compute_by_paddle(network, case, "float32")
     nudged = [compute(network, case, nudge=nudge) for nudge in (6e-8, -6e-8, 1.2e-7)]
     engines = {}
-    for engine in ENGINES:
-        use_engine(network, engine)
+    for engine in BACKENDS:
+        use_backend(network, engine)
         engines[engine] = compute(network, case)
     compared = exact if are_clear(decisions, rounded) else exact[:1]
     for kind, right in enumerate(compared):

@@ -10,8 +10,8 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
+from resnet_fit.backends import replace_forward, use_backend
 from resnet_fit.config.schema import Amp
-from resnet_fit.engines import replace_forward, use_engine
 from resnet_fit.errors import UserError
 from resnet_fit.machine import has_bfloat16
 
@@ -48,9 +48,9 @@ def use_amp(amp: Amp, network: nn.Layer, engine: str) -> dict[str, Any] | None:
     """
     fast = amp.level != "off"
     if engine == "onednn":
-        use_engine(network, engine, amp.dtype if fast else "float32")
+        use_backend(network, engine, amp.dtype if fast else "float32")
         return None
-    use_engine(network, engine)
+    use_backend(network, engine)
     if not fast:
         return None
     forward = network.forward

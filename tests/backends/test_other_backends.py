@@ -10,15 +10,15 @@ import paddle
 import pytest
 
 from resnet_fit import densenet, fit, parse_config, resnet, resume
-from resnet_fit.engines import (
+from resnet_fit.backends import (
     check_cinn,
-    choose_engine,
+    choose_backend,
     compile_forward,
     onednn_problem,
-    use_engine,
+    use_backend,
 )
 from resnet_fit.errors import UserError
-from resnet_fit.training.losses import CrossEntropy
+from resnet_fit.training.objectives import CrossEntropy
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "basic, projection": {"depth": [1, 1], "stem": "cifar", "width": 8},
@@ -56,7 +56,7 @@ def test_equals_the_framework_engine(kind, way):
     reference, network = (build(num_classes=5, **options) for _ in range(2))
     network.set_state_dict(reference.state_dict())
     if "channels_last" in way:
-        use_engine(network, "channels_last")
+        use_backend(network, "channels_last")
     if "static" in way:
         compile_forward(network, fuse_norms="fused" in way)
     images = paddle.to_tensor(
@@ -72,39 +72,39 @@ def test_equals_the_framework_engine(kind, way):
 
 
 @pytest.mark.parametrize(
-    "overrides", [["training.engine=channels_last"], ["training.compile=static"]]
+    "overrides", [["training.backend=channels_last"], ["training.compile=static"]]
 )
 def test_a_run_goes_on_in_another_engine(tiny, tmp_path, overrides):
     tiny["training"] |= {"ema": {"decay": 0.9}, "flip_averaging": True}
     run = fit(parse_config(tiny, overrides), tmp_path, "run")
-    reference = fit(parse_config(tiny, ["training.engine=framework"]), tmp_path, "reference")
+    reference = fit(parse_config(tiny, ["training.backend=framework"]), tmp_path, "reference")
     ours, theirs = (
         [row["train"]["loss"] for row in read_history(each)] for each in (run, reference)
     )
     np.testing.assert_allclose(ours, theirs, rtol=0.02)
-    longer = ["training.epochs=3", "training.engine=auto", "training.compile=off"]
+    longer = ["training.epochs=3", "training.backend=auto", "training.compile=off"]
     assert resume(run.folder, longer).summary["epochs"] == 3
 
 
 def test_auto_takes_no_engine_without_a_static_form():
-    assert choose_engine("auto", "cpu", compiled=True) == "framework"
-    assert choose_engine("auto", "gpu:0") == "framework"
+    assert choose_backend("auto", "cpu", compiled=True) == "framework"
+    assert choose_backend("auto", "gpu:0") == "framework"
 
 
 def test_an_engine_that_does_not_exist_is_refused():
     network = resnet(8, 10, "cifar3")
     with pytest.raises(UserError, match=r"engine='onedn': choose .* Did you mean 'onednn'"):
-        use_engine(network, "onedn")
+        use_backend(network, "onedn")
     with pytest.raises(UserError, match="dtype='bf16': choose float32 or bfloat16"):
-        use_engine(network, "onednn", "bf16")
+        use_backend(network, "onednn", "bf16")
     with pytest.raises(UserError, match="engine='static': choose auto, framework"):
-        choose_engine("static", "cpu")
+        choose_backend("static", "cpu")
 
 
 def test_bfloat16_is_refused_where_the_processor_has_none(monkeypatch):
-    monkeypatch.setattr("resnet_fit.engines.has_bfloat16", lambda: False)
+    monkeypatch.setattr("resnet_fit.backends.has_bfloat16", lambda: False)
     with pytest.raises(UserError, match="dtype='bfloat16': this processor has no bfloat16"):
-        use_engine(resnet(8, 10, "cifar3"), "onednn", "bfloat16")
+        use_backend(resnet(8, 10, "cifar3"), "onednn", "bfloat16")
 
 
 def test_a_compiler_that_would_not_be_used_is_refused(tiny, tmp_path, monkeypatch):
@@ -117,17 +117,17 @@ def test_a_compiler_that_would_not_be_used_is_refused(tiny, tmp_path, monkeypatc
 
 
 def test_a_network_of_others_computes_by_paddle_alone():
-    use_engine(paddle.nn.Linear(2, 2), "framework")
+    use_backend(paddle.nn.Linear(2, 2), "framework")
     with pytest.raises(UserError, match="Linear has no part of this library"):
-        use_engine(paddle.nn.Linear(2, 2), "channels_last")
+        use_backend(paddle.nn.Linear(2, 2), "channels_last")
 
 
 @pytest.mark.skipif(onednn_problem() is not None, reason="no onednn engine here")
 def test_onednn_is_not_taken_where_paddle_copies_views():
     paddle.set_flags({"FLAGS_use_stride_kernel": False})
     try:
-        assert choose_engine("auto", "cpu") == "framework"
+        assert choose_backend("auto", "cpu") == "framework"
         with pytest.raises(UserError, match="cannot be used: FLAGS_use_stride_kernel is off"):
-            use_engine(resnet(8, 10, "cifar3"), "onednn")
+            use_backend(resnet(8, 10, "cifar3"), "onednn")
     finally:
         paddle.set_flags({"FLAGS_use_stride_kernel": True})
