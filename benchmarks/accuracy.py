@@ -20,13 +20,15 @@ from typing import Any
 
 import torch
 from alternate import report
-from resnet_fit.config.schema import Config, Momentum
 from torch import nn
 from torch_resnet import ResNet
 
-from resnet_fit import load_config
+from resnet_fit import Config, load_config
 from resnet_fit.errors import UserError
+from resnet_fit.networks.families.resnet import ResNet as Settings
 from resnet_fit.runtime import prepare_environment
+from resnet_fit.training.losses.cross_entropy import CrossEntropy
+from resnet_fit.training.optimizers.momentum import Momentum
 
 
 def main() -> int:
@@ -59,25 +61,27 @@ def train(config: Config) -> list[float]:
         UserError: the config has what the network or the loop here has not.
     """
     from resnet_fit.data.make_loaders import make_loaders
-    from resnet_fit.runs.experiment import full_rate, make_schedule
 
     torch.manual_seed(config.training.seed)
     loaders = make_loaders(config)
     network = make_network(config, len(loaders.classes))
     optimizer = make_optimizer(network, config)
-    schedule, rate, steps = make_schedule(config), full_rate(config), len(loaders.train)
-    loss_of = nn.CrossEntropyLoss(label_smoothing=config.training.label_smoothing)
+    steps, epochs = len(loaders.train), config.training.epochs
+    images = config.data.batch_size * config.training.accumulate
+    rate = config.schedule.rate(config.optimizer.full_rate(images), epochs, steps)
+    loss_of = nn.CrossEntropyLoss(label_smoothing=config.loss.label_smoothing)
     found = []
     for epoch in range(config.training.epochs):
         started, right = time.perf_counter(), 0
         network.train()
-        for step, (images, labels) in enumerate(loaders.train):
+        for images, labels in loaders.train:
             for group in optimizer.param_groups:
-                group["lr"] = rate * schedule((epoch * steps + step) / steps)
+                group["lr"] = rate()
             logits = forward(network, images, config)
             optimizer.zero_grad(set_to_none=True)
             loss_of(logits, torch.from_numpy(labels)).backward()
             optimizer.step()
+            rate.step()
             right += (logits.argmax(1).numpy() == labels).sum()
         accuracy = evaluate(network, loaders.evaluation, config)
         found.append(accuracy)
@@ -94,10 +98,12 @@ def make_network(config: Config, classes: int) -> nn.Module:
     other = model.model_dump(exclude={"depth", "stem", "shortcut"}, exclude_defaults=True)
     if other:
         raise UserError(f"model: {', '.join(other)}: not in this script's network")
-    if config.training.loss != "cross_entropy" or config.augmentation.mix is not None:
-        raise UserError("training.loss, augmentation.mix: expected cross entropy without mixing")
-    if model.name != "resnet" or model.shortcut == "none" or not isinstance(model.depth, int):
+    if not isinstance(config.loss, CrossEntropy) or config.augmentation.mix is not None:
+        raise UserError("loss.name, augmentation.mix: expected cross entropy without mixing")
+    if not isinstance(model, Settings) or model.shortcut == "none":
         raise UserError("model: expected a resnet of one depth with shortcuts")
+    if not isinstance(model.depth, int):
+        raise UserError("model.depth: expected a number")
     network = ResNet(model.depth, classes, model.stem, model.shortcut)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
@@ -108,7 +114,7 @@ def make_network(config: Config, classes: int) -> nn.Module:
 def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
     settings = config.optimizer
     if not isinstance(settings, Momentum):
-        raise UserError(f"optimizer.name: received {settings.name}, expected momentum")
+        raise UserError(f"optimizer.name: received {settings.part_name}, expected momentum")
     everything = settings.decay_norms_and_biases
     decayed = [p for p in network.parameters() if everything or p.ndim > 1]
     others = [p for p in network.parameters() if not (everything or p.ndim > 1)]
@@ -120,7 +126,7 @@ def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
 
 
 def forward(network: nn.Module, images: Any, config: Config) -> torch.Tensor:
-    fast = config.training.amp.level != "off"
+    fast = config.training.precision == "bfloat16"
     with torch.autocast("cpu", torch.bfloat16, enabled=fast):
         inputs = torch.from_numpy(images).contiguous(memory_format=torch.channels_last)
         return network(inputs).float()

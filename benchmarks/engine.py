@@ -138,20 +138,19 @@ def our_model(side: str, options: dict[str, Any]) -> Any:
 
     prepare_environment()
     import paddle
-    from resnet_fit.config.schema import Momentum
 
     from resnet_fit import CrossEntropy, classification_metrics
     from resnet_fit.backends import choose_backend, use_backend
-    from resnet_fit.training import make_optimizer
+    from resnet_fit.training.optimizers.momentum import Momentum
 
     network = make_network(options)
     engine = choose_backend("auto", "cpu")
     use_backend(network, engine, "bfloat16" if side.endswith("bf16") else "float32")
     loss = CrossEntropy()
-    settings = Momentum(name="momentum", learning_rate=0.01, nesterov=True, weight_decay=5e-4)
+    settings = Momentum(learning_rate=0.01, nesterov=True, weight_decay=5e-4)
     model = paddle.Model(network)
     metrics = classification_metrics(loss, options.get("num_classes", 1000))
-    model.prepare(make_optimizer(network, settings, 0.01), loss, metrics)
+    model.prepare(settings.build(network, 0.01), loss, metrics)
     return model
 
 

@@ -80,9 +80,8 @@ def make_photos(folder: Path, count: int) -> Path:
 
 def fill_cache(photos: Path, place: Path, workers: int) -> float:
     """Photos a second."""
-    from resnet_fit.data.sources import scan
-
     from resnet_fit.data.cache import cache_images
+    from resnet_fit.data.datasets.folder import scan
 
     dataset = scan(photos)
     started = time.perf_counter()
@@ -105,10 +104,9 @@ def worker(side: str, photos: str, place: str, *numbers: str) -> None:
 
 
 def _ours(photos: str, place: str | None, images: int, workers: int) -> Callable[[], None]:
-    from resnet_fit.data.sources import scan
-
     from resnet_fit.data.augment import HorizontalFlip, Normalize
     from resnet_fit.data.cache import cache_images
+    from resnet_fit.data.datasets.folder import scan
     from resnet_fit.data.loading import FileLoader
     from resnet_fit.data.transforms import RandomResizedCrop
     from resnet_fit.runtime import prepare_environment

@@ -119,12 +119,13 @@ def worker(what: str, *arguments: str) -> None:
 
 
 def _list(root: str) -> dict[str, float]:
-    from resnet_fit.data import listing, sources
+    from resnet_fit.data import listing
+    from resnet_fit.data.datasets.folder import scan
 
     # What a real folder need not be told: it took long to list, and was made a while ago.
     listing.SLOW_SECONDS = listing.SETTLED_SECONDS = 0.0
     started = time.perf_counter()
-    dataset = sources.scan(Path(root))
+    dataset = scan(Path(root))
     return {"seconds": time.perf_counter() - started, "images": len(dataset)}
 
 

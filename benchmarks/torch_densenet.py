@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from resnet_fit.networks.depth import resolve_dense_depth
+from resnet_fit.networks.families import densenet as settings
 from torch import nn
 
 
@@ -29,7 +29,7 @@ class Layer(nn.Module):
 class DenseNet(nn.Module):
     def __init__(self, depth: int, num_classes: int = 1000, stem: str = "imagenet") -> None:
         super().__init__()
-        growth, sizes = resolve_dense_depth(depth, stem)
+        growth, sizes = settings.DenseNet.of(depth=depth, stem=stem).blocks()
         channels = 2 * growth
         if stem == "imagenet":
             parts: list[nn.Module] = [

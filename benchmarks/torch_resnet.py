@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from resnet_fit.networks.depth import resolve_depth
+from resnet_fit.networks.families import resnet as settings
 from torch import nn
 
 
@@ -58,7 +58,7 @@ class ResNet(nn.Module):
         shortcut: str = "projection",
     ) -> None:
         super().__init__()
-        kind, sizes = resolve_depth(depth, stem, None)
+        kind, sizes = settings.ResNet.of(depth=depth, stem=stem).stages()
         width = 16 if stem == "cifar3" else 64
         if stem == "imagenet":
             self.stem = conv_norm(3, width, 7, 2)

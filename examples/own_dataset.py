@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import numpy as np
 import paddle
-from resnet_fit.data.sources import ArrayDataset, split
 from sklearn.datasets import load_sample_images
 
 from resnet_fit import CrossEntropy, History, ProgressBar, classification_metrics, resnet
 from resnet_fit.data.augment import HorizontalFlip, Normalize, RandomCrop
+from resnet_fit.data.dataset import ArrayDataset, split
 from resnet_fit.data.loading import ArrayLoader, statistics
 
 TILE = 32

@@ -16,19 +16,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
-from resnet_fit.config.schema import Section
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from resnet_fit.config.differences import differences
 from resnet_fit.config.document import Document, read_document
 from resnet_fit.config.problems import problems_of, raise_problems
+from resnet_fit.config.settings import Settings
 from resnet_fit.errors import Interrupted, RunFailed, UserError
 from resnet_fit.runtime import prepare_environment
 
@@ -37,7 +37,7 @@ Drawn = Literal["train error", "test error", "train loss", "test loss"]
 Axis = Literal["epochs", "minutes"]
 
 
-class RunOf(Section):
+class RunOf(Settings):
     """One experiment: a config, relative to the study's file, and what differs from it."""
 
     label: str
@@ -45,7 +45,7 @@ class RunOf(Section):
     set: list[str] = Field(default_factory=list)
 
 
-class Study(Section):
+class Study(Settings):
     """What to run, and what to draw of it against epochs or minutes."""
 
     title: str
@@ -112,21 +112,12 @@ def require_same(run: Path, kept: Row, asked: Row) -> None:
     Raises:
         UserError: naming the first setting that differs.
     """
-    for key, was, now in differences(kept, asked):
+    for path, was, now in differences(kept, asked):
+        key = ".".join(map(str, path))
         raise UserError(
             f"{run}: trained with {key} {was!r}, which is {now!r} in this study now; "
             "choose another --output or delete that run"
         )
-
-
-def differences(kept: Row, asked: Row, above: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The whole key of each setting that differs, and its two values; None where it is not set."""
-    for key in kept | asked:
-        was, now = kept.get(key), asked.get(key)
-        if isinstance(was, dict) and isinstance(now, dict):
-            yield from differences(was, now, f"{above}{key}.")
-        elif was != now:
-            yield f"{above}{key}", was, now
 
 
 def read_outcome(label: str, run: Path) -> Outcome:
@@ -227,7 +218,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Interrupted as stop:
         print(f"stopped; the same command goes on ({stop})", file=sys.stderr)
         return stop.exit_code
-    Console().print(table(study.title, outcomes))
+    Console(markup=False, emoji=False).print(table(study.title, outcomes))
     figure = output / f"{given.study.stem}.png"
     draw(study, outcomes, figure)
     print(figure)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import pty
 import re
 import select
+import shlex
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from screen import Screen
 
 from resnet_fit import __version__
 from resnet_fit.cli import main
@@ -75,6 +81,8 @@ def test_version():
         (["--config", "nowhere.yaml"], 2),
         (["--config", "configs/resnet18_digits.yaml", "--set", "training.epochs=-1"], 2),
         (["--config", "configs/resnet18_digits.yaml", "--set", "augmentation.train=[x]"], 2),
+        (["--config", "configs/resnet18_digits.yaml", "--dry-run", "--set", "training.seed=-1"], 2),
+        (["--resume", "nowhere", "--dry-run"], 2),
         (["--resume", "nowhere"], 2),
         (["--resume", "nowhere", "--name", "x"], 2),
         (["view", "nowhere"], 2),
@@ -125,16 +133,18 @@ def config(tiny, write_yaml) -> Path:
 
 
 def test_redirected_output_is_plain_text_and_one_line_per_epoch(config, tmp_path):
+    output = "my runs [old] [/x] :cat:"  # no markup
     process = run(
-        "--config", config, "--set", "training.epochs=3", "--output", tmp_path, "--name", "run"
+        *("--config", config, "--set", "training.epochs=3", "--output", output, "--name", "run"),
+        cwd=tmp_path,
     )
     assert (process.returncode, process.stderr) == (0, "")
     assert all(c.isprintable() or c == "\n" for c in process.stdout)
     lines = process.stdout.splitlines()
     assert lines[0] == "set training.epochs=3"
-    assert lines[1].startswith(f"{tmp_path / 'run'}: 5,122 parameters")
+    assert lines[1].startswith(f"{output}/run: 5,122 parameters")
     assert [line[:9] for line in lines[2:5]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
-    assert lines[5].endswith(str(tmp_path / "run"))
+    assert lines[5].endswith(f", all in {output}/run")
     assert len(lines) == 6
 
 
@@ -177,24 +187,89 @@ def test_a_setting_that_changes_nothing_is_told_in_one_line(config, tmp_path):
     assert mistake.startswith("resnet-fit: --name: ")
 
 
+# --- output that is closed -------------------------------------------------------------
+
+
+def in_shell(words, *arguments, folder):
+    """A command line of bash, with ``COMMAND`` for this program; exit codes end its output."""
+    line = words.replace("COMMAND", shlex.join(command(*arguments)))
+    return subprocess.run(
+        ["bash", "-c", f"{line}; echo ${{PIPESTATUS[*]}}"],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=folder,
+        timeout=120,
+    )
+
+
+def test_a_training_goes_on_when_nobody_reads_it_any_more(config, tmp_path):
+    arguments = ["--config", config, "--name", "run", "--set", "training.epochs=2"]
+    process = in_shell("COMMAND | head -1", *arguments, folder=tmp_path)
+    assert process.stdout == "set training.epochs=2\n0 0\n"
+    assert process.stderr == (
+        "resnet-fit: standard output: Broken pipe; the run goes on, and its run.log has these "
+        "lines\n"
+    )
+    log = log_lines(tmp_path / "runs" / "run")
+    assert [line[:9] for line in log if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
+    assert log[-1].endswith(", all in runs/run")
+
+
+@pytest.mark.parametrize("redirection", [">&- 2>&- <&-", "> /dev/full 2> /dev/full", "2>&1 | true"])
+def test_a_training_goes_on_without_any_output(config, tmp_path, redirection):
+    process = in_shell(
+        f"COMMAND {redirection}", "--config", config, "--name", "run", folder=tmp_path
+    )
+    assert process.stdout.split()[0] == "0"
+    assert process.stderr == ""
+    folder = tmp_path / "runs" / "run"
+    assert log_lines(folder)[-1].endswith(", all in runs/run")
+    rows = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["epoch"] for row in rows] == [1, 2], "nothing else was written to it"
+
+
+@pytest.mark.parametrize("arguments", [["check", "--config"], ["doctor", "--no-measure"]])
+def test_other_commands_end_quietly_when_nobody_reads_them(config, tmp_path, arguments):
+    more = [config] if arguments[-1] == "--config" else []
+    process = in_shell("COMMAND | true", *arguments, *more, folder=tmp_path)
+    assert (process.stdout, process.stderr) == ("141 0\n", "")
+
+
+def test_a_failed_run_has_its_reason_in_its_log(config, tmp_path):
+    rate = ["--set", "optimizer.learning_rate=1e39", "--set", "schedule.name=constant"]
+    process = run("--config", config, *rate, "--name", "run", cwd=tmp_path)
+    assert process.returncode == 1
+    reason = process.stderr.splitlines()[-1].removeprefix("resnet-fit: ")
+    assert log_lines(tmp_path / "runs" / "run")[-1] == f"error: {reason}"
+
+
 # --- a terminal -----------------------------------------------------------------------
 
 
 class Terminal:
-    """A command in a pseudo-terminal; what it shows is in ``screen``."""
+    """A command in a pseudo-terminal; what it writes is in ``screen``, what it shows in ``shown``.
 
-    def __init__(self, *arguments: object) -> None:
+    ``frames`` are the lines that the cursor was in, one after another.
+    """
+
+    def __init__(self, *arguments: object, columns: int = 160, **variables: str) -> None:
         self.leader, follower = pty.openpty()
+        fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        environment = ENVIRONMENT | variables
+        del environment["COLUMNS"]
         self.process = subprocess.Popen(
             command(*arguments),
             stdin=follower,
             stdout=follower,
             stderr=follower,
-            env=ENVIRONMENT,
+            env=environment,
             start_new_session=True,
         )
         os.close(follower)
         self.screen = ""
+        self.shown = Screen(columns)
+        self.frames: list[str] = []
 
     def __enter__(self) -> Terminal:
         return self
@@ -214,7 +289,10 @@ class Terminal:
                 piece = os.read(self.leader, 65536)
             except OSError:  # the other side is closed
                 return
-            self.screen += piece.decode("utf-8", "replace")
+            text = piece.decode("utf-8", "replace")
+            self.screen += text
+            self.shown.feed(text)
+            self.frames.append(self.shown.line)
 
     def end(self) -> int:
         self.read()
@@ -232,13 +310,40 @@ class Terminal:
         return self.screen.rfind("\x1b[?25h") > self.screen.rfind("\x1b[?25l") >= 0
 
 
-def test_a_terminal_gets_a_bar_and_is_left_clean(config, tmp_path):
-    arguments = ["--config", config, "--output", tmp_path, "--name", "run"]
-    with Terminal(*arguments, "--set", "data.batch_size=4") as terminal:  # longer than a redraw
+SLOW_EVALUATION = (
+    *("--set", "training.epochs=2"),
+    *("--set", "callbacks.weight_average={}"),
+    *("--set", "callbacks.flip_average={}"),
+    *("--set", "data={name: digits, limit: 300, validation: 0.2, batch_size: 4}"),
+    *("--set", "data.eval_batch_size=2"),
+)
+LIVE_AT_80 = (
+    r"epoch 1/2 [━─]{6,}  +loss +\d+\.\d{4}  +top1 +\d+\.\d\d %  +[\d,]+ img/s  +\d+:\d\d left"
+)
+
+
+def test_a_terminal_gets_a_bar_that_fits_it_and_is_left_clean(config, tmp_path):
+    """At 80 columns, while each epoch is evaluated in three ways."""
+    arguments = ["--config", config, "--output", tmp_path, "--name", "run", *SLOW_EVALUATION]
+    with Terminal(*arguments, columns=80) as terminal:
         assert terminal.end() == 0
-    assert any(re.search(r"epoch 1/2 .*━.*/360  loss", line) for line in terminal.lines)
-    assert any(re.search(r"img/s  epoch \d:\d\d<\d:\d\d  run \d", line) for line in terminal.lines)
-    assert any(line.startswith("epoch 2/2  train loss") for line in terminal.lines)
+    assert any(re.fullmatch(LIVE_AT_80, frame) for frame in terminal.frames)
+    for title in ("evaluate", "evaluate average", "evaluate mirrored", "test average"):
+        assert any(frame.startswith(f"{title} ━") for frame in terminal.frames), title
+    live = [frame for frame in terminal.frames if "━" in frame or "─" in frame]
+    assert max(map(len, live)) < 80
+    kept = [line for line in terminal.shown.lines if line]
+    assert not any("━" in line or "─" in line for line in kept)
+    assert [line[:17] for line in kept if line.startswith("epoch")] == [
+        "epoch 1/2  train ",
+        "epoch 2/2  train ",
+    ]
+    indented = [line for line in kept if line.startswith(" ")]
+    assert all(re.match(r"( {11}| {6})\S", line) for line in indented)  # below "epoch", "test"
+    for what, times in (("eval loss", 2), ("ema_loss", 3), ("flip_loss", 3)):  # and the test
+        assert sum(f"  {what}" in line for line in indented) == times
+    assert kept[-1].endswith(str(tmp_path / "run")[-20:])
+    assert (terminal.shown.line, terminal.shown.shows_cursor) == ("", True)
     assert terminal.is_clean
 
 
@@ -252,6 +357,39 @@ def test_ctrl_c_saves_and_leaves_the_terminal_clean(config, tmp_path):
     assert "Traceback" not in terminal.screen
     assert terminal.is_clean
     assert (tmp_path / "run" / "checkpoints" / "last" / "model.pdparams").is_file()
+
+
+@pytest.mark.parametrize(
+    ("until", "epochs"), [("evaluate average", 0), ("test mirrored", 2)], ids=["epoch", "test"]
+)
+def test_ctrl_c_in_an_evaluation_saves_and_the_log_tells_all(config, tmp_path, until, epochs):
+    arguments = ["--config", config, "--output", tmp_path / "my runs", "--name", "run"]
+    run_folder = tmp_path / "my runs" / "run"
+    with Terminal(*arguments, *SLOW_EVALUATION, columns=120) as terminal:
+        terminal.read(until=until)
+        os.killpg(terminal.process.pid, signal.SIGINT)
+        assert terminal.end() == 130
+    assert terminal.is_clean
+    assert not (run_folder / "summary.json").exists()
+    go_on = f"stopped and saved; go on with: resnet-fit --resume '{run_folder}'"
+    assert "".join(terminal.shown.lines).endswith(f"resnet-fit: {go_on}")
+    assert run("--resume", run_folder).returncode == 0
+    rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(row["eval"].keys() >= {"top1", "ema_top1", "flip_top1"} for row in rows)
+    log = log_lines(run_folder)
+    assert log.count(go_on) == 1
+    assert sum(line.startswith("set training.epochs=2") for line in log) == 1
+    epoch_lines = [line[:9] for line in log if line.startswith("epoch")]
+    again = ["epoch 1/2"] if epochs == 0 else []  # trained in one sitting, evaluated in the other
+    assert epoch_lines == ["epoch 1/2", *again, "epoch 2/2"]
+    assert any(line.startswith("goes on from ") for line in log)
+    assert log[-1].endswith(f", all in {run_folder}")
+
+
+def log_lines(run_folder):
+    lines = (run_folder / "run.log").read_text().splitlines()
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  ", line) for line in lines)
+    return [line[21:] for line in lines]
 
 
 @pytest.mark.parametrize("delay", [0, 0.2, 0.6])

@@ -44,7 +44,7 @@ def test_redirected_output_is_plain_text(tmp_path):
     assert rows["processor"].endswith(machine.processor())
     threads = " ".join(rows["OMP_NUM_THREADS"].split())
     assert threads == "OMP_NUM_THREADS 1 your own, which wins"
-    engine = "framework" if onednn_problem() else "onednn"
+    engine = "paddle" if onednn_problem() else "onednn"
     assert rows["device and engine by auto"].endswith(engine)
     assert "nothing is broken" in rows
     assert not (tmp_path / "runs").exists()
@@ -115,7 +115,7 @@ def in_process(monkeypatch, tmp_path, capsys):
 def test_an_engine_that_computes_wrongly(in_process):
     assert doctor.engines_apart() < 1e-5
     process = in_process("engines_apart", lambda: float("nan"), "--no-measure")
-    assert_broken(process, "train with --set training.backend=framework")
+    assert_broken(process, "train with --set training.backend=paddle")
 
 
 def test_a_step_that_dies(in_process, monkeypatch):
@@ -148,7 +148,7 @@ def test_gains_compare_without_and_with(monkeypatch):
     monkeypatch.setattr(Trial, "start", lambda trial: trial)
 
     def seconds(trial: Trial) -> float:
-        slow = 11 if trial.engine == "framework" else 1
+        slow = 11 if trial.engine == "paddle" else 1
         return (slow + len(trial.without)) / (2 if trial.dtype == "bfloat16" else 1)
 
     monkeypatch.setattr(doctor, "alternate", lambda sides, _: {t: seconds(t) for t in sides})
@@ -166,7 +166,7 @@ def test_gains_compare_without_and_with(monkeypatch):
 
 
 def test_a_trial_is_a_step_without_some_settings():
-    side = Trial("framework", without=frozenset(["OMP_NUM_THREADS"])).start()
+    side = Trial("paddle", without=frozenset(["OMP_NUM_THREADS"])).start()
     try:
         assert side.environment["OMP_NUM_THREADS"] is None
         assert side.measure() > 0

@@ -129,7 +129,7 @@ title: Widths
 set: [training.epochs=2, data.limit=200]
 against: [epochs, minutes]
 runs:
-  narrow: {label: of 4, config: tiny.yaml, set: [model.width=4, 'training.ema={decay: 0.9}']}
+  narrow: {label: of 4, config: tiny.yaml, set: [model.width=4, 'callbacks.weight_average={decay: 0.9}']}
   wide: {label: of 8, config: tiny.yaml}
 """
 
@@ -164,20 +164,6 @@ def test_study_trains_draws_and_goes_on(tmp_path, tiny):
     assert other.stderr.splitlines() == [
         "runs/widths/narrow: trained with training.seed 3, which is 4 in this study now; "
         "choose another --output or delete that run"
-    ]
-
-
-def test_a_setting_that_only_one_of_two_experiments_has_is_a_difference():
-    sys.path.insert(0, str(EXAMPLES))
-    from study import differences
-
-    plain = {"mix": None, "optimizer": {"name": "sgd"}}
-    mixed = {"mix": {"cutmix": 1.0}, "optimizer": {"name": "adam", "epsilon": 1e-8}}
-    assert list(differences(plain, plain)) == []
-    assert list(differences(plain, mixed)) == [
-        ("mix", None, {"cutmix": 1.0}),
-        ("optimizer.name", "sgd", "adam"),
-        ("optimizer.epsilon", None, 1e-8),
     ]
 
 

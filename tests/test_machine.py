@@ -105,6 +105,12 @@ def test_version_1_control_groups_seen_from_inside_a_container(write, allow, quo
     assert machine.memory() == machine.Memory(1_024_000, 614_400, None)
 
 
+def test_the_most_memory_of_this_process(write):
+    assert machine.peak_memory() is None
+    write("proc/self/status", "Name:\tpython\nVmPeak:\t  999 kB\nVmHWM:\t     250 kB\n")
+    assert machine.peak_memory() == 250 * 1024
+
+
 def test_memory_of_a_container(write):
     write("proc/meminfo", "MemTotal:  1000 kB\nMemAvailable:   600 kB")
     write("proc/self/cgroup", "0::/a")

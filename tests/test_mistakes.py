@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from resnet_fit.cli import main
-from resnet_fit.data import sources
+from resnet_fit.data.datasets import cifar as cifar_files
 
 Change = Callable[[dict[str, Any]], object]
 # As Change, with a folder to write files to.
@@ -78,7 +78,9 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("optimizer.fused", "use adam"),
     ),
     "fused muon": (
-        put("optimizer", {"name": "muon", "learning_rate": 1, "other_rate": 1, "fused": True}),
+        put(
+            "optimizer", {"name": "muon", "learning_rate": 1, "head_and_norm_lr": 1, "fused": True}
+        ),
         ("optimizer.fused",),
     ),
     "no optimizer": (drop("optimizer"), ("optimizer", "required")),
@@ -93,7 +95,7 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
     "section as a list": (put("training", [1]), ("training", "section")),
     "section left empty": (put("training", None), ("training", "section")),
     "unknown device": (put("training.device", "tpu"), ("training.device", "gpu:N", "tpu")),
-    "smoothing of one": (put("training.label_smoothing", 1), ("training.label_smoothing",)),
+    "smoothing of one": (put("loss.label_smoothing", 1), ("loss.label_smoothing",)),
     "unknown precision": (put("training.amp", {"level": "O2"}), ("training.amp.level", "O1")),
     "depth that does not exist": (put("model.depth", 19), ("model.depth", "18")),
     "depth without stages": (put("model.depth", []), ("model.depth", "stage sizes")),
@@ -159,16 +161,16 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("augmentation.train.0.horizontal_flip", "0.5 where flips alternate", "0.3"),
     ),
     "threshold without its loss": (
-        put("training.target_threshold", 0.2),
-        ("training.target_threshold", "binary_cross_entropy"),
+        put("loss.target_threshold", 0.2),
+        ("loss.target_threshold", "binary_cross_entropy"),
     ),
     "class weight of zero": (
-        put("training.class_weights", [1, 0]),
-        ("training.class_weights", "balanced", "[1, 0]"),
+        put("loss.class_weights", [1, 0]),
+        ("loss.class_weights", "balanced", "[1, 0]"),
     ),
     "frozen at a random start": (
-        put("training.freeze", ["backbone"]),
-        ("training.freeze", "model.weights"),
+        put("model.freeze", ["backbone"]),
+        ("model.freeze", "model.weights"),
     ),
     "blocks left out of a plain net": (
         put("model", {"depth": 18, "shortcut": "none", "stochastic_depth": 0.1}),
@@ -189,8 +191,8 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
         ("augmentation.train", "trivial_augment comes after normalize"),
     ),
     "rate factor of zero": (
-        put("optimizer.rate_factors", {"fc": 0}),
-        ("optimizer.rate_factors.fc", "greater than 0"),
+        put("optimizer.lr_factors", {"fc": 0}),
+        ("optimizer.lr_factors.fc", "greater than 0"),
     ),
     "best loss is the highest": (put("checkpoint.monitor", "loss"), ("checkpoint.mode", "min")),
 }
@@ -259,9 +261,9 @@ ON_THE_COMMAND_LINE: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "run that exists": (["--config", "FILE", "--name", "taken"], ("taken", "exists already")),
     "resume of nothing": (["--resume", "nowhere"], ("nowhere", "not a run's folder")),
     "resume of all runs": (["--resume", "OUTPUT"], ("runs", "no config.yaml")),
-    "resume with another setting": (
-        ["--resume", "RUN", "--set", "optimizer.learning_rate=1"],
-        ("optimizer.learning_rate", "keeps its settings", "training.epochs"),
+    "resume of a run without checkpoint": (
+        ["--resume", "RUN"],
+        ("no whole checkpoint", "last is not there"),
     ),
     "resume under another name": (["--resume", "RUN", "--name", "b"], ("--name", "--resume")),
     "resume and a config": (["--resume", "RUN", "--config", "FILE"], ("not allowed with",)),
@@ -417,7 +419,7 @@ def save_and_cut(file: Path) -> None:
 IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
     "archive cut short": (
         cifar(archive(cifar_files())[:-300]),
-        ("cifar-10-python.tar.gz", "damaged", "delete it"),
+        ("cifar-10-python.tar.gz", "damaged", "in its place"),
     ),
     "archive that is none": (
         cifar(b"<html>404 Not Found</html>"),
@@ -447,7 +449,7 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
     ),
     "archive with code in it": (
         cifar(archive(cifar_files() | {"test_batch": os.getcwd})),
-        ("getcwd", "not allowed"),
+        ("getcwd", "only plain data are read"),
     ),
     "no archive and no network": (
         cifar(None, path=None),
@@ -622,12 +624,10 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
 @pytest.fixture
 def alone(tmp_path, monkeypatch):
     """No data of this machine, no network, and a CIFAR of sixty images."""
-    monkeypatch.delenv(sources.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(cifar_files.ENVIRONMENT, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    small = dataclasses.replace(
-        sources.CIFAR10, urls=("http://127.0.0.1:9/no",), counts=CIFAR_COUNTS
-    )
-    monkeypatch.setattr(sources, "CIFAR10", small)
+    small = dataclasses.replace(cifar_files.CIFAR10, urls=("http://127.0.0.1:9/no",), counts=CIFAR_COUNTS)
+    monkeypatch.setattr(cifar_files, "CIFAR10", small)
 
 
 def children() -> set[int]:
@@ -662,15 +662,14 @@ def test_a_download_that_is_not_what_it_should_be(
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/cifar.tar.gz"
-        monkeypatch.setattr(
-            sources, "CIFAR10", dataclasses.replace(sources.CIFAR10, urls=(url,), md5="0" * 32)
+        monkeypatch.setattr(cifar_files, "CIFAR10", dataclasses.replace(cifar_files.CIFAR10, urls=(url,), md5="0" * 32)
         )
         tiny["data"] = {"name": "cifar10"}
         code, lines = run(capsys, "--config", write_yaml(tiny), "--output", tmp_path / "runs")
         server.shutdown()
         thread.join()
     assert_refused(code, lines, url, "md5", f"expected {'0' * 32}", "put cifar-10-python.tar.gz at")
-    assert not list(sources.cache_folder().iterdir())
+    assert not list(cifar_files.cache_folder().iterdir())
     assert not (tmp_path / "runs").exists()
 
 
@@ -724,6 +723,9 @@ def test_what_a_checkpoint_holds_is_kept(tiny, write_yaml, tmp_path, capsys):
     assert_refused(code, lines, "val/dog/5.png")
     assert (tmp_path / "runs" / "run" / "checkpoints" / "last" / "model.pdparams").exists()
     image(tmp_path / "photos", "val/dog/5.png")
-    code, lines = run(capsys, "--resume", tmp_path / "runs" / "run")
+    arguments = ["--resume", tmp_path / "runs" / "run"]
+    code, lines = run(capsys, *arguments)
+    assert_refused(code, lines, "evaluation images were changed", "--set data.compare=names")
+    code, lines = run(capsys, *arguments, "--set", "data.compare=names")
     assert (code, lines) == (0, [])
     assert (tmp_path / "runs" / "run" / "summary.json").exists()

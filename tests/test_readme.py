@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import yaml
 from conftest import REPOSITORY
-from resnet_fit.config.schema import Config
 
 import resnet_fit
 from resnet_fit import load_config, parse_config
 from resnet_fit.cli import COMMANDS
-from resnet_fit.config import CHANGEABLE
 from resnet_fit.data import augment, transforms
+from resnet_fit.runs.config import Config
+from resnet_fit.runs.resuming import CHANGEABLE
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
@@ -96,6 +96,12 @@ def test_yaml_block_is_a_config(text, tmp_path):
     file = tmp_path / "experiment.yaml"
     file.write_text(text.replace("base: ", f"base: {REPOSITORY}/configs/"), encoding="utf-8")
     load_config(file)
+
+
+def test_every_setting_that_may_change_is_named():
+    part = PROSE.partition("## Stopping and going on")[2].partition("\n## ")[0]
+    (listed,) = re.findall(r"settings may change[^:]*:(.*?)\.\n", part, flags=re.DOTALL)
+    assert tuple(re.findall(r"`([^`]+)`", listed)) == CHANGEABLE
 
 
 def looks_like_a_path(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,12 +22,35 @@ class RunFailed(RuntimeError):
     """
 
 
+class Diverged(RunFailed):
+    """A training whose numbers became NaN, infinite or absurdly large."""
+
+
 class Interrupted(Exception):
     """A run that was asked to stop and has saved a checkpoint; ``folder`` is the run's."""
 
     def __init__(self, signal_number: int, folder: Path) -> None:
-        super().__init__(f"stopped and saved; go on with: resnet-fit --resume {folder}")
+        super().__init__(f"stopped and saved; go on with: {command('--resume', folder)}")
         self.exit_code = 128 + signal_number
+
+
+def told(error: BaseException) -> str | None:
+    """What to tell people of an error in one line; None for one that nobody foresaw."""
+    if isinstance(error, OSError):  # a full disk, a folder taken away
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror or error}"
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return str(error) if isinstance(error, (UserError, RunFailed, Interrupted)) else None
+
+
+def command(*arguments: object) -> str:
+    """A command of this program for people to copy into a shell.
+
+    A path that starts with a dash would be an option.
+    """
+    paths = (f"./{a}" if isinstance(a, Path) and str(a).startswith("-") else a for a in arguments)
+    return shlex.join(["resnet-fit", *map(str, paths)])
 
 
 def out_of_memory(error: BaseException) -> bool:

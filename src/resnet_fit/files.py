@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,7 +19,24 @@ except ImportError:  # Windows has no such locks, and runs there go without
     fcntl = None  # type: ignore[assignment]
 
 
+def readable(text: str) -> str:
+    """Text with names of files in it, as one line that can be printed and written anywhere.
+
+    Bytes of a name that are not UTF-8, which Python keeps as surrogates, are written as ``\\xff``,
+    line breaks and other control characters as ``\\n`` etc.
+    """
+
+    def shown(character: str) -> str:
+        if "\udc80" <= character <= "\udcff":
+            return f"\\x{ord(character) - 0xDC00:02x}"
+        printable = character.isprintable()
+        return character if printable else character.encode("unicode_escape").decode()
+
+    return text if text.isprintable() else "".join(map(shown, text))
+
+
 def require_existing(path: Path) -> None:
+    """Raise a UserError that suggests the nearest name, if there is nothing at ``path``."""
     if path.exists():
         return
     nearest = next((p for p in path.parents if p.exists()), Path("/"))
@@ -33,23 +52,70 @@ def write_text(file: Path, text: str) -> None:
 
 def write_json(file: Path, value: Any) -> None:
     """Write a value as JSON text, whole or not at all."""
-    write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(file, to_json(value, indent=2) + "\n")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text, with null for NaN and infinity, which JSON does not have.
+
+    Names of files may hold bytes that are no text; they are written as JSON's escapes, and are the
+    same when they are read again.
+    """
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def finite(value: Any) -> Any:
+    """A value of lists and dictionaries, with None for each number that is NaN or infinite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = (finite(item) for item in value)
+        return list(items) if isinstance(value, list) else tuple(items)
+    return value
 
 
 def write(file: Path, produce: Callable[[Path], object]) -> None:
     """Let ``produce`` write a temporary file beside ``file``, then put it in its place."""
     part = file.with_name(f".{file.name}.part{os.getpid()}")
     try:
-        produce(part)
-        sync(part)
-        os.replace(part, file)
+        with naming(file):
+            produce(part)
+            sync(part)
+            os.replace(part, file)
     finally:
         part.unlink(missing_ok=True)
 
 
-def user_cache() -> Path:
-    """Where this library keeps what it can make again; nothing but time is lost with it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resnet-fit"
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Let an OSError from within say which file it is about: that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(file)
+        raise
+
+
+_writes: ContextVar[bool] = ContextVar("writes", default=True)
+
+
+@contextmanager
+def no_new_files() -> Iterator[None]:
+    """Keep nothing on the disk meanwhile: no listings of folders, decoded images or downloads."""
+    before = _writes.set(False)
+    try:
+        yield
+    finally:
+        _writes.reset(before)
+
+
+def may_write() -> bool:
+    """Whether files may be kept for later; see `no_new_files`."""
+    return _writes.get()
 
 
 def sync(file: Path) -> None:

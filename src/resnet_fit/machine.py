@@ -105,6 +105,15 @@ def memory() -> Memory:
     return Memory(total, sizes.get("MemAvailable"), min(limits, default=None))
 
 
+def peak_memory() -> int | None:
+    """The most bytes that this process has had in memory so far; None where that is unknown."""
+    for line in _read(ROOT / "proc/self/status").splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmHWM":
+            return int(value.split()[0]) * 1024
+    return None
+
+
 class Neighbours:
     """How much of this process's processors others have kept busy since this object was made."""
 

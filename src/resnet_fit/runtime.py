@@ -23,10 +23,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 from resnet_fit import machine
 from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.home import PADDLE, VISUALDL, home_with
 from resnet_fit.machine import processor, usable_cores
 
 # What glibc reads from the environment at a program's start, and takes from `mallopt` later: the
@@ -120,7 +122,11 @@ def prepare_environment() -> tuple[Setting, ...]:
         setting.apply()
     neighbours = machine.Neighbours()
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        with (
+            home_with(*PADDLE),
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             import paddle  # noqa: F401
     except Exception as error:  # a broken installation breaks in many ways
@@ -131,6 +137,25 @@ def prepare_environment() -> tuple[Setting, ...]:
         if crowded:
             warnings.warn(crowded, stacklevel=2)
     return settings
+
+
+def import_visualdl() -> ModuleType:
+    """Import VisualDL, which otherwise fails where it cannot make its folder in the home.
+
+    Raises:
+        RunFailed: VisualDL cannot be imported.
+    """
+    try:
+        with home_with(*VISUALDL), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import visualdl
+    except Exception as error:  # its dependencies break in many ways
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise RunFailed(
+            f"VisualDL cannot be imported ({reason}); pip install --upgrade visualdl, or train "
+            "with --set callbacks.visualdl=null"
+        ) from error
+    return visualdl
 
 
 def crowding(neighbours: machine.Neighbours) -> str | None:
@@ -221,7 +246,7 @@ def choose_device(name: str) -> str:
     return name
 
 
-def describe(device: str, engine: str) -> dict[str, Any]:
+def describe(device: str, backend: str) -> dict[str, Any]:
     """Versions and hardware, as a run's ``environment.json`` keeps them."""
     import numpy
     import paddle
@@ -238,7 +263,7 @@ def describe(device: str, engine: str) -> dict[str, Any]:
         "processor": processor(),
         "cores": usable_cores(),
         "device": device,
-        "engine": engine,
+        "backend": backend,
         "gpu": gpu,
         "settings": {
             key: os.environ[key]

@@ -11,13 +11,14 @@ import paddle
 import pytest
 from paddle import nn
 
-from resnet_fit.backends import onednn_problem, use_backend
+from resnet_fit.backends import onednn_problem, plain, use_backend
+from resnet_fit.errors import UserError
 from resnet_fit.networks import densenet, resnet
 
 if onednn_problem():
     pytest.skip(f"no onednn engine here: {onednn_problem()}", allow_module_level=True)
 
-from resnet_fit.backends import library
+from resnet_fit.backends import dnnl
 from resnet_fit.backends.onednn import OneDNN
 
 RNG = np.random.default_rng(0)
@@ -91,20 +92,27 @@ def test_normalization_in_bfloat16_and_its_gradients(channels):
         assert np.linalg.norm(ours - exact) < 0.02 * np.linalg.norm(exact)
 
 
-def test_channels_that_a_convolution_does_not_have_are_no_room_in_memory():
+def test_channels_that_a_convolution_does_not_have_are_no_padding():
     operations = OneDNN()
     with pytest.raises(ValueError, match="a convolution of 3 channels received 8"):
         operations.convolve(paddle.nn.Conv2D(3, 4, 3), operations.enter(paddle.zeros([1, 8, 9, 9])))
 
 
+def test_a_batch_without_images_is_refused_in_one_line():
+    network = resnet([1, 1], 5, stem="cifar", width=4)
+    use_backend(network, "onednn")
+    with pytest.raises(UserError, match=r"images: received \[0, 3, 8, 8\], expected one image"):
+        network(paddle.zeros([0, 3, 8, 8]))
+
+
 def test_an_implementation_is_preferred_where_there_is_one():
-    images = library.channels_last((4, 16, 8, 8), library.FLOAT32)
-    settings = (images, images, c_float(1e-5), c_uint(library.USE_SCALE | library.USE_SHIFT))
+    images = dnnl.channels_last((4, 16, 8, 8), dnnl.FLOAT32)
+    settings = (images, images, c_float(1e-5), c_uint(dnnl.USE_SCALE | dnnl.USE_SHIFT))
 
     def norm(prefer):
-        return library.Description(
+        return dnnl.Description(
             "batch_normalization_forward",
-            *(library.FORWARD_TRAINING, *settings, library.PLAIN),
+            *(dnnl.FORWARD_TRAINING, *settings, dnnl.PLAIN),
             prefer=prefer,
         ).implementation
 
@@ -163,7 +171,7 @@ def test_concat_of_bfloat16_moves_numbers_and_changes_none():
     np.testing.assert_array_equal(x.astype("float32").numpy(), expected.numpy())
 
 
-# What `concat` makes lies in memory with room for more channels: each operation minds that.
+# What `concat` makes has its channels padded to a multiple of 16: each operation minds that.
 AFTER_CONCAT = {
     "convolve": lambda ops, layer, x: ops.convolve(layer, x),
     "add": lambda ops, layer, x: ops.add(x, x),
@@ -179,15 +187,52 @@ AFTER_CONCAT = {
 }
 
 
+@pytest.mark.parametrize("size", [(6, 7), (1, 1), (5, 1), (1, 5)])
+@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("name", AFTER_CONCAT)
-def test_operations_after_a_concat(name):
+def test_operations_after_a_concat(name, batch, size):
     def operation(ops, layers, x):
         x = ops.concat(ops.convolve(layers[0], x), ops.convolve(layers[1], x))
         return AFTER_CONCAT[name](ops, layers[2], x)
 
-    layers = two_branches(6, 7)
-    layers.append(nn.Conv2D(13, 13, 1, bias_attr=False))
+    layers = nn.Sequential(*two_branches(6, 7), nn.Conv2D(13, 13, 1, bias_attr=False))
+    assert_same(operation, noise(batch, 4, *size), layers)
+
+
+@pytest.mark.parametrize("channels", [slice(3), slice(5, 13), slice(1, 12)])
+def test_some_channels_of_a_padded_pixel(channels):
+    """They do not end where the padding does."""
+
+    def operation(ops, layers, x):
+        x = ops.concat(ops.convolve(layers[0], x), ops.convolve(layers[1], x))
+        x = x[..., channels] if isinstance(ops, OneDNN) else x[:, channels]
+        return ops.add(ops.convolve(layers[2], x), x)
+
+    width = len(range(13)[channels])
+    layers = nn.Sequential(*two_branches(6, 7), nn.Conv2D(width, width, 1, bias_attr=False))
     assert_same(operation, noise(2, 4, 6, 7), layers)
+
+
+def test_images_of_other_layouts():
+    """As Paddle's own operations leave them between two of the engine's."""
+    ops, x, conv = OneDNN(), noise(2, 4, 6, 7), nn.Conv2D(4, 4, 3, padding=1)
+    images = (
+        paddle.to_tensor(x.transpose([0, 2, 3, 1])),
+        paddle.to_tensor(x).transpose([0, 2, 3, 1]),
+    )
+    for operation in (partial(ops.convolve, conv), ops.max_pool, lambda x: ops.add(x, x)):
+        plain, transposed = (operation(each).numpy() for each in images)
+        np.testing.assert_array_equal(plain, transposed)
+
+
+def test_shapes_that_do_not_fit_are_left_to_paddle():
+    ops = OneDNN()
+    x, pixel, other = (paddle.to_tensor(noise(2, *s)) for s in ((4, 4, 3), (1, 1, 3), (4, 5, 3)))
+    np.testing.assert_array_equal(ops.add(x, pixel), paddle.nn.functional.relu(x + pixel))
+    with pytest.raises(ValueError, match=r"[Bb]roadcast"):
+        ops.add(x, other)
+    with pytest.raises(ValueError, match="concat"):
+        ops.concat(x, other)
 
 
 def test_mean_after_a_concat():
@@ -208,8 +253,8 @@ def test_dense_layers(growth, training):
         layers.train() if training else layers.eval()
     use_backend(other, "onednn")
     images = noise(4, 2 * growth, 6, 6)
-    expected = run(plain, lambda ops, x: block(x), images, block)
-    ours = run(OneDNN(), lambda ops, x: other(x), images, other)
+    expected = run(plain, lambda ops, x: block.compute(x), images, block)
+    ours = run(OneDNN(), lambda ops, x: other.compute(x), images, other)
     for a, b in zip(ours, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4 * max(1, np.abs(b).max()), rtol=1e-3)
     for a, b in zip(other.state_dict().values(), block.state_dict().values(), strict=True):

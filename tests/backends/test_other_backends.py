@@ -10,7 +10,13 @@ import paddle
 import pytest
 
 from resnet_fit import densenet, fit, parse_config, resnet, resume
-from resnet_fit.backends import check_cinn, choose_backend, compile_forward, use_backend
+from resnet_fit.backends import (
+    check_cinn,
+    choose_backend,
+    compile_forward,
+    onednn_problem,
+    use_backend,
+)
 from resnet_fit.errors import UserError
 from resnet_fit.training.objectives import CrossEntropy
 
@@ -71,7 +77,7 @@ def test_equals_the_framework_engine(kind, way):
 def test_a_run_goes_on_in_another_engine(tiny, tmp_path, overrides):
     tiny["training"] |= {"ema": {"decay": 0.9}, "flip_averaging": True}
     run = fit(parse_config(tiny, overrides), tmp_path, "run")
-    reference = fit(parse_config(tiny, ["training.backend=framework"]), tmp_path, "reference")
+    reference = fit(parse_config(tiny, ["training.backend=paddle"]), tmp_path, "reference")
     ours, theirs = (
         [row["train"]["loss"] for row in read_history(each)] for each in (run, reference)
     )
@@ -81,8 +87,8 @@ def test_a_run_goes_on_in_another_engine(tiny, tmp_path, overrides):
 
 
 def test_auto_takes_no_engine_without_a_static_form():
-    assert choose_backend("auto", "cpu", compiled=True) == "framework"
-    assert choose_backend("auto", "gpu:0") == "framework"
+    assert choose_backend("auto", "cpu", compiled=True) == "paddle"
+    assert choose_backend("auto", "gpu:0") == "paddle"
 
 
 def test_an_engine_that_does_not_exist_is_refused():
@@ -111,6 +117,17 @@ def test_a_compiler_that_would_not_be_used_is_refused(tiny, tmp_path, monkeypatc
 
 
 def test_a_network_of_others_computes_by_paddle_alone():
-    use_backend(paddle.nn.Linear(2, 2), "framework")
+    use_backend(paddle.nn.Linear(2, 2), "paddle")
     with pytest.raises(UserError, match="Linear has no part of this library"):
         use_backend(paddle.nn.Linear(2, 2), "channels_last")
+
+
+@pytest.mark.skipif(onednn_problem() is not None, reason="no onednn engine here")
+def test_onednn_is_not_taken_where_paddle_copies_views():
+    paddle.set_flags({"FLAGS_use_stride_kernel": False})
+    try:
+        assert choose_backend("auto", "cpu") == "paddle"
+        with pytest.raises(UserError, match="cannot be used: FLAGS_use_stride_kernel is off"):
+            use_backend(resnet(8, 10, "cifar3"), "onednn")
+    finally:
+        paddle.set_flags({"FLAGS_use_stride_kernel": True})

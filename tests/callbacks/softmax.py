@@ -8,7 +8,7 @@ import numpy as np
 import paddle
 from paddle.metric import Metric
 
-from resnet_fit.training import CrossEntropy, classification_metrics
+from resnet_fit import CrossEntropy, classification_metrics
 
 FEATURES, CLASSES = 3, 4
 TRAIN_SIZES, EVAL_SIZES = (8, 8, 5), (8, 3)

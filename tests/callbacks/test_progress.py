@@ -1,19 +1,19 @@
-"""What a person sees of a training: a bar in a terminal, a line per epoch elsewhere."""
+"""What a person sees of a training: a live line in a terminal, a line per epoch everywhere."""
 
 from __future__ import annotations
 
 import io
 import re
-import time as real_time
 
 import paddle
 import pytest
 from passing import Time
 from rich.console import Console
+from screen import Screen
 from softmax import EVAL, TRAIN, make_model
 
-from resnet_fit.callbacks import Clock, ProgressBar
-from resnet_fit.callbacks.progress import clock_time, show
+from resnet_fit.callbacks import Clock, ProgressBar, Relay, WeightAverage
+from resnet_fit.callbacks.progress import clock_time, packed, show
 
 
 class Pace(paddle.callbacks.Callback):
@@ -33,7 +33,7 @@ class Pace(paddle.callbacks.Callback):
 @pytest.fixture
 def time(monkeypatch):
     fake = Time()
-    for module in ("clock", "progress"):
+    for module in ("clock", "progress", "time_left"):
         monkeypatch.setattr(f"resnet_fit.callbacks.{module}.time", fake)
     return fake
 
@@ -108,46 +108,118 @@ def test_a_fit_that_is_the_rest_of_a_run(time, capsys):
     assert lines[2].endswith("2:00 used, 0:00 left")
 
 
-class Look(paddle.callbacks.Callback):
-    """Waits at one step until the terminal shows a text; it is redrawn a few times a second."""
+class RelayedPace(Pace):
+    """The same where a `Relay` tells of the batches."""
 
-    def __init__(self, screen, epoch, step, text):
+    def on_eval_batch_end(self, step, logs=None):
+        self.time.now += 5
+
+
+class Frames(paddle.callbacks.Callback):
+    """What the live line shows after each batch, by epoch; to be listed after the bar."""
+
+    def __init__(self, bar):
         super().__init__()
-        self.screen, self.at, self.text = screen, (epoch, step), text
-        self.epoch, self.seen = 0, ""
+        self.bar, self.epoch, self.shown = bar, 0, []
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch + 1
 
     def on_train_batch_end(self, step, logs=None):
-        if (self.epoch, step + 1) == self.at:
-            deadline = real_time.monotonic() + 10
-            while self.text not in self.seen and real_time.monotonic() < deadline:
-                real_time.sleep(0.02)
-                self.seen = visible(self.screen.getvalue())
+        console = self.bar.console
+        frame = self.bar.live_line.__rich_console__(console, console.options)
+        self.shown.append((self.epoch, "".join(segment.text for segment in frame)))
+
+    on_eval_batch_end = on_train_batch_end
+
+    def of(self, epoch, title):
+        return [frame for number, frame in self.shown if number == epoch and title in frame]
 
 
-def terminal():
-    return Console(force_terminal=True, file=io.StringIO(), width=160, highlight=False)
+def terminal(width=160):
+    return Console(force_terminal=True, file=io.StringIO(), width=width, highlight=False)
 
 
 @pytest.mark.parametrize(
-    ("epoch", "step", "text"),
+    ("epoch", "step", "times"),
     [
-        (1, 2, "epoch 0:20<0:10  run 0:20<1:10"),  # what evaluation takes is not known yet
-        (2, 1, "epoch 0:10<0:20  run 0:50<1:10"),
-        (3, 3, "epoch 0:30<0:00  run 1:50<0:10"),
+        (1, 2, ["ends in 0:10", "0:20 used", "1:10 left"]),  # evaluation is not known yet
+        (2, 1, ["ends in 0:20", "0:50 used", "1:10 left"]),
+        (3, 3, ["ends in 0:00", "1:50 used", "0:10 left"]),
     ],
 )
-def test_a_bar_shows_time_used_and_left_of_epoch_and_run(time, epoch, step, text):
+def test_a_bar_shows_time_used_and_left_of_epoch_and_run(time, epoch, step, times):
+    bar = ProgressBar(console=terminal())
+    frames = Frames(bar)
+    fit(time, bar, frames)
+    frame = frames.of(epoch, "epoch ends")[step - 1]
+    assert frame.startswith(f"epoch {epoch}/3 ━")
+    assert re.search(rf"  {step}/3 +loss \d\.\d+ +top1 ..... % +top3 ..... % +1 img/s ", frame)
+    assert re.findall(r"(?:ends in )?\d:\d\d(?: used| left)?", frame) == times
+
+
+def test_the_bar_moves_in_every_evaluation_and_says_which(time):
+    """Five seconds a batch, so fifteen for the three batches of each."""
+    bar = ProgressBar(console=terminal(), evaluated=2 * 21)
+    average = WeightAverage(TRAIN, clock=bar.clock)
+    frames = Frames(bar)
+    average.watchers = [RelayedPace(time), bar, frames]
+    fit(time, average, bar, frames, evaluation=TRAIN, epochs=2)
+    for title in ("evaluate ━", "evaluate average ━"):
+        for epoch in (1, 2):
+            shown = frames.of(epoch, title)
+            assert [re.findall(r"(\d)/3 ", frame) for frame in shown] == [["1"], ["2"], ["3"]]
+            assert all(f"epoch {epoch}/2" in frame for frame in shown)
+            lengths = [frame.count("━") for frame in shown]
+            assert lengths == sorted(set(lengths))
+    left = [re.findall(r"0:\d\d left", frame)[0] for frame in frames.of(2, "")]
+    assert left == [f"0:{seconds:02} left" for seconds in (50, 40, 30, 24, 19, 15, 9, 4, 0)]
+
+
+def test_time_left_counts_evaluations_before_the_first_one_was_timed(time):
+    """Sixteen images in twenty seconds, evaluated three times as fast: 4.6 seconds for eleven."""
+    bar = ProgressBar(console=terminal(), evaluated=11, tested=110)
+    frames = Frames(bar)
+    fit(time, bar, frames)
+    assert frames.of(1, "epoch ends")[1].endswith("  2:10 left")  # 10 + 2 * 30 + 3 * 4.6 + 46
+
+
+def test_a_test_after_the_training_has_a_bar_as_well(time, capsys):
     console = terminal()
-    look = Look(console.file, epoch, step, text)
-    fit(time, ProgressBar(console=console), look)
-    shown = look.seen.replace("\r", "\n").splitlines()
-    (line,) = {line.strip() for line in shown if text in line}
-    assert line.startswith(f"epoch {epoch}/3 ")
-    assert f"{step}/3  loss " in line
-    assert "img/s" in line
+    bar = ProgressBar(console=console, evaluated=11, tested=21)
+    frames, model = Frames(bar), make_model()
+    fit(time, bar, frames, model=model, epochs=1)
+    relay = Relay([RelayedPace(time), bar, frames], "test")
+    model.evaluate(TRAIN, verbose=0, callbacks=[relay])
+    bar.close()
+    shown = [frame for _, frame in frames.shown if frame.startswith("test ━")]
+    assert len(shown) == 3
+    assert shown[-1].endswith(" 0:00 left")
+    assert console.file.getvalue().endswith("\x1b[2K"), "the bar is erased"
+
+
+def test_an_evaluation_alone_has_a_bar_and_no_line(time):
+    console = terminal()
+    model = make_model()
+    model.evaluate(EVAL, verbose=0, callbacks=[ProgressBar(console=console)])
+    assert "evaluate ─" in visible(console.file.getvalue())
+    assert console.file.getvalue().endswith("\x1b[2K"), "the bar is erased"
+    assert "\n" not in console.file.getvalue().rstrip("\x1b[2K1A?5h\r\n")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_lines_of_epochs_are_broken_between_their_parts(time, width):
+    console = terminal(width)
+    fit(time, ProgressBar(console=console))
+    screen = Screen(width)
+    screen.feed(console.file.getvalue())
+    assert screen.wrapped == 0
+    last = next(i for i, line in enumerate(screen.lines) if line.startswith("epoch 3/3  train"))
+    rest = [line for line in screen.lines[last + 1 :] if line]
+    indent = "" if width < 80 else " " * 9
+    assert all(re.match(rf"{indent}  \S", line) for line in rest)
+    assert len(rest) == {60: 2, 80: 1, 120: 1}[width]
+    assert (screen.line, screen.shows_cursor) == ("", True)
 
 
 def test_a_terminal_keeps_the_lines_and_is_left_clean(time):
@@ -187,3 +259,11 @@ def test_show():
     assert show({"loss": 1.23456, "top1": 0.567, "top5": 1.0, "acc": 0.5}) == (
         "loss 1.2346 top1 56.70 % top5 100.00 % acc 0.5000"
     )
+
+
+def test_packed():
+    pieces = ["epoch 1/2", "train loss 1.0", "eval loss 2.0", "0:01 used"]
+    assert packed(pieces) == ["epoch 1/2  train loss 1.0  eval loss 2.0  0:01 used"]
+    assert packed(pieces, 80) == packed(pieces)
+    assert packed(pieces, 40) == ["epoch 1/2  train loss 1.0", "  eval loss 2.0  0:01 used"]
+    assert packed([*pieces, "x" * 70], 80)[1] == " " * 11 + "x" * 70

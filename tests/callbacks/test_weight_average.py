@@ -61,7 +61,7 @@ def test_it_is_judged_beside_the_weights():
     assert history.rows[-1]["eval"]["ema_loss"] != history.rows[-1]["eval"]["loss"]
 
 
-@pytest.mark.parametrize("engine", ["framework", "onednn"])
+@pytest.mark.parametrize("engine", ["paddle", "onednn"])
 def test_a_run_keeps_the_average_and_paddle_opens_it(tiny, tmp_path, engine):
     tiny["training"] |= {"ema": {"decay": 0.9}, "engine": engine}
     tiny["checkpoint"] = {"monitor": "ema_top1"}

@@ -12,10 +12,11 @@ from conftest import REPOSITORY
 
 from resnet_fit.config import registry
 from resnet_fit.config.describe import describe
+from resnet_fit.config.registry import CHOICES
 from resnet_fit.errors import UserError
 from resnet_fit.parts import Loss, Operation, Optimizer, PositiveInt, part, parts
 from resnet_fit.reports.listing import list_configs, list_kinds, list_parts, markdown
-from resnet_fit.runs.config import CALLBACKS_ON, CHOICES, SECTIONS, load_config, parse_config
+from resnet_fit.runs.config import CALLBACKS_ON, SECTIONS, load_config, parse_config
 from resnet_fit.training.optimizers.momentum import Momentum
 
 EVERY_PART = [(kind, name) for kind in registry.KINDS for name in registry.parts(kind)]

@@ -10,7 +10,6 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from resnet_fit import fit, load_config
-from resnet_fit.runs.experiment import full_rate
 
 CONFIGS = REPOSITORY / "configs"
 IMAGENET = ["resnet50_imagenet_v1", "resnet50_imagenet_v2", "resnet50_imagenet_a3"]
@@ -36,7 +35,7 @@ def test_the_head_has_the_command_and_what_was_measured(file):
 def test_imagenet_recipes_have_their_batch_and_rate(name, batch, rate, epochs, depth):
     config = load_config(CONFIGS / f"{name}.yaml", [f"model.depth={depth}"])
     assert config.data.batch_size * config.training.accumulate == batch
-    assert full_rate(config) == pytest.approx(rate)
+    assert config.optimizer.full_rate(batch) == pytest.approx(rate)
     assert config.training.epochs == epochs
     assert config.model.depth == depth
 

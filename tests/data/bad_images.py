@@ -4,7 +4,10 @@ A maker writes one file. To cover another kind, add a function under one of the 
 """
 
 import io
+import os
+import socket
 import struct
+import tempfile
 import zlib
 from pathlib import Path
 
@@ -65,6 +68,18 @@ def encoded(image, kind, **options):
 def plain_jpeg(path):
     picture().save(path, quality=95, subsampling=0)
     return rgb(picture())
+
+
+@unusual("jfif", tolerance=12)
+def jpeg_of_another_extension(path):
+    picture().save(path, "JPEG", quality=95, subsampling=0)
+    return rgb(picture())
+
+
+@unusual("pgm")
+def pgm(path):
+    picture("L").save(path)
+    return rgb(picture("L"))
 
 
 @unusual("jpg", tolerance=12)
@@ -339,3 +354,26 @@ def broken_link(path):
 @damaged("jpg", "is a directory")
 def folder(path):
     path.mkdir()
+
+
+@damaged("jpg", "too many levels of symbolic links")
+def link_to_itself(path):
+    Path(path).symlink_to(path)
+
+
+@damaged("jpg", "not a file but a device, pipe or socket")
+def pipe(path):
+    os.mkfifo(path)
+
+
+@damaged("jpg", "not a file but a device, pipe or socket")
+def socket_(path):
+    # Paths of sockets are short: bound beside, then moved.
+    with socket.socket(socket.AF_UNIX) as bound, tempfile.TemporaryDirectory() as folder_:
+        bound.bind(f"{folder_}/s")
+        os.rename(f"{folder_}/s", path)
+
+
+@damaged("jpg", "not a file but a device, pipe or socket")
+def link_to_a_device(path):
+    Path(path).symlink_to("/dev/zero")

@@ -10,6 +10,7 @@ from paddle.vision.transforms import functional as paddle_reference
 from paddle.vision.transforms import functional_tensor
 from PIL import Image, ImageEnhance
 
+from resnet_fit.config.registry import parts
 from resnet_fit.data import augment
 from resnet_fit.data.augment import (
     ColorJitter,
@@ -347,7 +348,7 @@ def test_grey_levels_are_not_worked_on_after_normalize(late):
 )
 def test_settings_that_cannot_be(name, options, message):
     with pytest.raises(UserError, match=message):
-        augment.OPERATIONS[name](**options)
+        parts("augmentation")[name](**options)
 
 
 # --- random erasing -------------------------------------------------------------------

@@ -13,11 +13,12 @@ import bad_images
 import numpy as np
 import pytest
 from PIL import Image
-from resnet_fit.data.sources import FileDataset, scan, split, subset
 
 from resnet_fit.data import cache
 from resnet_fit.data.augment import HorizontalFlip, Normalize
 from resnet_fit.data.cache import cache_images
+from resnet_fit.data.dataset import FileDataset, split, subset
+from resnet_fit.data.datasets.folder import scan
 from resnet_fit.data.loading import FileLoader
 from resnet_fit.data.transforms import (
     BadImage,
@@ -296,7 +297,7 @@ BUILD = """
 import sys, time
 from pathlib import Path
 from resnet_fit.data import cache
-from resnet_fit.data.sources import scan
+from resnet_fit.data.datasets.folder import scan
 
 cache.NOTE_SECONDS = 0.0
 add = cache._Writer.add

@@ -4,8 +4,8 @@ import os
 
 import numpy as np
 import pytest
-from resnet_fit.data.sources import folder, scan
 
+from resnet_fit.data.datasets.folder import folder, scan
 from resnet_fit.errors import UserError
 
 
@@ -25,9 +25,18 @@ def names(dataset):
     return [os.path.basename(p) for p in dataset.paths]
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation", "test"])
-def test_train_and_held_out_folders(tmp_path, name):
-    train, held_out = folder(halves(tmp_path, name=name))
+@pytest.mark.parametrize(
+    ("train", "held_out"),
+    [
+        *(("train", name) for name in ("val", "valid", "validation", "eval", "test", "testing")),
+        *(("training", "validation"), ("Train", "Val"), ("TRAINING", "Testing")),
+        *(("training_set", "test_set"), ("train images", "Val-Images"), ("TrainData", "valdata")),
+    ],
+)
+def test_train_and_held_out_folders(tmp_path, train, held_out):
+    halves(tmp_path, name=held_out)
+    (tmp_path / "train").rename(tmp_path / train)
+    train, held_out = folder(tmp_path)
     assert train.classes == held_out.classes == ("cat", "dog")
     assert names(train) == ["1.jpg", "2.jpg"]
     assert names(held_out) == ["3.jpg", "4.jpg"]
@@ -38,7 +47,39 @@ def test_train_and_held_out_folders(tmp_path, name):
 def test_val_is_preferred_to_test(tmp_path):
     halves(tmp_path)
     halves(tmp_path, train=(), val=("cat/9.jpg",), name="test")
-    assert names(folder(tmp_path)[1]) == ["3.jpg", "4.jpg"]
+    with pytest.warns(UserWarning, match=r"uses train/ and val/; not used: test/$"):
+        assert names(folder(tmp_path)[1]) == ["3.jpg", "4.jpg"]
+
+
+@pytest.mark.parametrize("fraction", [None, 0.5])
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["val/a/1.jpg", "test/b/1.jpg"], "has val/ but no train/"),
+        (["test/1.jpg", "cat/1.jpg", "dog/1.jpg"], "has test/ but no train/"),
+        (["train/a/1.jpg", "Training/b/1.jpg"], "has Training/, train/, all named like the train"),
+        (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], "has val/, valid/, all named like"),
+        (["train/train/a/1.jpg", "train/Test/a/1.jpg"], "'Test', 'train' are names of parts, not"),
+        (["train/1.jpg", "car/1.jpg", "bus/1.jpg"], "train: 1 images but no class folders"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*not used")
+def test_names_of_parts_are_never_classes(tmp_path, files, message, fraction):
+    with pytest.raises(UserError, match=message):
+        folder(tree(tmp_path, *files), fraction)
+
+
+def test_classes_may_have_such_words_in_their_names(tmp_path):
+    names_ = ("test tube", "train_station", "valley")
+    data = folder(tree(tmp_path, *(f"{n}/{i}.jpg" for n in names_ for i in "12")), 0.5)[0]
+    assert data.classes == names_
+
+
+def test_both_a_folder_and_a_fraction_are_refused_whatever_the_case(tmp_path):
+    halves(tmp_path, name="Val")
+    (tmp_path / "train").rename(tmp_path / "Train")
+    with pytest.raises(UserError, match=r"has Val/ and a validation fraction of 0\.2"):
+        folder(tmp_path, 0.2)
 
 
 def test_one_folder_is_split_by_class(tmp_path):
@@ -74,7 +115,11 @@ def test_hidden_and_foreign_files_are_left_out(tmp_path):
         "a/notes.txt",
         "a/jpg",
     )
-    data = scan(tree(tmp_path, *files, "README.md"))
+    with pytest.warns(UserWarning, match="left out") as warned:
+        data = scan(tree(tmp_path, *files, "README.md"))
+    assert [str(w.message) for w in warned] == [
+        f"{tmp_path}: left out: 1 without extension (a/jpg), 1 .txt (a/notes.txt)"
+    ]
     assert data.classes == ("a", "b")
     assert names(data) == ["1.jpg", "1.jpg"]
 
@@ -102,7 +147,6 @@ def test_a_broken_link_is_kept_for_the_decoder_to_name(tmp_path):
         (["a/1.jpg"], "only one class, 'a'"),
         (["a/1.jpg", "b/x.heic"], r"no images \(bmp, .*\) in class 'b'"),
         (["train/a/1.jpg", "train/b/1.jpg"], "no folder to validate on .*data.validation: 0.1"),
-        (["val/a/1.jpg", "val/b/1.jpg"], "has val/ but no train/"),
         (
             ["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "val/B/1.jpg"],
             "class 'B' is not in .*train",

@@ -3,16 +3,25 @@
 import os
 import shutil
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from resnet_fit.data.sources import scan
 from test_folder import tree
 
 from resnet_fit.data import listing
-from resnet_fit.data.listing import list_images
+from resnet_fit.data.datasets.folder import scan
+from resnet_fit.data.listing import (
+    BESIDE_CLASSES,
+    LOST_LINKS,
+    WITHOUT_EXTENSION,
+    LeftOut,
+    list_images,
+)
+from resnet_fit.errors import UserError
 
-FILES = ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/deep/er/2.jpg", "ü/ß.png", "loose.jpg")
+FILES = ("a/1.jpg", "a/2.jpg", "b/1.jpg", "b/deep/er/2.jpg", "ü/ß.png", "loose.jpg", "b/x.HEIC")
+LEFT_OUT = {".heic": LeftOut(1, "b/x.HEIC"), BESIDE_CLASSES: LeftOut(1, "loose.jpg")}
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +53,12 @@ def looks(monkeypatch):
 
 def content(root):
     found = list_images(root)
-    return list(found.paths), found.classes, found.counts.tolist(), found.loose
+    return list(found.paths), found.classes, found.counts.tolist(), found.left_out
 
 
 def test_a_kept_listing_is_the_same_without_looking(photos, looks, kept):
     first = content(photos)
-    assert first[1:] == (("a", "b", "ü"), [2, 2, 1], 1)
+    assert first[1:] == (("a", "b", "ü"), [2, 2, 1], LEFT_OUT)
     assert len(looks) == 6
     assert content(photos) == first
     assert len(looks) == 6
@@ -163,6 +172,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(photos, kept):
     assert content(photos) == content(photos)
 
 
+@pytest.mark.filterwarnings("ignore:.*left out")
 def test_a_scan_is_the_same_from_a_kept_listing(photos):
     first, second = scan(photos), scan(photos)
     assert list(first.paths) == list(second.paths)
@@ -172,4 +182,65 @@ def test_a_scan_is_the_same_from_a_kept_listing(photos):
 
 def test_images_beside_no_class_are_counted_again(tmp_path):
     root = tree(tmp_path / "photos", "1.jpg", "2.jpg")
-    assert content(root) == content(root) == ([], (), [], 2)
+    assert content(root) == content(root) == ([], (), [], {BESIDE_CLASSES: LeftOut(2, "1.jpg")})
+
+
+# --- what is no image, or no folder that can be read ----------------------------------------
+
+
+def test_what_is_left_out_is_counted_by_kind(tmp_path):
+    files = ("a/1.jpg", "a/2.avif", "a/b/3.AVIF", "a/photo", "a/.hidden", "README.md", "a/4.jfif")
+    root = tree(tmp_path, *files)
+    (root / "a/link").symlink_to(root / "nowhere")
+    (root / "c").symlink_to(root / "c")
+    found = list_images(root)
+    assert [os.path.basename(path) for path in found.paths] == ["1.jpg", "4.jfif"]
+    assert found.left_out == {
+        ".avif": LeftOut(2, "a/2.avif"),
+        WITHOUT_EXTENSION: LeftOut(1, "a/photo"),
+        LOST_LINKS: LeftOut(2, "a/link"),
+    }
+
+
+def test_links_that_lead_round_stop_nothing(tmp_path):
+    root = tree(tmp_path / "photos", "a/1.jpg", "a/deep/2.jpg", "b/1.jpg")
+    (root / "a/deep/up").symlink_to(root / "a")
+    (root / "a/over").symlink_to(root / "b")
+    (root / "b/over").symlink_to(root / "a")
+    (root / "b/self.jpg").symlink_to(root / "b/self.jpg")
+    names = [path.removeprefix(f"{root}/") for path in list_images(root).paths]
+    assert names == [
+        *("a/1.jpg", "a/deep/2.jpg", "a/over/1.jpg", "a/over/self.jpg"),
+        *("b/1.jpg", "b/over/1.jpg", "b/over/deep/2.jpg", "b/self.jpg"),
+    ]
+
+
+def test_a_folder_that_cannot_be_read_is_kept_for_the_decoder_to_name(photos, kept, monkeypatch):
+    # Also root may not open what has too long a path.
+    monkeypatch.chdir(photos / "b")
+    for _ in range(40):
+        os.mkdir("x" * 200)
+        os.chdir("x" * 200)
+    found = list_images(photos)
+    assert found.counts.tolist() == [2, 3, 1]
+    assert found.paths[4].endswith("x" * 200)
+    assert not kept.exists()
+
+
+def test_a_folder_may_be_nested_more_deeply_than_pythons_calls(tmp_path, monkeypatch):
+    monkeypatch.chdir(tree(tmp_path, "a/1.jpg") / "a")
+    for _ in range(1500):
+        os.mkdir("d")
+        os.chdir("d")
+    Path("2.jpg").touch()
+    found = list_images(tmp_path)
+    Path("2.jpg").unlink()
+    for _ in range(1500):  # for whoever removes temporary folders by recursion
+        os.chdir("..")
+        os.rmdir("d")
+    assert len(found.paths) == 2
+
+
+def test_a_root_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"gone: cannot be read \(No such file"):
+        list_images(tmp_path / "gone")

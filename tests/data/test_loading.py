@@ -1,6 +1,8 @@
 """Loaders: the same batches from wherever a run starts, and nothing left behind."""
 
+import fcntl
 import gc
+import importlib
 import os
 import signal
 import subprocess
@@ -13,9 +15,9 @@ import bad_images
 import numpy as np
 import pytest
 from PIL import Image
-from resnet_fit.data.sources import ArrayDataset, FileDataset
 
 from resnet_fit.data.augment import ColorJitter, HorizontalFlip, Normalize, Operation, RandomCrop
+from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader, statistics
 from resnet_fit.data.seeding import generator
 from resnet_fit.data.transforms import BadImage, CenterCrop, RandomResizedCrop, Resize
@@ -242,6 +244,20 @@ def test_without_shared_memory_the_pipe_takes_all(files, monkeypatch):
     same(list(file_loader(files, 2)), alone)
 
 
+def test_workers_do_with_usual_pipes_where_a_user_may_have_no_wider_ones(files, monkeypatch):
+    """As after 64 MB of them; only root may have more, so that the refusal is a made one."""
+    refused = []
+
+    def refuse(*arguments):
+        refused.append(arguments)
+        raise PermissionError(1, "Operation not permitted")
+
+    alone = list(file_loader(files, 0))
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    same(list(file_loader(files, 2)), alone)
+    assert len(refused) == 4
+
+
 def test_batches_stay_as_they_were_given(files):
     """Though the memory they came in is used again; of all sizes, the last batch is smaller."""
     loader = FileLoader(files, 3, [CenterCrop(8)], workers=2)
@@ -455,7 +471,7 @@ SCRIPT = """
 import sys, time
 import numpy as np
 from resnet_fit.data.loading import FileLoader
-from resnet_fit.data.sources import FileDataset
+from resnet_fit.data.dataset import FileDataset
 from resnet_fit.data.transforms import RandomResizedCrop
 
 paths = tuple(sys.argv[1:])
@@ -492,6 +508,31 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def test_workers_import_nothing_from_the_working_directory(files, tmp_path, monkeypatch):
+    alone = list(file_loader(files, 0))
+    for module in ("queue", "pickle", "numpy", "cv2", "sitecustomize"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('from the working directory')")
+    monkeypatch.chdir(tmp_path)
+    same(list(file_loader(files, 2)), alone)
+
+
+def test_workers_import_the_users_modules(files, tmp_path, monkeypatch):
+    """From the same folders as their parent, the working directory if that is one of them."""
+    (tmp_path / "operations_of_mine.py").write_text(
+        "from resnet_fit.data.augment import Operation\n"
+        "class Invert(Operation):\n"
+        "    def apply(self, images, uniforms):\n"
+        "        return 255 - images\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    mine = importlib.import_module("operations_of_mine").Invert()
+    plain, inverted = (
+        list(FileLoader(files, 4, [CenterCrop(8), *more], workers=1)) for more in ((), (mine,))
+    )
+    same(inverted, [[255 - images, labels] for images, labels in plain])
 
 
 def test_data_is_imported_without_paddle():

@@ -2,28 +2,30 @@
 
 import numpy as np
 import pytest
-from resnet_fit.data.sources import ArrayDataset
 
 from resnet_fit.data.augment import Normalize
+from resnet_fit.data.dataset import ArrayDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader
-from resnet_fit.data.mixing import Mix, cutmix, mixup
+from resnet_fit.data.mixing import Mix, cutmix, different_partners, mixup
+from resnet_fit.data.sampling import balanced, repeated, shuffled
 from resnet_fit.errors import UserError
 
 N, CLASSES = 6, 4
 # Image i is i everywhere, and so says what it was mixed of.
 IMAGES = np.repeat(np.arange(N, dtype=np.float32), 3 * 16 * 12).reshape(N, 3, 16, 12)
 LABELS = np.array([0, 1, 2, 3, 1, 0])
+PARTNERS = np.roll(np.arange(N), 1)
 
 
 def mixed(mix, seed=0):
-    images, targets = mix(IMAGES.copy(), LABELS, CLASSES, np.random.default_rng(seed))
+    images, targets = mix(IMAGES.copy(), LABELS, CLASSES, np.random.default_rng(seed), PARTNERS)
     return images, targets
 
 
 def partner_share(images):
     """How much of each image is its partner's, from the images alone."""
     values = images.mean((1, 2, 3))
-    own, partner = np.arange(N), np.roll(np.arange(N), 1)
+    own, partner = np.arange(N), PARTNERS
     return (values - own) / (partner - own)
 
 
@@ -42,8 +44,9 @@ def test_labels_have_the_share_that_images_have(mix):
 def test_mixup_blends_pixel_by_pixel():
     a = np.random.default_rng(0).normal(size=(4, 3, 5, 5)).astype(np.float32)
     before = a.copy()
-    expected = [0.3 * a[i] + 0.7 * a[i - 1] for i in range(4)]
-    np.testing.assert_allclose(mixup(a, 0.3), expected, rtol=1e-4, atol=1e-6)
+    partners = np.array([2, 0, 0, 1])
+    expected = [0.3 * a[i] + 0.7 * a[partners[i]] for i in range(4)]
+    np.testing.assert_allclose(mixup(a, partners, 0.3), expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(a, before)
 
 
@@ -58,7 +61,7 @@ def test_mixup_blends_pixel_by_pixel():
 )
 def test_cutmix_sets_in_a_rectangle(share, centre, rows, columns):
     images = np.stack([np.zeros((3, 16, 12)), np.ones((3, 16, 12))])
-    made, kept = cutmix(images, share, centre)
+    made, kept = cutmix(images, np.array([1, 0]), share, centre)
     expected = np.zeros((3, 16, 12))
     expected[:, slice(*rows), slice(*columns)] = 1
     np.testing.assert_array_equal(made, [expected, 1 - expected])
@@ -88,6 +91,58 @@ def test_share_of_the_batches():
     np.testing.assert_array_equal(targets, np.eye(CLASSES)[LABELS])
 
 
+# --- partners -------------------------------------------------------------------------------
+
+
+def test_different_images_are_mixed_with_the_one_before():
+    assert different_partners(np.array([7, 3, 9, 1])).tolist() == [3, 0, 1, 2]
+
+
+@pytest.mark.parametrize("times", [2, 3, 4, 7])
+@pytest.mark.parametrize("batch", [2, 3, 5, 8, 13, 64])
+@pytest.mark.parametrize("sampler", [shuffled, balanced])
+def test_copies_never_meet(times, batch, sampler):
+    """In any batch, the uneven last one too, that has two different images."""
+    labels = np.repeat([0, 1, 2], [40, 12, 1])
+    for epoch in range(3):
+        order = repeated(sampler, times)(labels, np.random.default_rng(epoch))
+        for first in range(0, len(order), batch):
+            rows = order[first : first + batch]
+            partners = different_partners(rows)
+            assert (rows[partners] != rows).all() or len(set(rows)) == 1
+            if sampler is shuffled and len(rows) >= 2 * times:
+                assert sorted(partners) == list(range(len(rows)))  # each has its turn
+
+
+@pytest.mark.parametrize(
+    ("rows", "partners"),
+    [
+        ([5], [0]),
+        ([5, 5, 5], [0, 1, 2]),
+        ([5, 5, 6], [2, 2, 1]),
+        ([5, 6, 5, 7, 5, 5], [3, 0, 1, 2, 3, 3]),
+    ],
+)
+def test_partners_where_one_image_fills_the_batch(rows, partners):
+    assert different_partners(np.array(rows)).tolist() == partners
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("mix", [Mix(mixup=1.0), Mix(cutmix=1.0)])
+def test_with_repeats_a_loader_mixes_no_image_with_itself(mix, on_device):
+    n = 50
+    images = np.repeat(np.arange(n, dtype=np.uint8), 3 * 64).reshape(n, 3, 8, 8)
+    dataset = ArrayDataset(images, np.arange(n), tuple(map(str, range(n))))
+    loader = ArrayLoader(
+        dataset, 16, sampler=repeated(shuffled, 4), mix=mix, seed=3, on_device=on_device
+    )
+    batches = [targets for _ in range(3) for _, targets in loader]
+    mixed_labels = [int(((targets > 0).sum(axis=1) == 2).sum()) for targets in batches]
+    # Where a rectangle is empty or fills the image, all of its batch is pure.
+    assert {*mixed_labels} <= {0, 16, n % 16}
+    assert sum(mixed_labels) > 100
+
+
 @pytest.mark.parametrize("options", [{"mixup": -1}, {"cutmix": np.inf}, {"share": 1.5}])
 def test_wrong_settings_are_refused(options):
     with pytest.raises(UserError, match=f"{next(iter(options))}: received"):
@@ -113,8 +168,8 @@ def test_a_loader_mixes_what_it_augmented_and_again_the_same():
 
 def test_files_are_mixed_as_well(tmp_path):
     from PIL import Image
-    from resnet_fit.data.sources import FileDataset
 
+    from resnet_fit.data.dataset import FileDataset
     from resnet_fit.data.transforms import Resize
 
     paths = []

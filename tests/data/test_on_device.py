@@ -4,7 +4,6 @@ import numpy as np
 import paddle
 import pytest
 from PIL import Image
-from resnet_fit.data.sources import ArrayDataset, FileDataset
 from test_augment import photos
 
 from resnet_fit.data.augment import (
@@ -19,6 +18,7 @@ from resnet_fit.data.augment import (
     VerticalFlip,
     on_device,
 )
+from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader
 from resnet_fit.data.mixing import Mix
 from resnet_fit.data.resizing import progressive

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from PIL import Image
-from resnet_fit.data.sources import ArrayDataset, FileDataset
 
 from resnet_fit.data.augment import Normalize, RandomCrop, Resize
+from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader
 from resnet_fit.data.resizing import progressive
 from resnet_fit.data.transforms import RandomResizedCrop

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from resnet_fit.data.sources import ArrayDataset
 
 from resnet_fit.data.augment import HorizontalFlip, RandomCrop
+from resnet_fit.data.dataset import ArrayDataset
 from resnet_fit.data.loading import ArrayLoader
 from resnet_fit.data.sampling import balanced, in_order, repeated, shuffled
 

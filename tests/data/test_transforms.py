@@ -1,10 +1,15 @@
 """Image files: every kind decoded right or named; geometry as the reference has it."""
 
+import os
+import subprocess
+import sys
+
 import bad_images
 import numpy as np
 import pytest
 from PIL import Image
 
+from resnet_fit.config.registry import parts
 from resnet_fit.data import transforms
 from resnet_fit.data.augment import ColorJitter, HorizontalFlip, Normalize
 from resnet_fit.data.transforms import (
@@ -126,6 +131,40 @@ def test_resize_makes_the_shorter_side_as_asked(size, expected):
     assert functional.resize(image, 256).size == expected
 
 
+@pytest.mark.parametrize("size", [(4, 1000), (1000, 4), (3, 1201)])
+def test_the_middle_of_a_very_long_image_is_resampled_as_in_all_of_it(size, monkeypatch):
+    levels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    image = Image.fromarray(levels)
+    operations = [Resize(8), CenterCrop(8)]
+
+    def pixels():
+        made = image
+        for operation in operations:
+            made = operation(made, np.random.default_rng(0))
+        return np.asarray(made).astype(int)
+
+    ours = pixels()
+    assert max(operations[0](image, np.random.default_rng(0)).size) == 800
+    monkeypatch.setattr(transforms, "LONGEST", 1000)
+    np.testing.assert_allclose(ours, pixels(), atol=1)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory")
+def test_an_image_of_one_pixel_by_thousands_takes_little_memory(tmp_path):
+    Image.new("RGB", (1, 30_000)).save(tmp_path / "a.png")
+    code = (
+        "import resource, sys, numpy as np\n"
+        "from PIL import Image\n"
+        "from resnet_fit.data.transforms import CenterCrop, Resize, load\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 500_000_000,) * 2)\n"
+        "operations = [Resize(256), CenterCrop(224)]\n"
+        "assert load(sys.argv[1], operations, np.random.default_rng(0)).size == (224, 224)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    subprocess.run([sys.executable, "-c", code, tmp_path / "a.png"], check=True, env=environment)
+
+
 def test_center_crop_equals_paddles():
     from paddle.vision.transforms import functional
 
@@ -208,4 +247,4 @@ def test_stages():
 )
 def test_settings_that_cannot_be(name, options, message):
     with pytest.raises(UserError, match=message):
-        transforms.OPERATIONS[name](**options)
+        parts("transform")[name](**options)

@@ -247,15 +247,12 @@ def test_what_does_not_exist_is_refused_in_one_line(options, message):
     [(1, "cifar", 1), (3, "cifar", 4), (4, "imagenet", 29), (2, "imagenet", 5)],
 )
 def test_images_too_small_for_every_transition_are_refused(blocks, stem, smallest):
-    def show(pixels):
-        network = densenet([1] * blocks, 2, stem, growth=2)
-        network.eval()
-        return network(noise(1, 3, pixels, pixels)).shape
-
-    assert show(smallest) == [1, 2]
+    network = densenet([1] * blocks, 2, stem, growth=2)
+    network.eval()
+    assert network(noise(1, 3, smallest, smallest)).shape == [1, 2]
     if smallest > 1:
         with pytest.raises(UserError, match=rf"of {smallest - 1} px .* need {smallest} px"):
-            show(smallest - 1)
+            network(noise(1, 3, smallest, smallest - 1))
 
 
 @pytest.mark.filterwarnings("error")

@@ -42,7 +42,7 @@ def state(network):
     return {name: value.numpy().copy() for name, value in network.state_dict().items()}
 
 
-@pytest.mark.parametrize("engine", ["framework", "onednn"])
+@pytest.mark.parametrize("engine", ["paddle", "onednn"])
 @pytest.mark.parametrize(
     ("parts", "kept"),
     [
@@ -72,7 +72,7 @@ def test_a_frozen_backbone_computes_in_training_what_it_does_in_evaluation():
     np.testing.assert_allclose(training, network(images).numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("engine", ["framework", "onednn"])
+@pytest.mark.parametrize("engine", ["paddle", "onednn"])
 def test_gradients_pass_a_frozen_norm(engine):
     """What is before a frozen part learns through it, by its running statistics."""
     network = small()

@@ -294,7 +294,7 @@ def test_what_does_not_exist_is_refused_in_one_line(options, message):
 
 @pytest.mark.parametrize(
     "engine",
-    ["framework", "channels_last", *([] if onednn_problem() else ["onednn"])],
+    ["paddle", "channels_last", *([] if onednn_problem() else ["onednn"])],
 )
 @pytest.mark.parametrize("shape", [[2, 8, 8, 3], [3, 8, 8], [2, 1, 8, 8]])
 @pytest.mark.parametrize("build", [resnet, densenet])

@@ -35,7 +35,7 @@ def test_later_blocks_are_left_out_more():
 @pytest.mark.parametrize(
     ("engine", "dtype"),
     [
-        ("framework", "float32"),
+        ("paddle", "float32"),
         ("onednn", "float32"),
         pytest.param("onednn", "bfloat16", marks=pytest.mark.bfloat16),
     ],

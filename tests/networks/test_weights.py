@@ -1,9 +1,12 @@
+import argparse
 import collections
 import io
 import json
 import os
 import pickle
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import paddle
 import pytest
 from drawn_weights import images
 
+from resnet_fit.child import code_for_child
 from resnet_fit.errors import UserError
 from resnet_fit.networks import (
     LoadReport,
@@ -21,7 +25,8 @@ from resnet_fit.networks import (
     resnet,
     write_safetensors,
 )
-from resnet_fit.networks.pickled import read_torch_zip
+from resnet_fit.networks.pickled import TORCH_NAMES, read_torch_zip
+from resnet_fit.restricted_pickle import Unpickler
 
 REFERENCES = Path(__file__).parent / "references"
 REFERENCE = json.loads((REFERENCES / "torchvision.json").read_text())
@@ -209,6 +214,61 @@ def test_a_static_graph_is_loaded_once_it_is_prepared():
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "container", ["model", "state_dict", "model_state_dict", "net", "model_ema", "state_dict_ema"]
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module."])
+def test_weights_as_training_programs_keep_them(tmp_path, container, prefix):
+    """Beside other things, and with names of a wrapper in front."""
+    source = narrow()
+    state = {prefix + name: value for name, value in state_of(source).items()}
+    if "ema" in container:
+        state["n_averaged"] = np.array(3)
+    content = {
+        "epoch": 3,
+        container: state,
+        "args": argparse.Namespace(lr=0.1, layers=[1, 2]),
+        "schedule": {"milestones": collections.Counter([30, 60])},
+    }
+    file = tmp_path / "w.pdparams"
+    file.write_bytes(pickle.dumps(content, protocol=2))
+    assert_same(state_of(narrow(weights=file)), state_of(source))
+    file.write_bytes(pickle.dumps(state, protocol=2))
+    assert_same(state_of(narrow(weights=file)), state_of(source))
+
+
+def test_of_several_states_in_a_file_the_first_is_taken_and_said(tmp_path):
+    first, second = narrow(), narrow()
+    file = tmp_path / "w.pdparams"
+    content = {"model_ema": state_of(second), "model": state_of(first)}
+    file.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.warns(UserWarning, match=r"holds 'model', 'model_ema': takes 'model'"):
+        network = narrow(weights=file)
+    assert_same(state_of(network), state_of(first))
+
+
+def test_names_of_torchvisions_densenets_behind_a_prefix(tmp_path):
+    state = {f"module.{name}": v for name, v in torch_state("narrow_densenet.pth").items()}
+    file = tmp_path / "w.safetensors"
+    write_safetensors(file, state)
+    expected = narrow_dense(weights=REFERENCES / "narrow_densenet.pth")
+    assert_same(state_of(narrow_dense(weights=file)), state_of(expected))
+
+
+@pytest.mark.parametrize("place", ["", "best", "checkpoints/best", "checkpoints/last"])
+def test_the_folder_of_a_checkpoint_or_a_run_means_its_weights(tmp_path, place):
+    """The best ones of a run, where it has both."""
+    source = narrow()
+    for folder in dict.fromkeys(("checkpoints/last", place)):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        state = narrow() if folder != place else source
+        paddle.save(state.state_dict(), str(tmp_path / folder / "model.pdparams"))
+    network = narrow()
+    report = load_weights(network, tmp_path)
+    assert report.file == str(tmp_path / place / "model.pdparams")
+    assert_same(state_of(network), state_of(source))
+
+
 # --- what does not fit ----------------------------------------------------------------------
 
 
@@ -289,7 +349,9 @@ def test_missing_empty_and_foreign_files(tmp_path):
     )
     assert refusal(tmp_path / "none" / "w.pth").endswith("does not exist.")
     assert refusal(tmp_path / "resnet18.pdparams").endswith("is empty.")
-    assert refusal(tmp_path).endswith("is a folder, not a weights file.")
+    assert refusal(tmp_path).endswith(
+        "is a folder without weights: expected a file, a checkpoint's folder or a run's."
+    )
     text = tmp_path / "weights.yaml"
     text.write_text("model: {depth: 18}\n")
     assert refusal(text).endswith("expected .safetensors, .pdparams or .pth.")
@@ -302,11 +364,12 @@ def test_pickles_of_other_things(tmp_path):
     file = tmp_path / "w.pdparams"
     for content, message in (
         ({"epoch": 3, "model": {}}, "holds 'epoch' of type int"),
-        ({"model": {"a": np.zeros(1)}}, "holds 'model' of type dict"),
+        ({"model": {"a": 3}}, "holds 'a' of type int"),
+        ({"optimizer": {"a": np.zeros(1)}}, "holds 'optimizer' of type dict"),
         ([1, 2], "holds one list"),
         ({"a": np.array(["x"])}, "holds an array of type 'U1'"),
         ({"a": np.array([None])}, "holds an array of type 'O8'"),
-        (paddle.CPUPlace, "asks for paddle"),
+        (paddle.CPUPlace, "asks for 'paddle"),
     ):
         file.write_bytes(pickle.dumps(content, protocol=4))
         assert message in refusal(file)
@@ -346,6 +409,37 @@ def test_nothing_in_a_file_is_called(tmp_path, monkeypatch, function, name, form
     assert "asks for" in message
     assert name in message
     assert os.listdir(tmp_path) == ["w"]
+
+
+def test_no_file_ends_the_process(tmp_path):
+    """Keys of a million nested tuples, whose hash overflows the stack."""
+    deep = b")" + b"\x85" * 1_000_000
+    (tmp_path / "w.pdparams").write_bytes(b"\x80\x02}" + deep + b"Ns.")
+    start = io.BytesIO((REFERENCES / "narrow_legacy.pth").read_bytes())
+    for _ in range(4):  # before the keys of its storages
+        Unpickler(start, dict.fromkeys(TORCH_NAMES, lambda *_: None), lambda reference: None).load()
+    (tmp_path / "w.pth").write_bytes(
+        start.getvalue()[: start.tell()] + b"\x80\x02](" + deep + b"e."
+    )
+    code = (
+        "import sys\n"
+        "from resnet_fit.networks import read_weights\n"
+        "for file in sys.argv[1:]:\n"
+        "    try:\n"
+        "        read_weights(file)\n"
+        "    except ValueError as error:\n"
+        "        print(error)\n"
+    )
+    command = [sys.executable, "-c", code_for_child(code), *sorted(map(str, tmp_path.iterdir()))]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0
+    first, second = done.stdout.splitlines()
+    assert first.endswith(
+        "w.pdparams is damaged or cut short (UnpicklingError: a key of type tuple)."
+    )
+    assert second.endswith(
+        "w.pth is damaged or cut short (ValueError: a storage whose key is no text)."
+    )
 
 
 def test_a_file_cannot_upset_the_reading_of_the_next_one(tmp_path):

@@ -8,7 +8,7 @@ import paddle.amp.grad_scaler
 import pytest
 
 from resnet_fit import fit, parse_config, resume
-from resnet_fit.training import experiment
+from resnet_fit.runs import experiment
 
 O1 = "training.amp={{level: O1, dtype: {}}}"
 
@@ -48,17 +48,17 @@ def checkpoint_of(run):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["training.backend=framework"],
+        ["training.backend=paddle"],
         ["training.backend=channels_last"],
         ["training.backend=channels_last", "training.compile=static"],
-        ["training.backend=framework", "training.on_nan=skip", "training.flip_averaging=true"],
+        ["training.backend=paddle", "training.on_nan=skip", "callbacks.flip_average={}"],
     ],
 )
 def test_every_pass_of_a_run_is_cast(tiny, tmp_path, casts, overrides, dtype):
     exact = fit(parse_config(tiny, overrides), tmp_path, "exact")
     assert not casts
     run = fit(parse_config(tiny, [*overrides, O1.format(dtype)]), tmp_path, "mixed")
-    views = 3 if "training.flip_averaging=true" in overrides else 1
+    views = 3 if "callbacks.flip_average={}" in overrides else 1
     one_epoch = -(-1437 // 64) + views * -(-360 // 250)
     assert casts == [("O1", dtype)] * 2 * one_epoch
     assert run.summary["last"]["train"] == exact.summary["last"]["train"]
@@ -66,7 +66,7 @@ def test_every_pass_of_a_run_is_cast(tiny, tmp_path, casts, overrides, dtype):
 
 
 def test_float16_scales_the_loss_and_goes_on_so(tiny, tmp_path, casts):
-    run = fit(parse_config(tiny, ["training.backend=framework", O1.format("float16")]), tmp_path)
+    run = fit(parse_config(tiny, ["training.backend=paddle", O1.format("float16")]), tmp_path)
     steps = run.summary["last"]["step"]
     scaler = checkpoint_of(run)["scaler"]
     assert scaler["scale"] == [65536.0]
@@ -76,5 +76,5 @@ def test_float16_scales_the_loss_and_goes_on_so(tiny, tmp_path, casts):
 
 
 def test_bfloat16_needs_no_scale(tiny, tmp_path, casts):
-    run = fit(parse_config(tiny, ["training.backend=framework", O1.format("bfloat16")]), tmp_path)
+    run = fit(parse_config(tiny, ["training.backend=paddle", O1.format("bfloat16")]), tmp_path)
     assert checkpoint_of(run)["scaler"] is None

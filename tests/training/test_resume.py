@@ -23,9 +23,17 @@ from visualdl import LogReader
 
 from resnet_fit import fit, parse_config, resume
 from resnet_fit.callbacks import Checkpoint
-from resnet_fit.checkpoints.folder import AVERAGE, CHECKSUMS, OPTIMIZER, STATE, WEIGHTS
+from resnet_fit.checkpoints.files import (
+    AVERAGE,
+    CHECKSUMS,
+    CONFIG,
+    DATA,
+    OPTIMIZER,
+    STATE,
+    WEIGHTS,
+)
 from resnet_fit.config.document import dump
-from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.errors import Interrupted, RunFailed, UserError
 from resnet_fit.networks import count_parameters, densenet
 from resnet_fit.networks.weights import read_weights
 
@@ -169,6 +177,32 @@ def test_a_densenet_stopped_and_resumed(tiny, tmp_path, monkeypatch):
     assert_equal_runs(tmp_path / "stopped", whole.folder)
 
 
+@pytest.mark.parametrize("saves", [1, 3, 7])
+def test_accumulation_and_averages_stopped_amid_an_epoch(tiny, tmp_path, monkeypatch, saves):
+    """The epochs after it have more steps than what was left of the one it stopped in."""
+    tiny["data"] |= {"batch_size": 25, "limit": 210}  # 9 steps, in groups of 2
+    tiny["training"] |= {"accumulate": 2, "ema": {"decay": 0.9}, "epochs": 3}
+    tiny["logging"] = {"every_steps": 4}
+    whole = fit(parse_config(tiny), tmp_path, "whole").folder
+    with monkeypatch.context() as patch:
+        stop_after(patch, saves)
+        with pytest.raises(Stop):
+            fit(parse_config(tiny, ["checkpoint.every_steps=1"]), tmp_path, "stopped")
+    resume(tmp_path / "stopped")
+    assert_equal_runs(tmp_path / "stopped", whole)
+
+
+def test_stopped_before_its_epoch_was_kept(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(Stop):
+            fit(parse_config(tiny, ["checkpoint.keep=2"]), tmp_path, "run")
+    assert not (tmp_path / "run" / "checkpoints" / "epoch-0001").exists()
+    resume(tmp_path / "run")
+    kept = sorted(p.name for p in (tmp_path / "run" / "checkpoints").glob("epoch-*"))
+    assert kept == ["epoch-0001", "epoch-0002"]
+
+
 def test_a_run_can_be_extended(tiny, tmp_path):
     tiny["schedule"] = {"name": "constant"}
     config = parse_config(tiny)
@@ -186,14 +220,11 @@ def test_a_finished_run_has_nothing_to_do(tiny, tmp_path):
     assert rows(folder) == before
 
 
-def test_settings_may_not_change(tiny, tmp_path):
-    folder = fit(parse_config(tiny), tmp_path, "done").folder
-    with pytest.raises(UserError, match="keeps its settings"):
-        resume(folder, ["optimizer.learning_rate=1"])
-    with pytest.raises(UserError, match=r"data\.cache\.shorter_side: required"):
-        resume(folder, ["data.cache.path=x"])  # which would turn it on
-    with pytest.raises(UserError, match="not a run's folder"):
-        resume(tmp_path)
+def test_a_finished_run_is_tested_again(uninterrupted, tmp_path):
+    """Its averaged weights as well, which no epoch has loaded."""
+    _, whole = uninterrupted
+    shutil.copytree(whole.folder, tmp_path / "run")
+    assert resume(tmp_path / "run").summary["test"] == whole.summary["test"]
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +232,7 @@ def finished(tmp_path_factory):
     return fit(parse_config(TINY), tmp_path_factory.mktemp("runs"), "whole").folder
 
 
-@pytest.mark.parametrize("file", [WEIGHTS, OPTIMIZER, STATE, CHECKSUMS])
+@pytest.mark.parametrize("file", [WEIGHTS, OPTIMIZER, STATE, CONFIG, DATA, CHECKSUMS])
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(finished, tmp_path, capsys, file, damage):
     folder = tmp_path / "damaged"
@@ -263,6 +294,90 @@ def test_a_signal_saves_and_says_how_to_go_on(tiny, tmp_path, write_yaml, number
     resumed = resume(tmp_path / "run", [f"training.epochs={done + 2}"]).folder
     whole = fit(parse_config(tiny, [f"training.epochs={done + 2}"]), tmp_path, "whole").folder
     assert_equal_runs(resumed, whole)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Two epochs, each evaluated in three ways, and a test in three ways."""
+    value = TINY | {
+        "data": TINY["data"] | {"limit": 200, "validation": 0.2, "eval_batch_size": 100},
+        "training": {"epochs": 2, "ema": {"decay": 0.9}, "flip_averaging": True},
+        "checkpoint": {"monitor": "ema_loss", "mode": "min"},
+    }
+    value["training"] |= {"early_stopping": {"patience": 1}}
+    folder = tmp_path_factory.mktemp("runs")
+    return value, fit(parse_config(value), folder, "whole")
+
+
+def interrupt_at(monkeypatch, batch):
+    """Ctrl-C in a batch of an evaluation, counted over the whole run; returns what is evaluated."""
+    evaluate, evaluated = paddle.Model.eval_batch, []
+
+    def interrupted(self, *arguments):
+        evaluated.append(self)
+        if len(evaluated) == batch:
+            signal.raise_signal(signal.SIGINT)
+        return evaluate(self, *arguments)
+
+    monkeypatch.setattr(paddle.Model, "eval_batch", interrupted)
+    return evaluated
+
+
+@pytest.mark.parametrize(
+    "batch",
+    [
+        *(1, 2, 3, 4, 5, 6),  # of the first epoch's evaluations
+        *(7, 9, 11),  # of the last one's
+        *(13, 15, 17),  # of the test
+    ],
+)
+def test_interrupted_in_an_evaluation(uninterrupted, tmp_path, monkeypatch, batch):
+    value, whole = uninterrupted
+    with monkeypatch.context() as patch:
+        evaluated = interrupt_at(patch, batch)
+        with pytest.raises(Interrupted, match="stopped and saved; go on with: resnet-fit --resume"):
+            fit(parse_config(value), tmp_path, "run")
+        assert len(evaluated) == batch, "it ends with this batch"
+    assert not (tmp_path / "run" / "summary.json").exists()
+    run = resume(tmp_path / "run")
+    assert_equal_runs(run.folder, whole.folder)
+    assert run.summary["test"] == whole.summary["test"]
+    states = (
+        json.loads((f / "checkpoints/last" / STATE).read_text()) for f in (run.folder, whole.folder)
+    )
+    ours, theirs = ({k: s[k] for k in ("checkpoint", "early_stopping", "metrics")} for s in states)
+    assert ours == theirs
+
+
+def test_interrupted_again_in_the_repeated_evaluation(uninterrupted, tmp_path, monkeypatch):
+    value, whole = uninterrupted
+    for sitting, batch in enumerate((9, 2, 3, 5)):
+        with monkeypatch.context() as patch:
+            interrupt_at(patch, batch)
+            with pytest.raises(Interrupted):
+                resume(tmp_path / "run") if sitting else fit(parse_config(value), tmp_path, "run")
+    run = resume(tmp_path / "run")
+    assert_equal_runs(run.folder, whole.folder)
+    assert run.summary["test"] == whole.summary["test"]
+
+
+def test_an_evaluation_that_ends_a_run_early_may_be_interrupted(
+    uninterrupted, tmp_path, monkeypatch
+):
+    value = uninterrupted[0] | {"optimizer": {"name": "momentum", "learning_rate": 1e-9}}
+    value["training"] = value["training"] | {
+        "epochs": 5,
+        "early_stopping": {"patience": 1, "min_delta": 9},
+    }
+    whole = fit(parse_config(value), tmp_path, "whole")
+    assert whole.summary["epochs"] == 2
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 10)  # of the second epoch's averaged evaluation
+        with pytest.raises(Interrupted):
+            fit(parse_config(value), tmp_path, "run")
+    run = resume(tmp_path / "run")
+    assert run.summary["stopped_early"]
+    assert_equal_runs(run.folder, whole.folder)
 
 
 def test_two_processes_in_one_folder(tiny, tmp_path, write_yaml):
@@ -366,7 +481,8 @@ def test_the_control_leaves_out_every_part_there_is(uninterrupted_stopped_and_yo
     last = uninterrupted_stopped_and_young / "stopped" / "checkpoints" / "last"
     state = json.loads((last / STATE).read_text())
     assert state.pop("scaler") is None, "a CPU has no scaler"
-    files = {f.name for f in last.iterdir()} - {STATE, CHECKSUMS}
+    # Config and data do not change from step to step; that they are compared is tested elsewhere.
+    files = {f.name for f in last.iterdir()} - {STATE, CHECKSUMS, CONFIG, DATA}
     assert sorted(files | state.keys()) == sorted(PARTS)
 
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import numpy as np
 import paddle
 import pytest
-from resnet_fit.data.sources import ArrayDataset, FileDataset
 
 from resnet_fit import fit, load_config, parse_config
 from resnet_fit.backends import use_backend
 from resnet_fit.callbacks import Checkpoint, SlowData
+from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader
 from resnet_fit.data.make_loaders import make_loaders
 from resnet_fit.data.paths import Copies
@@ -41,8 +41,10 @@ def finished(tmp_path_factory):
 def test_folder_holds_what_the_readme_says(finished):
     assert {p.name for p in finished.folder.iterdir()} == {
         "config.yaml",
+        "data.json",
         "environment.json",
         "metrics.jsonl",
+        "run.log",
         "summary.json",
         "visualdl",
         "checkpoints",
@@ -197,7 +199,7 @@ def test_monitor_must_exist_before_the_first_epoch(tmp_path):
 @pytest.mark.parametrize(
     ("amp", "engine", "message"),
     [
-        ({"level": "O1", "dtype": "bfloat16"}, "framework", "training.amp.level.*float32"),
+        ({"level": "O1", "dtype": "bfloat16"}, "paddle", "training.amp.level.*float32"),
         ({"level": "O1"}, "onednn", "training.amp.dtype: received float16"),
     ],
 )

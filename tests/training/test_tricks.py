@@ -19,24 +19,24 @@ TRICKS = {
     "trivial_augment": ["augmentation.train=[trivial_augment, normalize]"],
     "random_erasing": ["augmentation.train=[normalize, random_erasing: {p: 0.5}]"],
     "alternating flips": ["augmentation.train=[horizontal_flip: {alternate: true}, normalize]"],
-    "averaged weights": ["training.ema={decay: 0.8}"],
+    "averaged weights": ["callbacks.weight_average={decay: 0.8}"],
     "stochastic depth": ["model.stochastic_depth=0.5"],
     "progressive resizing": ["augmentation.progressive={start: 4, step: 2}"],
-    "flip averaging": ["training.flip_averaging=true"],
-    "rate factors": ["optimizer.rate_factors={backbone: 0.1}"],
+    "flip averaging": ["callbacks.flip_average={}"],
+    "rate factors": ["optimizer.lr_factors={backbone: 0.1}"],
     "lamb": ["optimizer={name: lamb, learning_rate: 0.01, weight_decay: 0.02}"],
-    "muon": ["optimizer={name: muon, learning_rate: 0.02, other_rate: 0.1}"],
-    "binary cross entropy": ["training.loss=binary_cross_entropy"],
+    "muon": ["optimizer={name: muon, learning_rate: 0.02, head_and_norm_lr: 0.1}"],
+    "binary cross entropy": ["loss.name=binary_cross_entropy"],
     "threshold": [
-        "training.loss=binary_cross_entropy",
-        "training.target_threshold=0.2",
+        "loss.name=binary_cross_entropy",
+        "loss.target_threshold=0.2",
         "augmentation.mix={cutmix: 1.0}",
     ],
-    "class weights": ["training.class_weights=[1, 2, 1, 1, 3, 1, 1, 1, 1, 0.5]"],
+    "class weights": ["loss.class_weights=[1, 2, 1, 1, 3, 1, 1, 1, 1, 0.5]"],
     "balanced sampler": ["data.sampler=balanced", "data.limit=195"],
     "repeated augmentation": ["data.repeats=2"],
-    "label smoothing": ["training.label_smoothing=0.1"],
-    "clipping": ["training.clip_norm=0.1"],
+    "label smoothing": ["loss.label_smoothing=0.1"],
+    "clipping": ["optimizer.clip_norm=0.1"],
     "mixing on the device": ["augmentation={on_device: true, mix: {mixup: 0.2, cutmix: 1.0}}"],
     "fused adam": ["optimizer={name: adam, learning_rate: 0.001, fused: true}"],
 }
@@ -63,7 +63,7 @@ def test_it_trains_two_batches_saves_resumes_and_trains_on(plain, tmp_path, monk
 
 def test_frozen_parts_of_trained_weights(plain, tmp_path, monkeypatch):
     weights = plain / "checkpoints" / "last" / "model.pdparams"
-    overrides = [f"model.weights={weights}", "training.freeze=[backbone]"]
+    overrides = [f"model.weights={weights}", "model.freeze=[backbone]"]
     whole = fit(parse_config(BASE, overrides), tmp_path, "whole").folder
     with monkeypatch.context() as patch:
         stop_after(patch, 2)
@@ -82,12 +82,12 @@ FUTILE = {
     "augmentation.train=[horizontal_flip: {p: 0}, normalize]": r"train\.0: with these options",
     "augmentation.train=[color_jitter, normalize]": r"train\.0: with these options",
     "augmentation.train=[normalize, random_erasing: {p: 0}]": r"train\.1: with these options",
-    "training.early_stopping={patience: 2}": r"patience: 2 epochs of 2 can never go by",
-    "training.class_weights=[1, 1, 1, 1, 1, 1, 1, 1, 1, 1]": r"every class has weight 1",
+    "callbacks.early_stopping={patience: 2}": r"patience: 2 epochs of 2 can never go by",
+    "loss.class_weights=[1, 1, 1, 1, 1, 1, 1, 1, 1, 1]": r"every class has weight 1",
     "optimizer={name: momentum, learning_rate: 1, momentum: 0, nesterov: true}": r"nesterov: with",
     "schedule={name: multi_step, at_epochs: [1, 2, 3.5]}": r"at_epochs: 2, 3\.5 with training",
     "schedule={name: step, every_epochs: 2}": r"every_epochs: 2 with training\.epochs 2",
-    "optimizer.rate_factors={fc: 1}": r"optimizer\.rate_factors\.fc: a factor of 1",
+    "optimizer.lr_factors={fc: 1}": r"optimizer\.lr_factors\.fc: a factor of 1",
 }
 
 
@@ -101,9 +101,9 @@ def test_what_changes_nothing_is_told(assignment):
 def test_what_changes_nothing_together_is_told():
     with pytest.warns(UserWarning, match=r"data\.repeats: nothing in augmentation\.train"):
         parse_config(BASE, ["data.repeats=2", "augmentation.train=[normalize]"])
-    threshold = ["training.loss=binary_cross_entropy", "training.target_threshold=0.2"]
+    threshold = ["loss.name=binary_cross_entropy", "loss.target_threshold=0.2"]
     with pytest.warns(UserWarning, match=r"training\.label_smoothing: .* makes targets whole"):
-        parse_config(BASE, [*threshold, "training.label_smoothing=0.1"])
+        parse_config(BASE, [*threshold, "loss.label_smoothing=0.1"])
 
 
 def test_the_place_of_what_changes_nothing_is_told(write_yaml):
@@ -114,7 +114,7 @@ def test_the_place_of_what_changes_nothing_is_told(write_yaml):
         load_config(file)
 
 
-@pytest.mark.parametrize("assignment", ["data.sampler=balanced", "training.class_weights=balanced"])
+@pytest.mark.parametrize("assignment", ["data.sampler=balanced", "loss.class_weights=balanced"])
 def test_balance_of_what_is_balanced_is_told(tiny, assignment):
     from resnet_fit.data.make_loaders import make_loaders
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import paddle
 from paddle import nn
 
-from resnet_fit.backends import channels_last, framework
+from resnet_fit.backends import channels_last, plain
 from resnet_fit.backends.compiled import check_cinn, compile_forward
 from resnet_fit.backends.forward import replace_forward
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.machine import has_bfloat16
 
-BACKENDS = ("framework", "channels_last", "onednn")
+BACKENDS = ("paddle", "channels_last", "onednn")
 
 __all__ = [
     "check_cinn",
@@ -28,50 +29,53 @@ __all__ = [
 ]
 
 
-def use_backend(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
-    """Let a network of this library compute by another engine from now on.
+def use_backend(network: nn.Layer, backend: str, dtype: str = "float32") -> None:
+    """Let a network of this library compute by another backend from now on.
 
     Weights, checkpoints and results stay as they are, up to rounding.
 
     Args:
-        engine: ``framework`` (Paddle's own operations), ``channels_last`` (the same on another
+        backend: ``paddle`` (Paddle's own operations), ``channels_last`` (the same on another
             layout, for GPUs in half precision) or ``onednn`` (CPU only).
         dtype: of the activations by ``onednn``: ``float32``, or ``bfloat16`` on a processor with
             AVX512-BF16 or AMX.
 
     Raises:
-        UserError: there is no such engine, it cannot be used here, or the network has no part of
+        UserError: there is no such backend, it cannot be used here, or the network has no part of
             this library; the message says why.
     """
-    check_choice("engine", engine, BACKENDS)
+    check_choice("backend", backend, BACKENDS)
     check_choice("dtype", dtype, ("float32", "bfloat16"))
-    operations: Any = channels_last if engine == "channels_last" else framework
-    if engine == "onednn":
+    operations: Any = channels_last if backend == "channels_last" else plain
+    if backend == "onednn":
         problem = onednn_problem()
         if problem:
-            raise UserError(f"the onednn engine cannot be used: {problem}")
+            raise UserError(f"the onednn backend cannot be used: {problem}")
         if dtype == "bfloat16" and not has_bfloat16():
             raise UserError(f"dtype={dtype!r}: this processor has no bfloat16; use float32")
         from resnet_fit.backends.onednn import OneDNN
 
         operations = OneDNN(dtype)
-    ours = [part for part in network.sublayers(include_self=True) if hasattr(part, "operations")]
-    if not ours and engine != "framework":
-        raise UserError(f"engine={engine!r}: {type(network).__name__} has no part of this library")
+    ours = _parts_of(network)
+    if not ours and backend != "paddle":
+        raise UserError(f"backend={backend!r}: {type(network).__name__} has no part of this library")
     for part in ours:
         part.operations = operations
 
 
-def choose_backend(name: str, device: str, compiled: bool = False) -> str:
-    """``auto`` resolved for a device (``cpu`` or ``gpu:N``), and for a static graph.
+def choose_backend(
+    name: str, device: str, compiled: bool = False, network: nn.Layer | None = None
+) -> str:
+    """``auto`` resolved for a device (``cpu`` or ``gpu:N``), a static graph, and a network.
 
     Raises:
-        UserError: there is no such engine, or it does not work there.
+        UserError: there is no such backend, or it does not work there.
     """
-    check_choice("engine", name, ("auto", *BACKENDS))
+    check_choice("backend", name, ("auto", *BACKENDS))
     if name == "auto":
-        fits = device == "cpu" and not compiled and not onednn_problem()
-        return "onednn" if fits else "framework"
+        is_ours = network is None or bool(_parts_of(network))
+        fits = device == "cpu" and not compiled and is_ours and not onednn_problem()
+        return "onednn" if fits else "paddle"
     if name == "onednn" and device != "cpu":
         raise UserError(f"training.backend: onednn works on a CPU only, and the device is {device}")
     if name == "onednn" and onednn_problem():
@@ -79,10 +83,17 @@ def choose_backend(name: str, device: str, compiled: bool = False) -> str:
     return name
 
 
+def _parts_of(network: nn.Layer) -> list[Any]:
+    """The layers of a network that compute by a backend."""
+    return [layer for layer in network.sublayers(include_self=True) if hasattr(layer, "operations")]
+
+
 def onednn_problem() -> str | None:
-    """Why the onednn engine cannot be used here, or None where it can."""
+    """Why the onednn backend cannot be used here, or None where it can."""
     try:
         import resnet_fit.backends.dnnl  # noqa: F401 - loads the library
     except ImportError as error:
         return str(error)
+    if not paddle.get_flags("FLAGS_use_stride_kernel")["FLAGS_use_stride_kernel"]:
+        return "FLAGS_use_stride_kernel is off, so that Paddle copies what it views"
     return None

@@ -11,15 +11,18 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
+from resnet_fit.backends import covered
 from resnet_fit.backends.plain import add, fork
 
 __all__ = [
     "add",
     "average_pool",
+    "call",
     "concat",
     "convolve",
     "enter",
     "fork",
+    "leave",
     "max_pool",
     "mean",
     "normalize",
@@ -32,13 +35,40 @@ def enter(images: Tensor) -> Tensor:
     return images.transpose([0, 2, 3, 1])
 
 
-def convolve(layer: nn.Conv2D, x: Tensor) -> Tensor:
-    return F.conv2d(x, layer.weight, layer.bias, layer._stride, layer._padding, data_format="NHWC")
+def leave(x: Tensor) -> Tensor:
+    """Images ``[N, C, H, W]`` again."""
+    return x.transpose([0, 3, 1, 2])
 
 
-def normalize(layer: nn.BatchNorm2D, x: Tensor, relu: bool = False) -> Tensor:
-    """Batch norm, and a ReLU where asked for."""
-    y = F.batch_norm(
+def call(layer: nn.Layer, x: Tensor) -> Tensor:
+    """Any layer that takes and gives images ``[N, C, H, W]``."""
+    return enter(layer(leave(x)))
+
+
+def convolve(layer: nn.Layer, x: Tensor) -> Tensor:
+    if not covered.is_plain_convolution(layer):
+        return call(layer, x)
+    named = layer._padding_algorithm != "EXPLICIT"  # SAME or VALID
+    return F.conv2d(
+        x,
+        layer.weight,
+        layer.bias,
+        layer._stride,
+        layer._padding_algorithm if named else layer._updated_padding,
+        layer._dilation,
+        layer._groups,
+        data_format="NHWC",
+    )
+
+
+def normalize(layer: nn.Layer, x: Tensor, relu: bool = False) -> Tensor:
+    """A norm, and a ReLU where asked for."""
+    y = _batch_norm(layer, x) if covered.is_plain_norm(layer) else call(layer, x)
+    return F.relu(y) if relu else y
+
+
+def _batch_norm(layer: nn.BatchNorm2D, x: Tensor) -> Tensor:
+    return F.batch_norm(
         x,
         layer._mean,
         layer._variance,
@@ -50,7 +80,6 @@ def normalize(layer: nn.BatchNorm2D, x: Tensor, relu: bool = False) -> Tensor:
         data_format="NHWC",
         use_global_stats=layer._use_global_stats,
     )
-    return F.relu(y) if relu else y
 
 
 def max_pool(x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from paddle import Tensor, nn
 
 from resnet_fit.backends.forward import replace_forward
 from resnet_fit.errors import UserError
+from resnet_fit.home import STATIC_GRAPH, home_with
 
 
 def check_cinn(device: str) -> None:
@@ -50,7 +51,8 @@ def compile_forward(
     )
 
     def compute(images: Tensor) -> Any:
-        with warnings.catch_warnings():  # Paddle speaks to its own developers while it traces
+        # Paddle writes files to the home folder, and speaks to its developers, while it traces.
+        with home_with(*STATIC_GRAPH), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return static(images)
 

@@ -23,9 +23,10 @@ USE_GLOBAL_STATISTICS, USE_SCALE, USE_SHIFT, FUSE_RELU = 1, 2, 4, 8
 ANY_LAYOUT = 1
 
 # What an address of a primitive's arguments is for.
-SOURCE, SECOND_SOURCE, DESTINATION, WEIGHTS = 1, 2, 17, 33
+SOURCE, SECOND_SOURCE, DESTINATION, WEIGHTS, BIAS = 1, 2, 17, 33, 41
 MEAN, VARIANCE, SCALE, SHIFT, WORKSPACE, SCRATCHPAD = 49, 50, 51, 52, 64, 80
-DIFF_SOURCE, DIFF_DESTINATION, DIFF_WEIGHTS, DIFF_SCALE, DIFF_SHIFT = 129, 145, 161, 255, 256
+DIFF_SOURCE, DIFF_DESTINATION, DIFF_WEIGHTS, DIFF_BIAS = 129, 145, 161, 169
+DIFF_SCALE, DIFF_SHIFT = 255, 256
 # The same, as queries to a primitive's description.
 QUERY_WEIGHTS, QUERY_DIFF_WEIGHTS, QUERY_WORKSPACE, QUERY_SCRATCHPAD = 131, 132, 135, 136
 QUERY_NAME = 8
@@ -128,14 +129,14 @@ def contiguous(shape: Sequence[int], dtype: int = FLOAT32) -> c_void_p:
     return layout(shape, dtype, strides)
 
 
-def channels_last(shape: Sequence[int], dtype: int, room: int | None = None) -> c_void_p:
+def channels_last(shape: Sequence[int], dtype: int, padded: int | None = None) -> c_void_p:
     """A descriptor of images ``[N, C, H, W]`` that lie in memory as ``[N, H, W, C]``.
 
-    ``room`` is the number of channels that each pixel has memory for, where these are more.
+    ``padded`` is the number of channels that each pixel takes in memory, where these are more.
     """
     _, c, h, w = shape
-    room = room or c
-    return layout(shape, dtype, (h * w * room, 1, w * room, room))
+    padded = padded or c
+    return layout(shape, dtype, (h * w * padded, 1, w * padded, padded))
 
 
 def size(descriptor: c_void_p) -> int:

@@ -8,28 +8,35 @@ Between `enter` and `mean`, activations are tensors ``[N, H, W, C]``. Parameters
 and as they are, ``[O, I, H, W]`` in float32: checkpoints, optimizers and `paddle.Model` see nothing
 of the engine.
 
-A pixel may have room in memory for more channels than it shows: oneDNN's fast batch norms take
-channels by sixteen, the others are very slow, and what `concat` makes has room for that.
-Such a tensor is a view of a wider one. The room holds zeros, or in gradients anything. Paddle's
-``contiguous`` takes the room away from a tensor itself, wherever it is held: what was kept for the
-backward pass gets it back by `_with_room`.
+In memory, the channels of a pixel may be padded to a multiple of 16: oneDNN's fast batch norms need
+that, the others are very slow. A padded tensor is a view of a wider one: its pixels lie further
+apart than it has channels. The padding holds zeros, or in gradients anything. Paddle's
+``contiguous`` changes a tensor in place, wherever it is held, into one without padding: what was
+kept for the backward pass is padded again by `_padded_to`.
+
+Layers that oneDNN's operations do not cover are handed to Paddle: `resnet_fit.backends.covered`.
 """
 
 from __future__ import annotations
 
-from ctypes import c_float, c_uint
+from collections.abc import Callable
+from ctypes import c_float, c_uint, c_void_p
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, wraps
 from typing import Any
+from weakref import ref
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from resnet_fit.backends import dnnl
+from resnet_fit.backends import covered, dnnl
 from resnet_fit.backends.dnnl import Buffer, Description, Primitive
+from resnet_fit.errors import UserError, require
 
 Shape = tuple[int, int, int, int]
+Pair = tuple[int, int]
 
 _TYPES = {"float32": dnnl.FLOAT32, "bfloat16": dnnl.BFLOAT16}
 
@@ -46,25 +53,40 @@ class OneDNN:
         self.dtype = dtype
 
     def enter(self, images: Tensor) -> Tensor:
+        require(images.shape[0] > 0, "images", list(images.shape), "one image or more")
         return _Enter.apply(images, self.dtype)
 
-    def convolve(self, layer: nn.Conv2D, x: Tensor) -> Tensor:
-        if x.shape[3] != layer.weight.shape[1]:  # never to be taken for room in memory
-            channels = layer.weight.shape[1]
-            raise ValueError(f"a convolution of {channels} channels received {x.shape[3]}")
-        padding = layer._padding if isinstance(layer._padding, int) else layer._padding[0]
-        return _Convolve.apply(x, layer.weight, layer._stride[0], padding)
+    def leave(self, x: Tensor) -> Tensor:
+        """Images ``[N, C, H, W]`` of float32 again."""
+        return _passed_once(x.astype("float32")).transpose([0, 3, 1, 2])
 
-    def normalize(self, layer: nn.BatchNorm2D, x: Tensor, relu: bool = False) -> Tensor:
+    def call(self, layer: nn.Layer, x: Tensor) -> Tensor:
+        """Any layer that takes and gives images ``[N, C, H, W]`` of float32."""
+        covered.check_float32(layer)
+        return _Enter.apply(layer(self.leave(x)), self.dtype)
+
+    def convolve(self, layer: nn.Layer, x: Tensor) -> Tensor:
+        if not covered.onednn_convolves(layer):
+            return self.call(layer, x)
+        weight, bias = layer.weight, layer.bias
+        if x.shape[3] != weight.shape[1]:  # never to be taken for padded channels
+            raise ValueError(f"a convolution of {weight.shape[1]} channels received {x.shape[3]}")
+        geometry = tuple(layer._stride), tuple(layer._updated_padding)
+        return _apply(_Convolve, (x, weight, bias), *geometry)
+
+    def normalize(self, layer: nn.Layer, x: Tensor, relu: bool = False) -> Tensor:
+        if not covered.onednn_normalizes(layer, x):
+            y = self.call(layer, x)
+            return F.relu(y) if relu else y
         running = layer._mean, layer._variance
-        room = _fast_room(x.shape[3])
+        padded = _padded(x.shape[3])
         if not layer.training or layer._use_global_stats:
-            mean, variance = (_fill_up(statistic, room) for statistic in running)
+            mean, variance = (_pad_parameter(statistic, padded) for statistic in running)
             plan = _NormPlan(mean, variance, layer._epsilon, relu, False, paddle.is_grad_enabled())
-            return _Normalize.apply(x, layer.weight, layer.bias, plan)
-        batch = paddle.empty([room], "float32"), paddle.empty([room], "float32")
+            return _apply(_Normalize, (x, layer.weight, layer.bias), plan)
+        batch = paddle.empty([padded], "float32"), paddle.empty([padded], "float32")
         plan = _NormPlan(*batch, layer._epsilon, relu, True, True)
-        y = _Normalize.apply(x, layer.weight, layer.bias, plan)
+        y = _apply(_Normalize, (x, layer.weight, layer.bias), plan)
         with paddle.no_grad():
             for average, now in zip(running, batch, strict=True):
                 now = now[: average.shape[0]]
@@ -73,7 +95,9 @@ class OneDNN:
         return y
 
     def add(self, x: Tensor, shortcut: Tensor) -> Tensor:
-        return _AddRelu.apply(x, shortcut)
+        if x.shape != shortcut.shape or x.dtype != shortcut.dtype:
+            return F.relu(x + shortcut)
+        return _apply(_AddRelu, (x, shortcut))
 
     def fork(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return (x, x) if x.stop_gradient else _Fork.apply(x)
@@ -82,16 +106,20 @@ class OneDNN:
         return _Pool.apply(x, dnnl.POOLING_MAX, 3, 1)
 
     def average_pool(self, x: Tensor) -> Tensor:
+        if min(x.shape[1:3]) < 2:  # Paddle averages the pixels that there are
+            return F.avg_pool2d(x, 2, 2, data_format="NHWC")
         return _Pool.apply(x, dnnl.POOLING_AVERAGE, 2, 0)
 
     def concat(self, x: Tensor, new: Tensor) -> Tensor:
-        return _Concat.apply(x, new)
+        if x.shape[:3] != new.shape[:3] or x.dtype != new.dtype:
+            return paddle.concat([x, new], axis=3)
+        return _apply(_Concat, (x, new))
 
     def zero_pad(self, x: Tensor, new_channels: int, stride: int) -> Tensor:
         return _ZeroPad.apply(x[:, ::stride, ::stride] if stride > 1 else x, new_channels)
 
     def mean(self, x: Tensor) -> Tensor:
-        return x.astype("float32").mean(axis=[1, 2])
+        return _passed_once(x.astype("float32").mean(axis=[1, 2]))
 
 
 def _shape(x: Tensor) -> Shape:
@@ -100,49 +128,155 @@ def _shape(x: Tensor) -> Shape:
     return n, c, h, w
 
 
-def _in_memory(x: Tensor) -> Shape:
-    """The same, with all the channels that a pixel has room for."""
-    n, h, w, _ = x.shape
-    return n, x.strides[2], h, w
-
-
 def _type(x: Tensor) -> str:
     return "bfloat16" if x.dtype == paddle.bfloat16 else "float32"
 
 
-def _fast_room(channels: int) -> int:
-    """The room that these channels need for a fast batch norm."""
+def _padded(channels: int) -> int:
+    """The next multiple of 16."""
     return -(-channels // 16) * 16
 
 
-def _empty(shape: Shape, dtype: str, room: int | None = None) -> Tensor:
-    n, c, h, w = shape
-    wide = paddle.empty([n, h, w, room or c], dtype)
-    return wide[..., :c] if room and room > c else wide
+def _channels_in_memory(x: Tensor) -> int:
+    """How many channels a pixel takes in memory, or 0 where ``x`` does not lie channels last.
+
+    Strides of axes of length 1 are not used to reach any element, and Paddle sets them as it likes:
+    the first longer axis tells how far apart pixels lie. A single pixel has no padding that
+    could be relied on.
+    """
+    n, h, w, c = x.shape
+    of_n, of_h, of_w, of_c = x.strides
+    channels = of_w if w > 1 else of_h if h > 1 else of_n if n > 1 else c
+    if (
+        (c > 1 and of_c != 1)
+        or (h > 1 and of_h != w * channels)
+        or (n > 1 and of_n != h * w * channels)
+    ):
+        return 0
+    if channels == c:
+        return c
+    # A slice of channels that starts within a pixel would reach into the next one.
+    starts_pixel = x.data_ptr() % (16 * x.element_size()) == 0
+    return channels if channels == _padded(c) and starts_pixel else 0
 
 
-def _empty_like(x: Tensor) -> Tensor:
-    """Images of the same shape, with as much room."""
-    return _empty(_shape(x), _type(x), _in_memory(x)[1])
+def _channels_last(x: Tensor) -> tuple[Tensor, int]:
+    """The same images where they lie channels last, and how many channels a pixel takes."""
+    channels = _channels_in_memory(x)
+    return (x, channels) if channels else (x.contiguous(), x.shape[3])
 
 
-def _with_room(x: Tensor, room: int) -> Tensor:
-    """The same images, with room for so many channels a pixel."""
-    _, h, w, c = x.shape
-    if list(x.strides) == [h * w * room, w * room, room, 1]:
+def _padded_to(x: Tensor, padded: int) -> Tensor:
+    """The same images, with so many channels a pixel in memory."""
+    if _channels_in_memory(x) == padded:
         return x
     x = x.contiguous()
-    return x if room == c else _concatenated([x], room)
+    return x if padded == x.shape[3] else _concatenated([x], padded)
 
 
-def _fill_up(parameter: Tensor, room: int) -> Tensor:
-    """A vector ``[C]`` or weights ``[O, C, H, W]`` with zeros for the rest of the room."""
+def _empty(shape: Shape, dtype: str, padded: int | None = None) -> Tensor:
+    n, c, h, w = shape
+    wide = paddle.empty([n, h, w, padded or c], dtype)
+    return wide[..., :c] if padded and padded > c else wide
+
+
+def _in_memory(x: Tensor, channels: int) -> Shape:
+    """``(N, C, H, W)`` with all the channels that a pixel takes in memory."""
+    n, h, w, _ = x.shape
+    return n, channels, h, w
+
+
+def _pad_parameter(parameter: Tensor, padded: int) -> Tensor:
+    """A vector ``[C]`` or weights ``[O, C, H, W]`` with zeros for the padded channels."""
+    parameter = parameter.contiguous()
     axis = 1 if parameter.ndim == 4 else 0
     shape = list(parameter.shape)
-    if shape[axis] == room:
+    if shape[axis] == padded:
         return parameter
-    shape[axis] = room - shape[axis]
+    shape[axis] = padded - shape[axis]
     return paddle.concat([parameter, paddle.zeros(shape, "float32")], axis)
+
+
+class _Graph:
+    """Lives as long as Paddle can run what it is kept by backward."""
+
+
+class _PassedOnce(PyLayer):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, graph: _Graph) -> Tensor:
+        ctx.graph = graph
+        return x.view(list(x.shape))
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        return dy
+
+
+def _passed_once(x: Tensor) -> Tensor:
+    """``x``, through which a second backward pass raises an error, where Paddle would crash.
+
+    In a pass of ``backward``, Paddle drops what an operation written in Python has kept, also with
+    ``retain_graph=True``.
+    """
+    if x.stop_gradient or not paddle.is_grad_enabled():
+        return x
+    graph = _Graph()
+    kept, y = ref(graph), _PassedOnce.apply(x, graph)
+
+    def check(_: Tensor) -> None:
+        if kept() is None:
+            raise UserError(
+                "a second backward() through one graph: with the onednn engine Paddle cannot do "
+                "that; add the losses, or use paddle.grad with retain_graph=True, or "
+                "use_backend(network, 'paddle')"
+            )
+
+    y.register_hook(check)
+    return y
+
+
+@dataclass
+class _Inputs:
+    """The tensors that an operation takes, or None, and which of them want a gradient."""
+
+    tensors: tuple[Any, ...]
+    wanted: list[bool]
+
+
+# Paddle 2.6 hands the gradients of a list to its last tensor alone.
+_LISTS = not paddle.__version__.startswith("2.")
+
+
+def _apply(operation: type[PyLayer], tensors: tuple[Tensor | None, ...], *settings: Any) -> Tensor:
+    """An operation on several tensors. Paddle sees those that want a gradient, as one list.
+
+    `paddle.grad` computes some gradients only. From an operation on single tensors Paddle then
+    demands None for the others, without saying which these are; from a list it takes all.
+    """
+    wanted = [tensor is not None and not tensor.stop_gradient for tensor in tensors]
+    seen = [tensor for tensor, w in zip(tensors, wanted, strict=True) if w]
+    return operation.apply(_Inputs(tensors, wanted), settings, *([seen] if _LISTS else seen))
+
+
+def _chosen(wanted: list[bool], *gradients: Tensor | None) -> Any:
+    """The wanted ones of all gradients, as Paddle takes them from such an operation."""
+    chosen = [gradient for gradient, w in zip(gradients, wanted, strict=True) if w]
+    return chosen if _LISTS else tuple(chosen)
+
+
+def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A backward pass that refuses to be differentiated: Paddle does not see what oneDNN does."""
+
+    @wraps(backward)
+    def checked(*arguments: Any) -> Any:
+        if paddle.is_grad_enabled():  # only under create_graph=True
+            raise UserError(
+                "create_graph=True: the onednn engine has no second derivatives; use "
+                "use_backend(network, 'paddle')"
+            )
+        return backward(*arguments)
+
+    return checked
 
 
 # Operations are compiled once for each shape, of which a training meets few.
@@ -161,30 +295,35 @@ class _Convolution:
     Each pass wants the weights in a layout of its own: they are packed, or unpacked, on its way.
     """
 
-    def __init__(self, x: Shape, w: Shape, stride: int, padding: int, dtype: str) -> None:
-        n, _, height, width = x
-        rows, columns = ((side + 2 * padding - w[2]) // stride + 1 for side in (height, width))
-        self.out: Shape = (n, w[0], rows, columns)
+    def __init__(
+        self, x: Shape, w: Shape, bias: bool, strides: Pair, paddings: Pair, dtype: str
+    ) -> None:
+        rows, columns = (
+            (side + 2 * padding - kernel) // stride + 1
+            for side, kernel, stride, padding in zip(x[2:], w[2:], strides, paddings, strict=True)
+        )
+        self.out: Shape = (x[0], w[0], rows, columns)
         kind = _TYPES[dtype]
         self._x, self._y = dnnl.channels_last(x, kind), dnnl.channels_last(self.out, kind)
         self._w, self._any_w = dnnl.contiguous(w), dnnl.layout(w, kind)
         self._any_dw = dnnl.layout(w, dnnl.FLOAT32)
-        around = dnnl.dims(padding, padding)
-        self._geometry = (dnnl.dims(stride, stride), dnnl.dims(0, 0), around, around)
+        self._b = dnnl.contiguous((w[0],)) if bias else None
+        around = dnnl.dims(*paddings)
+        self._geometry = (dnnl.dims(*strides), dnnl.dims(0, 0), around, around)
         self._description = Description(
             "convolution_forward",
             dnnl.FORWARD_TRAINING,
             dnnl.CONVOLUTION_DIRECT,
-            *(self._x, self._any_w, None, self._y),
+            *(self._x, self._any_w, self._b, self._y),
             *self._geometry,
             dnnl.PLAIN,
         )
 
-    def forward(self, x: Tensor, weight: Tensor, y: Tensor) -> None:
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
         pack, run, size = self._forward
         packed = _packed_weights.at_least(size)
         pack(weight.data_ptr(), packed)
-        run(x.data_ptr(), packed, y.data_ptr())
+        run(x.data_ptr(), packed, y.data_ptr(), *_addresses(bias))
 
     def backward_data(self, dy: Tensor, weight: Tensor, dx: Tensor) -> None:
         pack, run, size = self._backward_data
@@ -192,17 +331,17 @@ class _Convolution:
         pack(weight.data_ptr(), packed)
         run(dy.data_ptr(), packed, dx.data_ptr())
 
-    def backward_weights(self, x: Tensor, dy: Tensor, dw: Tensor) -> None:
+    def backward_weights(self, x: Tensor, dy: Tensor, dw: Tensor, db: Tensor | None) -> None:
         run, unpack, size = self._backward_weights
         packed = _packed_weights.at_least(size)
-        run(x.data_ptr(), dy.data_ptr(), packed)
+        run(x.data_ptr(), dy.data_ptr(), packed, *_addresses(db))
         unpack(packed, dw.data_ptr())
 
     @cached_property
     def _forward(self) -> tuple[Primitive, Primitive, int]:
         packed = self._description.layout(dnnl.QUERY_WEIGHTS)
         roles = [(dnnl.SOURCE, self._x), (dnnl.WEIGHTS, packed), (dnnl.DESTINATION, self._y)]
-        run = Primitive(self._description, roles)
+        run = Primitive(self._description, [*roles, *self._with_bias(dnnl.BIAS)])
         return dnnl.reorder(self._w, packed), run, dnnl.size(packed)
 
     @cached_property
@@ -227,7 +366,7 @@ class _Convolution:
         description = Description(
             "convolution_backward_weights",
             dnnl.CONVOLUTION_DIRECT,
-            *(self._x, self._any_dw, None, self._y),
+            *(self._x, self._any_dw, self._b, self._y),
             *self._geometry,
             self._description.handle,
             dnnl.PLAIN,
@@ -239,38 +378,51 @@ class _Convolution:
                 (dnnl.SOURCE, self._x),
                 (dnnl.DIFF_DESTINATION, self._y),
                 (dnnl.DIFF_WEIGHTS, packed),
+                *self._with_bias(dnnl.DIFF_BIAS),
             ],
         )
         return run, dnnl.reorder(packed, self._w), dnnl.size(packed)
 
+    def _with_bias(self, role: int) -> list[tuple[int, c_void_p]]:
+        return [(role, self._b)] if self._b else []
+
+
+def _addresses(*tensors: Tensor | None) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors if tensor is not None]
+
 
 class _Convolve(PyLayer):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-        ctx.wanted = not x.stop_gradient, not weight.stop_gradient
-        images = _in_memory(x)
-        ctx.channels, ctx.room = weight.shape[1], images[1]
-        weight = _fill_up(weight, ctx.room)
-        ctx.passes = _Convolution(images, tuple(weight.shape), stride, padding, _type(x))
+    def forward(ctx: Any, inputs: _Inputs, settings: tuple[Pair, Pair], *_: Any) -> Tensor:
+        x, weight, bias = inputs.tensors
+        x, ctx.padded = _channels_last(x)
+        ctx.wanted, ctx.channels = inputs.wanted, weight.shape[1]
+        weight = _pad_parameter(weight, ctx.padded)
+        bias = bias if bias is None else bias.contiguous()
+        images = _in_memory(x, ctx.padded)
+        ctx.bias = bias is not None
+        ctx.passes = _Convolution(images, tuple(weight.shape), ctx.bias, *settings, _type(x))
         ctx.save_for_backward(x, weight)
         y = _empty(ctx.passes.out, _type(x))
-        ctx.passes.forward(x, weight, y)
+        ctx.passes.forward(x, weight, bias, y)
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    @_first_order
+    def backward(ctx: Any, dy: Tensor) -> Any:
         dy = dy.contiguous()
         x, weight = ctx.saved_tensor()
-        x = _with_room(x, ctx.room)
-        dx = dw = None
-        if ctx.wanted[1]:
+        x = _padded_to(x, ctx.padded)
+        dx = dw = db = None
+        if any(ctx.wanted[1:]):
             dw = paddle.empty(weight.shape, "float32")
-            ctx.passes.backward_weights(x, dy, dw)
+            db = paddle.empty(weight.shape[:1], "float32") if ctx.bias else None
+            ctx.passes.backward_weights(x, dy, dw, db)
             dw = dw[:, : ctx.channels].contiguous()
         if ctx.wanted[0]:
-            dx = _empty_like(x)
+            dx = _empty(_shape(x), _type(x), ctx.padded)
             ctx.passes.backward_data(dy, weight, dx)
-        return dx, dw
+        return _chosen(ctx.wanted, dx, dw, db)
 
 
 @_compiled_once
@@ -348,35 +500,35 @@ class _NormPlan:
 
 class _Normalize(PyLayer):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor, shift: Tensor, plan: _NormPlan) -> Tensor:
-        ctx.wanted = [not t.stop_gradient for t in (x, scale, shift)]
-        x = _with_room(x, _fast_room(x.shape[3]))
-        images = _in_memory(x)
-        passes = _Normalization(
-            images, _type(x), plan.epsilon, plan.relu, plan.batch, plan.differentiable
-        )
-        y = _empty_like(x)
+    def forward(ctx: Any, inputs: _Inputs, settings: tuple[_NormPlan], *_: Any) -> Tensor:
+        x, scale, shift = inputs.tensors
+        (plan,) = settings
+        padded = _padded(x.shape[3])
+        x = _padded_to(x, padded)
+        kind = plan.epsilon, plan.relu, plan.batch, plan.differentiable
+        passes = _Normalization(_in_memory(x, padded), _type(x), *kind)
+        y = _empty(_shape(x), _type(x), padded)
         size = passes.workspace_size
         workspace = [paddle.empty([size], "uint8")] if size else []
-        scale, shift = (_fill_up(parameter, images[1]) for parameter in (scale, shift))
-        inputs = (x, scale, shift, plan.mean, plan.variance, y, *workspace)
-        passes.forward(*(t.data_ptr() for t in inputs))
+        scale, shift = (_pad_parameter(parameter, padded) for parameter in (scale, shift))
+        passes.forward(*_addresses(x, scale, shift, plan.mean, plan.variance, y, *workspace))
         if plan.differentiable:
             ctx.save_for_backward(x, scale)
-            ctx.rest = passes, plan, workspace
+            ctx.rest = inputs.wanted, passes, plan, workspace
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    @_first_order
+    def backward(ctx: Any, dy: Tensor) -> Any:
         x, scale = ctx.saved_tensor()
-        passes, plan, workspace = ctx.rest
-        channels, room = x.shape[3], scale.shape[0]
-        x, dy = _with_room(x, room), _with_room(dy, room)
-        dx, dscale, dshift = _empty_like(x), paddle.empty_like(scale), paddle.empty_like(scale)
+        wanted, passes, plan, workspace = ctx.rest
+        channels, padded = x.shape[3], scale.shape[0]
+        x, dy = _padded_to(x, padded), _padded_to(dy, padded)
+        dx = _empty(_shape(x), _type(x), padded)
+        dscale, dshift = paddle.empty_like(scale), paddle.empty_like(scale)
         tensors = (x, scale, plan.mean, plan.variance, dy, dx, dscale, dshift, *workspace)
-        passes.backward(*(t.data_ptr() for t in tensors))
-        gradients = dx, dscale[:channels], dshift[:channels]
-        return tuple(g if w else None for g, w in zip(gradients, ctx.wanted, strict=True))
+        passes.backward(*_addresses(*tensors))
+        return _chosen(wanted, dx, dscale[:channels], dshift[:channels])
 
 
 @_compiled_once
@@ -405,21 +557,23 @@ def _relu_backward(shape: Shape, dtype: str) -> Primitive:
 
 class _AddRelu(PyLayer):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, shortcut: Tensor) -> Tensor:
-        ctx.wanted = not x.stop_gradient, not shortcut.stop_gradient
-        images = _in_memory(x)
-        shortcut, y = _with_room(shortcut, images[1]), _empty_like(x)
-        _sum(images, _type(x), True)(x.data_ptr(), shortcut.data_ptr(), y.data_ptr())
+    def forward(ctx: Any, inputs: _Inputs, *_: Any) -> Tensor:
+        x, shortcut = inputs.tensors
+        x, padded = _channels_last(x)
+        ctx.wanted, ctx.padded = inputs.wanted, padded
+        shortcut, y = _padded_to(shortcut, padded), _empty(_shape(x), _type(x), padded)
+        _sum(_in_memory(x, padded), _type(x), True)(*_addresses(x, shortcut, y))
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    @_first_order
+    def backward(ctx: Any, dy: Tensor) -> Any:
         (y,) = ctx.saved_tensor()
-        images = _in_memory(y)
-        dy, dx = _with_room(dy, images[1]), _empty_like(y)
-        _relu_backward(images, _type(y))(y.data_ptr(), dy.data_ptr(), dx.data_ptr())
-        return dx if ctx.wanted[0] else None, dx if ctx.wanted[1] else None
+        y, dy = _padded_to(y, ctx.padded), _padded_to(dy, ctx.padded)
+        dx = _empty(_shape(y), _type(y), ctx.padded)
+        _relu_backward(_in_memory(y, ctx.padded), _type(y))(*_addresses(y, dy, dx))
+        return _chosen(ctx.wanted, dx, dx)
 
 
 class _Fork(PyLayer):
@@ -427,14 +581,16 @@ class _Fork(PyLayer):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        shape, ctx.room = list(x.shape), _in_memory(x)[1]
+        x, ctx.padded = _channels_last(x)
+        shape = list(x.shape)
         return x.view(shape), x.view(shape)
 
     @staticmethod
+    @_first_order
     def backward(ctx: Any, da: Tensor, db: Tensor) -> Tensor:
-        da, db = _with_room(da, ctx.room), _with_room(db, ctx.room)
-        dx = _empty_like(da)
-        _sum(_in_memory(dx), _type(dx), False)(da.data_ptr(), db.data_ptr(), dx.data_ptr())
+        da, db = _padded_to(da, ctx.padded), _padded_to(db, ctx.padded)
+        dx = _empty(_shape(da), _type(da), ctx.padded)
+        _sum(_in_memory(dx, ctx.padded), _type(dx), False)(*_addresses(da, db, dx))
         return dx
 
 
@@ -483,15 +639,16 @@ class _Pool(PyLayer):
         y = _empty(passes.out, _type(x))
         size = passes.workspace_size
         winners = [paddle.empty([size], "uint8")] if size else []
-        passes.forward(*(t.data_ptr() for t in (x, y, *winners)))
+        passes.forward(*_addresses(x, y, *winners))
         ctx.rest = passes, winners, _shape(x), _type(x)
         return y
 
     @staticmethod
+    @_first_order
     def backward(ctx: Any, dy: Tensor) -> Tensor:
         passes, winners, shape, dtype = ctx.rest
         dy, dx = dy.contiguous(), _empty(shape, dtype)
-        passes.backward(*(t.data_ptr() for t in (dy, dx, *winners)))
+        passes.backward(*_addresses(dy, dx, *winners))
         return dx
 
 
@@ -513,6 +670,7 @@ class _Enter(PyLayer):
         return x
 
     @staticmethod
+    @_first_order
     def backward(ctx: Any, dx: Tensor) -> Tensor | None:
         if not ctx.wanted:
             return None
@@ -522,24 +680,25 @@ class _Enter(PyLayer):
 
 
 @_compiled_once
-def _copying(shape: Shape, room: int, wide: int, dtype: str) -> tuple[Primitive, Primitive]:
+def _copying(shape: Shape, padded: int, wide: int, dtype: str) -> tuple[Primitive, Primitive]:
     """Copies between images and so many channels of wider ones, there and back."""
-    narrow = dnnl.channels_last(shape, _TYPES[dtype], room)
+    narrow = dnnl.channels_last(shape, _TYPES[dtype], padded)
     part = dnnl.channels_last(shape, _TYPES[dtype], wide)
     return dnnl.reorder(narrow, part), dnnl.reorder(part, narrow)
 
 
-def _concatenated(parts: list[Tensor], room: int) -> Tensor:
-    """All channels of ``parts``, with zeros in the rest of the room."""
+def _concatenated(parts: list[Tensor], padded: int) -> Tensor:
+    """All channels of ``parts``, padded with zeros."""
     n, _, h, w = _shape(parts[0])
     dtype = _type(parts[0])
     channels = sum(part.shape[3] for part in parts)
-    if room > channels:
-        parts = [*parts, paddle.zeros([n, h, w, room - channels], dtype)]
-    y = _empty((n, channels, h, w), dtype, room)
+    if padded > channels:
+        parts = [*parts, paddle.zeros([n, h, w, padded - channels], dtype)]
+    y = _empty((n, channels, h, w), dtype, padded)
     address = y.data_ptr()
     for part in parts:
-        copy, _ = _copying(_shape(part), _in_memory(part)[1], room, dtype)
+        part, in_memory = _channels_last(part)
+        copy, _ = _copying(_shape(part), in_memory, padded, dtype)
         copy(part.data_ptr(), address)
         address += part.shape[3] * part.element_size()
     return y
@@ -547,25 +706,28 @@ def _concatenated(parts: list[Tensor], room: int) -> Tensor:
 
 class _Concat(PyLayer):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, new: Tensor) -> Tensor:
-        ctx.wanted = not x.stop_gradient, not new.stop_gradient
-        ctx.parts = [(_shape(part), _in_memory(part)[1]) for part in (x, new)]
-        ctx.room = _fast_room(x.shape[3] + new.shape[3])
-        return _concatenated([x, new], ctx.room)
+    def forward(ctx: Any, inputs: _Inputs, *_: Any) -> Tensor:
+        x, new = inputs.tensors
+        ctx.wanted = inputs.wanted
+        ctx.parts = [(_shape(part), _channels_in_memory(part)) for part in (x, new)]
+        ctx.padded = _padded(x.shape[3] + new.shape[3])
+        return _concatenated([x, new], ctx.padded)
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        dy, dtype = _with_room(dy, ctx.room), _type(dy)
+    @_first_order
+    def backward(ctx: Any, dy: Tensor) -> Any:
+        dy, dtype = _padded_to(dy, ctx.padded), _type(dy)
         address = dy.data_ptr()
         gradients = []
-        for (shape, room), wanted in zip(ctx.parts, ctx.wanted, strict=True):
-            gradient = _empty(shape, dtype, room) if wanted else None
+        for (shape, in_memory), wanted in zip(ctx.parts, ctx.wanted, strict=True):
+            padded = in_memory or shape[1]
+            gradient = _empty(shape, dtype, padded) if wanted else None
             if gradient is not None:
-                _, copy_back = _copying(shape, room, ctx.room, dtype)
+                _, copy_back = _copying(shape, padded, ctx.padded, dtype)
                 copy_back(address, gradient.data_ptr())
             gradients.append(gradient)
             address += shape[1] * dy.element_size()
-        return tuple(gradients)
+        return _chosen(ctx.wanted, *gradients)
 
 
 class _ZeroPad(PyLayer):
@@ -579,6 +741,7 @@ class _ZeroPad(PyLayer):
         return y
 
     @staticmethod
+    @_first_order
     def backward(ctx: Any, dy: Tensor) -> Tensor:
         dy, dx = dy.contiguous(), _empty(ctx.shape, ctx.dtype)
         _, copy_back = _copying(ctx.shape, ctx.shape[1], ctx.wide, ctx.dtype)

@@ -12,6 +12,16 @@ def enter(images: Tensor) -> Tensor:
     return images
 
 
+def leave(x: Tensor) -> Tensor:
+    """Images ``[N, C, H, W]`` again."""
+    return x
+
+
+def call(layer: nn.Layer, x: Tensor) -> Tensor:
+    """Any layer that takes and gives images ``[N, C, H, W]``."""
+    return layer(x)
+
+
 def convolve(layer: nn.Conv2D, x: Tensor) -> Tensor:
     return layer(x)
 

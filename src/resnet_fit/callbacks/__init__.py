@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from resnet_fit.callbacks.nan_guard import NaNGuard
     from resnet_fit.callbacks.nan_skip import NaNSkip
     from resnet_fit.callbacks.progress import ProgressBar
+    from resnet_fit.callbacks.relay import Relay
     from resnet_fit.callbacks.slow_data import SlowData
     from resnet_fit.callbacks.step_seed import StepSeed
     from resnet_fit.callbacks.visualdl import VisualDL
@@ -31,6 +32,7 @@ __all__ = [
     "NaNGuard",
     "NaNSkip",
     "ProgressBar",
+    "Relay",
     "SlowData",
     "StepSeed",
     "VisualDL",
@@ -49,6 +51,7 @@ __getattr__ = exports(
         "nan_guard": ("NaNGuard",),
         "nan_skip": ("NaNSkip",),
         "progress": ("ProgressBar",),
+        "relay": ("Relay",),
         "slow_data": ("SlowData",),
         "step_seed": ("StepSeed",),
         "visualdl": ("VisualDL",),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
+from resnet_fit.callbacks.nan_guard import diverged
 from resnet_fit.checkpoints.folder import Average, copy_checkpoint, save_checkpoint
+from resnet_fit.checkpoints.optimizer_state import accumulators
 from resnet_fit.errors import check_choice
+from resnet_fit.files import finite
+from resnet_fit.training.finite import not_finite
 
 
 class Stateful(Protocol):
@@ -31,14 +36,22 @@ class Checkpoint(Clocked):
         mode: ``max`` or ``min``: which direction is better.
         every_minutes, every_steps: how often ``last`` is saved within an epoch; never by default.
         keep: of how many epochs, the newest ones, to keep the checkpoint as ``epoch-0001`` etc.
+            Folders of other names are never touched.
         average: averaged weights, to be saved beside the network's own.
         parts: whatever else a resumed run needs, by name. Weights, optimizer, schedule, metrics
             and this callback's own best value are saved anyway.
+        documents: texts to be put into every checkpoint, by file name.
         clock: one that is shared with other callbacks; its own by default.
+
+    Attributes:
+        awaits_evaluation: whether ``last`` is of an epoch whose evaluation was interrupted.
 
     Raises:
         UserError: for another ``mode``; before the first epoch, if the model has no such metric.
+        Diverged: when it is to save NaN or infinite numbers. What was saved before stays.
     """
+
+    phase: ClassVar[str] = "save"
 
     def __init__(
         self,
@@ -51,6 +64,7 @@ class Checkpoint(Clocked):
         every_steps: int | None = None,
         keep: int = 0,
         average: Average | None = None,
+        documents: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(clock)
         check_choice("mode", mode, ("max", "min"))
@@ -58,12 +72,14 @@ class Checkpoint(Clocked):
         self.every_steps = every_steps
         self.keep = keep
         self.average = average
+        self.documents = dict(documents or {})
         self.monitor = monitor
         self.mode = mode
         self.every_minutes = every_minutes
         self.parts = dict(parts or {})
         self.best: float | None = None
         self._best_step: int | None = None
+        self.awaits_evaluation = False
         self._unsaved = False
         self._saved_at = time.monotonic()
 
@@ -90,6 +106,7 @@ class Checkpoint(Clocked):
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
         if not self._unsaved:
             return
+        self.awaits_evaluation = False
         value = read.metrics(self, logs).get(self.monitor)
         improved = value is not None and read.improves(value, self.best, self.mode)
         if improved:
@@ -99,9 +116,11 @@ class Checkpoint(Clocked):
             copy_checkpoint(self.folder / "last", self.folder / "best")
 
     def complete(self, source: Path) -> None:
-        """Make up for a stop between saving ``last``, loaded from ``source``, and ``best``."""
+        """Make up for a stop between saving ``last``, loaded from ``source``, and its copies."""
         if self._best_step == self.clock.step:
             copy_checkpoint(source, self.folder / "best")
+        if not (self.clock.within_epoch or self.awaits_evaluation):
+            self._keep_epoch(source)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._unsaved:
@@ -122,8 +141,7 @@ class Checkpoint(Clocked):
         Not amid accumulated batches, whose gradients would be lost, and not after an epoch's last
         step, whose evaluation would: the epoch's own checkpoint follows it.
         """
-        accumulated = self.clock.epoch_step % getattr(self.model, "_accumulate", 1)
-        return accumulated == 0 and self.clock.epoch_step != self.clock.epoch_steps
+        return self.ends_group and self.clock.epoch_step != self.clock.epoch_steps
 
     def save(self) -> None:
         """Save ``last`` as the training stands now, between two steps."""
@@ -134,20 +152,67 @@ class Checkpoint(Clocked):
             "metrics": [m.state_dict() for m in model._metrics if hasattr(m, "state_dict")],
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
-        save_checkpoint(self.folder / "last", model, state, self.average)
+        self._require_finite(state)
+        save_checkpoint(self.folder / "last", model, state, self.average, self.documents)
         self._unsaved = False
         self._saved_at = time.monotonic()
+
+    def save_before_evaluation(self) -> None:
+        """Save an epoch amid its evaluation, for a run that goes on by repeating that.
+
+        Outside of an epoch's evaluation nothing is saved.
+        """
+        if not self._unsaved:
+            return
+        if self.average is not None:
+            self.average.withdraw()
+        self.model._reset_metrics()  # of the batches that were evaluated
+        self.awaits_evaluation = True
+        self.save()
+
+    def _require_finite(self, state: dict[str, Any]) -> None:
+        model = self.model
+        tensors = {**model.network.state_dict(), **accumulators(model._optimizer, model.network)}
+        name = not_finite(tensors)
+        if name is None and self.average is not None:
+            name = not_finite(self.average.weights())
+            name = name and f"the average of {name}"
+        if name is None and finite(state) != state:
+            name = "a metric"
+        if name is not None:
+            raise diverged(f"{name} became NaN or infinite", self)
 
     def _save_epoch(self) -> None:
         """Save ``last`` after an epoch, and keep it where that is asked for."""
         self.save()
+        self._keep_epoch(self.folder / "last")
+
+    def _keep_epoch(self, source: Path) -> None:
         if self.keep:
-            copy_checkpoint(self.folder / "last", self.folder / f"epoch-{self.clock.epoch:04}")
-            for old in sorted(self.folder.glob("epoch-*"))[: -self.keep]:
-                shutil.rmtree(old, ignore_errors=True)
+            copy_checkpoint(source, self.folder / _epoch_name(self.clock.epoch))
+            kept = {epoch: path for path in self.folder.iterdir() if (epoch := _epoch_of(path))}
+            for epoch in sorted(kept)[: -self.keep]:
+                shutil.rmtree(kept[epoch], ignore_errors=True)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self._best_step}
+        return {
+            "best": self.best,
+            "best_step": self._best_step,
+            "awaits_evaluation": self.awaits_evaluation,
+        }
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self._best_step = state["best"], state["best_step"]
+        # Not in states of before evaluations could be interrupted.
+        self._unsaved = self.awaits_evaluation = state.get("awaits_evaluation", False)
+
+
+def _epoch_name(epoch: int) -> str:
+    return f"epoch-{epoch:04}"
+
+
+def _epoch_of(folder: Path) -> int:
+    """The epoch of a folder that was named by `_epoch_name`; 0 for any other."""
+    digits = re.fullmatch(r"epoch-([0-9]+)", folder.name)
+    epoch = int(digits[1]) if digits else 0
+    return epoch if folder.name == _epoch_name(epoch) else 0

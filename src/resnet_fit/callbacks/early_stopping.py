@@ -70,8 +70,14 @@ class EarlyStopping(Clocked):
             self.model.stop_training = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "waited": self.waited, "stopped": self.stopped}
+        return {
+            "best": self.best,
+            "waited": self.waited,
+            "stopped": self.stopped,
+            "trained": self._trained,
+        }
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.waited = state["best"], state["waited"]
         self.stopped = state["stopped"]
+        self._trained = state.get("trained", False)  # not in states of before it was saved

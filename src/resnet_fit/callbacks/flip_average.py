@@ -20,6 +20,8 @@ class FlipAverage(SecondEvaluation):
     """
 
     prefix: ClassVar[str] = "flip_"
+    name: ClassVar[str] = "mirrored"
+    views: ClassVar[int] = 2
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+import paddle
+
 from resnet_fit.callbacks.clock import Clock, Clocked
+from resnet_fit.callbacks.relay import Relay
 
 
 class SecondEvaluation(Clocked):
@@ -17,34 +20,44 @@ class SecondEvaluation(Clocked):
     Args:
         evaluation: the batches to judge on, as `fit` takes them; None judges nothing.
         clock: one that is shared with other callbacks; its own by default.
+
+    Attributes:
+        watchers: callbacks to be told of its batches as well, such as a progress bar.
+        name: what is evaluated, in a word for people.
+        views: how often the network computes each image.
     """
 
+    phase: ClassVar[str] = "evaluate"
     prefix: ClassVar[str]
+    name: ClassVar[str]
+    views: ClassVar[int] = 1
 
     def __init__(self, evaluation: Iterable[Any] | None = None, clock: Clock | None = None) -> None:
         super().__init__(clock)
         self.evaluation = evaluation
+        self.watchers: Sequence[paddle.callbacks.Callback] = ()
 
     def applied(self) -> AbstractContextManager[None]:
         """Let the network compute what is to be judged, meanwhile."""
         raise NotImplementedError
 
-    def evaluate(self, batches: Iterable[Any]) -> dict[str, Any]:
+    def evaluate(self, batches: Iterable[Any], what: str = "evaluate") -> dict[str, Any]:
         """What `paddle.Model.evaluate` says while `applied`."""
+        relay = Relay(self.watchers, f"{what} {self.name}", self.views)
         with self.applied():
-            return self.model.evaluate(batches, verbose=0)
+            return self.model.evaluate(batches, verbose=0, callbacks=[relay])
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
-        if self.evaluation is not None:
-            names = self.params["metrics"]  # one list, of all callbacks
-            own = [self.prefix + name for name in self.model._metrics_name()]
-            names += [name for name in dict.fromkeys(own) if name not in names]
+        self._declare()
 
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
         for name in [n for n in logs or () if n.startswith(self.prefix)]:  # of the epoch before
             del (logs or {})[name]
         super().on_train_batch_begin(step, logs)
+
+    def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
+        self._declare()
 
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
         if logs is None or self.evaluation is None:
@@ -53,3 +66,10 @@ class SecondEvaluation(Clocked):
         judged = self.evaluate(self.evaluation)
         logs.clear()  # Paddle has one dictionary for all evaluations, and now it holds that one
         logs.update(raw | {self.prefix + name: value for name, value in judged.items()})
+
+    def _declare(self) -> None:
+        """Add its names to the metrics, of which all callbacks have one list."""
+        if self.evaluation is not None:
+            names = self.params["metrics"]
+            own = [self.prefix + name for name in self.model._metrics_name()]
+            names += [name for name in dict.fromkeys(own) if name not in names]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import paddle
@@ -16,6 +16,8 @@ class StepSeed(Clocked):
     For networks that draw random numbers themselves, as dropout and stochastic depth do: a training
     that is resumed then draws what one that never stopped draws.
     """
+
+    phase: ClassVar[str] = "schedule"
 
     def __init__(self, seed: int = 0, clock: Clock | None = None) -> None:
         super().__init__(clock)

@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
 from resnet_fit.checkpoints.optimizer_state import Arrays
@@ -21,7 +22,8 @@ class WeightAverage(SecondEvaluation):
 
     After each optimizer step ``average = decay * average + (1 - decay) * weight``; in the first
     steps the decay is no more than (1 + n) / (10 + n), so that the random start is soon forgotten.
-    Polyak and Juditsky 1992; in this form Tan and Le 2019, "EfficientNet".
+    A step that was left out does not count. Polyak and Juditsky 1992; in this form Tan and Le 2019,
+    "EfficientNet".
 
     After each evaluation of the weights the average is evaluated as well, and what it reaches is
     handed to all later callbacks under the same names with ``ema_`` in front. To be listed first.
@@ -34,6 +36,7 @@ class WeightAverage(SecondEvaluation):
     """
 
     prefix: ClassVar[str] = "ema_"
+    name: ClassVar[str] = "average"
 
     def __init__(
         self,
@@ -49,22 +52,15 @@ class WeightAverage(SecondEvaluation):
         self.updates = 0
         self.average: dict[str, Tensor] = {}
         self._loaded: Arrays = {}
+        self._own: dict[str, Tensor] = {}  # while the network has the average
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if not self.average:
-            self.average = {
-                name: tensor.detach().astype("float32").clone()
-                for name, tensor in _averaged(self.model.network).items()
-            }
-        for name, value in self._loaded.items():
-            self.average[name].set_value(value)
-        self._loaded = {}
+        self._prepare()
         super().on_train_begin(logs)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(step, logs)
-        done = step + 1  # as `fit` counts, which steps the optimizer at these
-        if done % getattr(self.model, "_accumulate", 1) == 0 or done == self.params["steps"]:
+        if self.ends_group and read.has_stepped(self):
             self.update()
 
     def update(self) -> None:
@@ -82,15 +78,22 @@ class WeightAverage(SecondEvaluation):
     @contextmanager
     def applied(self) -> Iterator[None]:
         """The network has the averaged weights meanwhile, and then its own again."""
+        self._prepare()
         tensors = _averaged(self.model.network)
-        own = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+        self._own = {name: tensor.detach().clone() for name, tensor in tensors.items()}
         try:
             for name, average in self.average.items():
                 tensors[name].set_value(average.astype(tensors[name].dtype))
             yield
         finally:
-            for name, tensor in tensors.items():
-                tensor.set_value(own[name])
+            self.withdraw()
+
+    def withdraw(self) -> None:
+        """Give the network its own weights back, if it has the average."""
+        tensors = _averaged(self.model.network)
+        for name, own in self._own.items():
+            tensors[name].set_value(own)
+        self._own = {}
 
     def weights(self) -> dict[str, Tensor]:
         """The average as a state dict, complete for `paddle.Model.load`."""
@@ -99,6 +102,17 @@ class WeightAverage(SecondEvaluation):
     def set_weights(self, weights: Arrays) -> None:
         """Go on from a saved average."""
         self._loaded = {n: np.asarray(v) for n, v in weights.items() if "float" in str(v.dtype)}
+
+    def _prepare(self) -> None:
+        """Start from the network's weights, or from those that were loaded."""
+        if not self.average:
+            self.average = {
+                name: tensor.detach().astype("float32").clone()
+                for name, tensor in _averaged(self.model.network).items()
+            }
+        for name, value in self._loaded.items():
+            self.average[name].set_value(value)
+        self._loaded = {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"updates": self.updates}

@@ -1,42 +1,37 @@
-"""A checkpoint: one folder that is whole or not there.
-
-    model.pdparams    weights and buffers; `paddle.Model.load("<folder>/model")` opens it
-    average.pdparams  the same of averaged weights, where a training averages them
-    optimizer.npz     accumulators by structured names
-    state.json        where the training stands
-    checksums.json    SHA-256 of each of the above
+"""A checkpoint: one folder that is whole or not there; see `checkpoint_files` for what is in it.
 
 Nothing in it is executed when it is read.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
 import paddle
 
+from resnet_fit.checkpoints.files import (
+    AVERAGE,
+    CHECKSUMS,
+    OPTIMIZER,
+    STATE,
+    WEIGHTS,
+    beside,
+    find_checkpoint,
+    sha256,
+)
 from resnet_fit.checkpoints.optimizer_state import Arrays, get_optimizer_state, set_optimizer_state
 from resnet_fit.errors import RunFailed, UserError
-from resnet_fit.files import sync, write_json
-from resnet_fit.networks import load_weights
-from resnet_fit.networks.weights import read_weights
-
-AVERAGE = "average.pdparams"
-WEIGHTS, OPTIMIZER, STATE, CHECKSUMS = (
-    "model.pdparams",
-    "optimizer.npz",
-    "state.json",
-    "checksums.json",
-)
+from resnet_fit.files import sync, write_json, write_text
+from resnet_fit.networks.weights import read_tensors, set_weights
 
 
 class Average(Protocol):
@@ -46,11 +41,17 @@ class Average(Protocol):
 
     def set_weights(self, weights: Arrays) -> None: ...
 
+    def withdraw(self) -> None: ...
+
 
 def save_checkpoint(
-    folder: Path, model: paddle.Model, state: dict[str, Any], average: Average | None = None
+    folder: Path,
+    model: paddle.Model,
+    state: dict[str, Any],
+    average: Average | None = None,
+    documents: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Write a checkpoint beside ``folder`` and put it in its place.
+    """Write a checkpoint beside ``folder`` and put it in its place, with texts by file name.
 
     At every moment ``folder`` or ``.<name>.previous`` beside it is whole.
 
@@ -64,7 +65,9 @@ def save_checkpoint(
         arrays: dict[str, Any] = get_optimizer_state(model._optimizer, model.network)
         np.savez(part / OPTIMIZER, **arrays)
         write_json(part / STATE, state | _paddles_own(model))
-        write_json(part / CHECKSUMS, {f.name: _sha256(f) for f in sorted(part.iterdir())})
+        for name, text in documents.items():
+            write_text(part / name, text)
+        write_json(part / CHECKSUMS, {f.name: sha256(f) for f in sorted(part.iterdir())})
         for file in part.iterdir():
             sync(file)
 
@@ -79,33 +82,48 @@ def load_checkpoint(
         save was interrupted.
 
     Raises:
-        UserError: there is no whole checkpoint; the message says what is wrong with each.
+        UserError: there is no whole checkpoint; the message says what is wrong with each. Or it is
+            of another network.
     """
-    problems = []
-    for candidate in (folder, _beside(folder, "previous")):
-        problem = _damage(candidate, average is not None)
-        if problem is None:
-            return _load(candidate, model, average), candidate
-        problems.append(problem)
-    raise UserError(f"{folder}: no whole checkpoint ({'; '.join(problems)})")
+    found = find_checkpoint(folder, needed_files(average is not None))
+    return load_whole(found, model, average), found
+
+
+def needed_files(averages: bool) -> list[str]:
+    """The files that `load_whole` reads."""
+    return [WEIGHTS, OPTIMIZER, STATE, *([AVERAGE] if averages else [])]
+
+
+def describe_last(folder: Path) -> str:
+    """Where the last checkpoint is and what it is of, for the message of a run that failed."""
+    for candidate in (folder, beside(folder, "previous")):
+        with suppress(OSError, ValueError, KeyError):
+            clock = json.loads((candidate / STATE).read_text(encoding="utf-8"))["clock"]
+            epoch, step = clock["epoch"], clock["step"]
+            return f"the last checkpoint, {candidate}, is of epoch {epoch}, step {step}"
+    return "no checkpoint was saved before"
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """Make ``target`` the same checkpoint, without a second copy of the data where the disk can.
+    """Make ``target`` the same checkpoint, with files of its own.
+
+    Hard links would spare the time and the space of a copy, and whoever writes into one folder
+    would damage the other.
 
     Raises:
         RunFailed: if it cannot be written; what stood there before stays.
     """
     with _replacing(target) as part:
         for file in source.iterdir():
-            _link_or_copy(file, part / file.name)
-    shutil.rmtree(_beside(target, "previous"), ignore_errors=True)
+            shutil.copyfile(file, part / file.name)
+            sync(part / file.name)
+    shutil.rmtree(beside(target, "previous"), ignore_errors=True)
 
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
     """An empty folder that takes the place of ``folder`` once it is filled."""
-    part, previous = _beside(folder, "part"), _beside(folder, "previous")
+    part, previous = beside(folder, "part"), beside(folder, "previous")
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -125,42 +143,28 @@ def _replacing(folder: Path) -> Iterator[Path]:
         ) from error
 
 
-def _beside(folder: Path, what: str) -> Path:
-    return folder.with_name(f".{folder.name}.{what}")
-
-
-def _damage(folder: Path, averages: bool) -> str | None:
-    """What is wrong with a checkpoint, or None."""
-    if not folder.is_dir():
-        return f"{folder.name} is not there"
-    try:
-        checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
-        for name in (WEIGHTS, OPTIMIZER, STATE, *([AVERAGE] if averages else [])):
-            if _sha256(folder / name) != checksums[name]:
-                return f"{folder.name}/{name} is damaged"
-    except OSError as error:
-        return f"{folder.name}/{Path(error.filename or '').name}: {error.strerror}"
-    except (ValueError, KeyError, TypeError):
-        return f"{folder.name}/{CHECKSUMS} is damaged"
-    return None
-
-
-def _load(folder: Path, model: paddle.Model, average: Average | None) -> dict[str, Any]:
-    load_weights(model.network, folder / WEIGHTS)
+def load_whole(folder: Path, model: paddle.Model, average: Average | None) -> dict[str, Any]:
+    """`load_checkpoint` from a folder that `find_checkpoint` found; returns the state alone."""
+    set_weights(model.network, read_tensors(folder / WEIGHTS), folder / WEIGHTS)
     if average is not None:
-        average.set_weights(read_weights(folder / AVERAGE))
+        average.set_weights(read_tensors(folder / AVERAGE))
     try:
         with np.load(folder / OPTIMIZER, allow_pickle=False) as arrays:
             accumulators = dict(arrays)
     except (zipfile.BadZipFile, ValueError) as error:
         raise UserError(f"{folder / OPTIMIZER}: cannot be read: {error}") from None
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    state = read_state(folder)
     _set_paddles_own(model, state)
     set_optimizer_state(model._optimizer, model.network, accumulators)
     metrics = [m for m in model._metrics if hasattr(m, "set_state_dict")]
     for metric, saved in zip(metrics, state["metrics"], strict=True):
         metric.set_state_dict(saved)
     return state
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Where the training of a checkpoint stands."""
+    return json.loads((folder / STATE).read_text(encoding="utf-8"))
 
 
 def _paddles_own(model: paddle.Model) -> dict[str, Any]:
@@ -185,18 +189,3 @@ def _set_paddles_own(model: paddle.Model, state: dict[str, Any]) -> None:
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state.items()}
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,88 +1,50 @@
-"""YAML read with the place of every value, so that a mistake can be shown where it stands.
-
-Scalars follow YAML 1.2: ``1e-3`` is a number and ``off`` is text, where PyYAML's own rules
-(YAML 1.1) make text of the first and ``False`` of the second.
-"""
+"""Config files read with the place of every value, so that a mistake is shown where it stands."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+import os
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any
 
 import yaml
 
+from resnet_fit.config.registry import CHOICES
+from resnet_fit.config.yaml12 import Builder, Dumper, NotYAML, Path, compose
 from resnet_fit.errors import UserError
 
-Path = tuple[str | int, ...]
+STDIN = "-"
 
-# Sections whose other settings belong to their ``name``, and the name that leaving it out means.
-# Another name starts such a section afresh: a rate found for SGD means nothing to Adam.
-Kinds = Mapping[str, str | None]
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader, with the scalar rules of YAML 1.2."""
-
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
-
-
-_NUMBER_START = list("-+0123456789.")
-for _tag, _pattern, _first in (
-    ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", list("tTfF")),
-    ("int", r"^[-+]?[0-9]+$", _NUMBER_START),
-    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", _NUMBER_START),
-    ("float", r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$", list("-+.")),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
-
-
-class _Dumper(yaml.SafeDumper):
-    """The safe dumper, quoting what the loader above would take for something else."""
-
-    yaml_implicit_resolvers = _Loader.yaml_implicit_resolvers
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    """Control characters and Unicode's line breaks are escaped: bare, they read otherwise."""
-    style = None if text.isprintable() else '"'
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _represent_text)
+# Sections whose keys depend on their ``name``: another name starts the section afresh, since a
+# learning rate found for SGD means nothing to Adam. With each, the name that leaving it out means.
+KINDS = {key: choice.default for key, choice in CHOICES.items() if not choice.keeps}
 
 
 @dataclass
 class Document:
     """A nested mapping, and for each path in it the place (``file:line``) that set it.
 
-    ``overrides`` keeps the text of each override, for a schema that wants text where YAML sees a
-    number.
+    ``texts`` keeps the text of values, for a schema that wants text where YAML sees a number.
     """
 
     value: dict[str, Any]
     places: dict[Path, str] = field(default_factory=dict)
-    overrides: dict[Path, str] = field(default_factory=dict)
+    texts: dict[Path, str] = field(default_factory=dict)
 
     def take_as_text(self, path: Path) -> bool:
-        """Use an override's own text at ``path``; false where no override set it."""
-        if path not in self.overrides:
+        """Use the text of the value at ``path``; false where none is kept."""
+        if path not in self.texts:
             return False
         target: Any = self.value
         for step in path[:-1]:
             target = target[step]
-        target[path[-1]] = self.overrides.pop(path)
+        target[path[-1]] = self.texts.pop(path)
         return True
 
     def replace(self, path: Path, place: str) -> None:
         """Note that ``place`` set all there is at ``path``: what was below is no longer there."""
-        for known in (self.places, self.overrides):
+        for known in (self.places, self.texts):
             for old in [p for p in known if p[: len(path)] == path]:
                 del known[old]
         self.places[path] = place
@@ -94,31 +56,84 @@ class Document:
         return self.places.get(path, "")
 
 
-def read_document(file: FilePath, kinds: Kinds) -> Document:
-    """Read a YAML mapping. ``base: other.yaml`` starts from that file and changes what follows.
+@dataclass(frozen=True)
+class _Source:
+    """A config's text, the name that messages give it, and the folder its ``base`` starts from."""
+
+    name: str
+    text: str
+    folder: FilePath
+
+
+def read_document(file: FilePath) -> Document:
+    """Read a YAML mapping; ``-`` is the standard input.
+
+    ``base: other.yaml`` starts from that file and changes what follows.
 
     Raises UserError, naming file and line, for whatever is not a plain mapping.
     """
-    return _read(file, kinds, seen=())
+    if str(file) == STDIN:
+        return _read(_standard_input(), seen=())
+    return _read(_file(file), seen=(file.resolve(),))
 
 
-def _read(file: FilePath, kinds: Kinds, seen: tuple[FilePath, ...]) -> Document:
-    document = _parse(file)
+def _standard_input() -> _Source:
+    if sys.stdin is None:
+        raise UserError("<stdin>: closed; expected a config in YAML")
+    return _Source("<stdin>", _decoded(sys.stdin.buffer.read(), "<stdin>"), FilePath())
+
+
+def _file(file: FilePath) -> _Source:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    # What a shell passes as a file, such as <(command), lies in no folder of the user's.
+    folder = file.parent if file.is_file() else FilePath()
+    return _Source(str(file), _decoded(content, str(file)), folder)
+
+
+def _decoded(content: bytes, name: str) -> str:
+    try:
+        return content.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}: not a text file in UTF-8 (byte {error.start})") from None
+
+
+def _read(source: _Source, seen: tuple[FilePath, ...]) -> Document:
+    return with_base(_parse(source), source.folder, seen)
+
+
+def with_base(
+    document: Document, folder: FilePath = FilePath(), seen: tuple[FilePath, ...] = ()
+) -> Document:
+    """A document laid over the file that its ``base`` names, where it has one.
+
+    Args:
+        document: a mapping.
+        folder: where a relative ``base`` starts from; the working directory by default.
+        seen: the files that led here.
+
+    Raises:
+        UserError: there is no such file, or it is one of ``seen``.
+    """
     if "base" not in document.value:
         return document
     base = document.value.pop("base")
-    where = document.places.pop(("base",))
+    place = document.places.pop(("base",), "")
+    where = f"{place}: base" if place else "base"
     if not isinstance(base, str):
-        raise UserError(f"{where}: base: expected the name of a YAML file, received {base!r}")
-    base_file = (file.parent / base).resolve()
-    if base_file in (*seen, file.resolve()):
-        raise UserError(f"{where}: base: {base} leads back to this file")
-    if not base_file.is_file():
-        raise UserError(f"{where}: base: there is no file {base_file}")
-    below = _read(base_file, kinds, (*seen, file.resolve()))
-    value = merge(below.value, document.value, kinds)
+        raise UserError(f"{where}: expected the name of a YAML file, received {base!r}")
+    file = FilePath(os.path.realpath(folder / base))
+    if file in seen:
+        raise UserError(f"{where}: {base} leads back to this file")
+    if not file.is_file():
+        raise UserError(f"{where}: there is no file {file}")
+    below = _read(_file(file), (*seen, file))
+    value = merge(below.value, document.value)
     left = {path: place for path, place in below.places.items() if _is_in(value, path)}
-    return Document(value, {**left, **document.places, (): str(file)})
+    places = {**left, **document.places, (): document.place(())}
+    return Document(value, places, document.texts)
 
 
 def _is_in(value: Any, path: Path) -> bool:
@@ -133,36 +148,25 @@ def _is_in(value: Any, path: Path) -> bool:
     return True
 
 
-def merge(below: dict[str, Any], above: dict[str, Any], kinds: Kinds) -> dict[str, Any]:
+def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """``above`` laid over ``below``: mappings merge key by key, all else is replaced."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            kind = old.get("name", kinds.get(key))
-            afresh = key in kinds and value.get("name", kind) != kind
-            value = value if afresh else merge(old, value, {})
+            kind = old.get("name", KINDS.get(key))
+            afresh = key in KINDS and value.get("name", kind) != kind
+            value = value if afresh else merge(old, value)
         merged[key] = value
     return merged
 
 
-def _parse(file: FilePath) -> Document:
+def _parse(source: _Source) -> Document:
     try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not a text file in UTF-8 (byte {error.start})") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise UserError(f"{file}:{line}: not valid YAML: {error.problem}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{file}: not valid YAML: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise UserError(f"{file}: not valid YAML: nested too deeply") from None
+        root = compose(source.text)
+    except NotYAML as error:
+        place = source.name if error.line is None else f"{source.name}:{error.line}"
+        raise UserError(f"{place}: not valid YAML: {error}") from None
     if not isinstance(root, yaml.MappingNode):
         what = (
             "nothing"
@@ -171,129 +175,15 @@ def _parse(file: FilePath) -> Document:
             if isinstance(root, yaml.SequenceNode)
             else "one value"
         )
-        raise UserError(f"{file}: expected sections such as 'model:' and 'data:', received {what}")
-    builder = _Builder(str(file))
-    return Document(builder.build(root, ()), builder.places)
-
-
-class _Builder:
-    """Turns composed YAML nodes into plain values and remembers where each stood."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.places: dict[Path, str] = {(): file}
-        self.open: list[int] = []
-
-    def build(self, node: yaml.Node, path: Path) -> Any:
-        self.places[path] = self.at(node) if path else self.file
-        if id(node) in self.open or len(self.open) > 50 or len(self.places) > 20_000:
-            raise UserError(f"{self.at(node)}: nested too deeply or too large for a config")
-        self.open.append(id(node))
-        try:
-            if self.kind(node) == "map" and isinstance(node, yaml.MappingNode):
-                return self.mapping(node, path)
-            if self.kind(node) == "seq" and isinstance(node, yaml.SequenceNode):
-                return [self.build(item, (*path, i)) for i, item in enumerate(node.value)]
-            return self.scalar(node)
-        finally:
-            self.open.pop()
-
-    def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
-        result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            key = self.scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
-            if not isinstance(key, str):
-                raise UserError(f"{self.at(key_node)}: expected a name as key, received {key!r}")
-            child = (*path, key)
-            if key in result:
-                dotted = ".".join(map(str, child))
-                raise UserError(f"{self.at(key_node)}: {dotted}: given twice")
-            result[key] = self.build(value_node, child)
-            self.places[child] = self.at(key_node)
-        return result
-
-    def scalar(self, node: yaml.Node) -> Any:
-        kind = self.kind(node)
-        try:
-            if kind == "str":
-                return node.value
-            if kind == "null":
-                return None
-            if kind == "bool":
-                return node.value.lower() == "true"
-            if kind == "int":
-                return int(node.value)
-            if kind == "float":
-                return float(re.sub(r"\.(?=[a-zA-Z])", "", node.value))
-        except ValueError:
-            raise UserError(f"{self.at(node)}: expected {kind}, received {node.value!r}") from None
-        raise UserError(f"{self.at(node)}: expected text or a number, received YAML's {kind}")
-
-    def kind(self, node: yaml.Node) -> str:
-        """The standard type of a node; no other has a meaning in a config."""
-        kind = node.tag.removeprefix("tag:yaml.org,2002:")
-        if kind not in ("map", "seq", "str", "null", "bool", "int", "float"):
-            raise UserError(f"{self.at(node)}: the YAML tag {node.tag} has no meaning in a config")
-        return kind
-
-    def at(self, node: yaml.Node) -> str:
-        return f"{self.file}:{node.start_mark.line + 1}"
-
-
-def override(document: Document, assignments: Sequence[str], kinds: Kinds) -> None:
-    """Apply each ``a.b=value`` (the value in YAML) to a document, names before their keys."""
-    for assignment in sorted(assignments, key=lambda a: not a.partition("=")[0].endswith(".name")):
-        _override(document, assignment, kinds)
-
-
-def _override(document: Document, assignment: str, kinds: Kinds) -> None:
-    dotted, equals, text = assignment.partition("=")
-    keys = [k.strip() for k in dotted.split(".")]
-    if not equals or not all(keys):
-        raise UserError(f"--set {assignment}: expected KEY=VALUE, such as training.epochs=5")
-    target: Any = document.value
-    path: Path = ()
-    for i, key in enumerate(keys):
-        step: str | int = key
-        if isinstance(target, list):
-            if not (key.isdigit() and int(key) < len(target)):
-                raise UserError(
-                    f"--set {assignment}: {'.'.join(map(str, path))} has items 0 to "
-                    f"{len(target) - 1}, received '{key}'"
-                )
-            step = int(key)
-        elif not isinstance(target, dict):
-            raise UserError(
-                f"--set {assignment}: {'.'.join(map(str, path))} is {target!r}, which has no keys"
-            )
-        path = (*path, step)
-        if i == len(keys) - 1:
-            break
-        if isinstance(target, dict) and target.get(key) is None:
-            target[key] = {}
-        target = target[step]
-    value = _read_value(text, assignment)
-    section = str(path[0])
-    if step == "name" and section in kinds and target.get("name", kinds[section]) != value:
-        target.clear()
-        document.replace(path[:-1], f"--set {dotted}")
-    target[step] = value
-    document.replace(path, f"--set {dotted}")
-    document.overrides[path] = text
-
-
-def _read_value(text: str, assignment: str) -> Any:
-    """One value in YAML, as it stands on a command line."""
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"--set {assignment}: the value is not valid YAML: {problem}") from None
-    return None if node is None else _Builder(f"--set {assignment}").build(node, ("value",))
+        raise UserError(
+            f"{source.name}: expected sections such as 'model:' and 'data:', received {what}"
+        )
+    builder = Builder(source.name)
+    return Document(builder.build(root), builder.places)
 
 
 def dump(value: dict[str, Any]) -> str:
     """A config as YAML text that `read_document` reads back unchanged."""
     return yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True
+        value, Dumper=Dumper, sort_keys=False, default_flow_style=None, allow_unicode=True
     )

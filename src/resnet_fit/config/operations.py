@@ -11,9 +11,9 @@ from typing import Any, get_type_hints
 
 from pydantic import ValidationError, create_model
 
-from resnet_fit.config.document import Path
 from resnet_fit.config.problems import Problem, problems_of, unknown
 from resnet_fit.config.settings import Settings
+from resnet_fit.config.yaml12 import Path
 from resnet_fit.errors import UserError
 
 Entry = dict[str, dict[str, Any]]

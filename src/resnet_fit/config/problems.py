@@ -10,7 +10,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from resnet_fit.config.document import Document, Path
+from resnet_fit.config.document import Document
+from resnet_fit.config.yaml12 import Path, printable
 from resnet_fit.errors import UserError, suggest
 
 
@@ -37,16 +38,11 @@ def lines_of(problems: Sequence[Problem], document: Document) -> list[str]:
     """A line for each problem: its place in the document, its key (once), its message."""
     lines = []
     for problem in problems:
-        key = ".".join(_printable(part) for part in problem.path)
+        key = ".".join(printable(part) for part in problem.path)
         place = document.place(problem.path)
         parts = (place, "" if place == f"--set {key}" else key, problem.message)
         lines.append(": ".join(part for part in parts if part))
     return lines
-
-
-def _printable(part: str | int) -> str:
-    """A part of a key, such that it stays on its line."""
-    return str(part) if str(part).isprintable() else repr(part)
 
 
 def problems_of(error: ValidationError, schema: type[BaseModel]) -> list[Problem]:
@@ -66,8 +62,8 @@ def _problem(details: ErrorDetails, schema: type[BaseModel]) -> Problem:
         valid = [v.strip("'") for v in context["expected"].replace(" or ", ", ").split(", ")]
         return Problem(path, unknown(received, "value", valid))
     if kind == "value_error":
-        return Problem(path, f"{context['error']}, received {_show(received)}")
-    message = f"expected {_expected(kind, context, details['msg'])}, received {_show(received)}"
+        return Problem(path, f"{context['error']}, received {shown(received)}")
+    message = f"expected {_expected(kind, context, details['msg'])}, received {shown(received)}"
     return Problem(path, message, wants_text=kind == "string_type")
 
 
@@ -97,10 +93,11 @@ def _expected(kind: str, context: dict[str, Any], message: str) -> str:
 def unknown(name: Any, what: str, valid: Iterable[str]) -> str:
     """``unknown key 'lerning_rate'. Did you mean 'learning_rate'? Valid: ...``."""
     valid = list(valid)
-    return f"unknown {what} {_show(name)}.{suggest(name, valid)} Valid: {', '.join(valid)}"
+    return f"unknown {what} {shown(name)}.{suggest(name, valid)} Valid: {', '.join(valid)}"
 
 
-def _show(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a message has it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -23,6 +24,31 @@ KINDS = (
     "schedule",
     "callback",
 )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A section of a config that describes one part, which its ``name`` chooses.
+
+    Attributes:
+        kind: of the part.
+        default: the name that leaving it out means; None if it must be given.
+        keeps: whether another name keeps the section's other settings, where a file or an override
+            is laid over another; a learning rate found for SGD means nothing to Adam.
+    """
+
+    kind: str
+    default: str | None = None
+    keeps: bool = False
+
+
+CHOICES = {
+    "model": Choice("network", "resnet"),
+    "data": Choice("data", keeps=True),
+    "loss": Choice("loss", "cross_entropy"),
+    "optimizer": Choice("optimizer"),
+    "schedule": Choice("schedule", "constant"),
+}
 
 T = TypeVar("T", bound=type)
 
@@ -45,7 +71,7 @@ def part(kind: str, name: str) -> Callable[[T], T]:
         if known is not None and _place(known) != _place(cls):
             raise UserError(f"{_place(cls)}: {kind} '{name}' is already {_place(known)}")
         _parts[kind][name] = cls
-        cls.part_name = name
+        cls.part_name = name  # type: ignore[attr-defined]
         return cls
 
     return register

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 from typing_extensions import Self
 
 from resnet_fit.config.problems import Problem, problems_of
 from resnet_fit.errors import UserError
+from resnet_fit.home import expand
 
 if TYPE_CHECKING:
     from resnet_fit.runs.config import Config
@@ -22,6 +30,19 @@ NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 Between0And1 = Annotated[float, Field(gt=0, lt=1)]
+# YAML 1.1 reads the word off as False.
+OrOff = BeforeValidator(lambda value: "off" if value is False else value)
+
+
+def _absolute(path: str) -> str:
+    try:
+        return str(expand(path).absolute())
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+# A file or folder, absolute once it is read: a run can go on from any working directory.
+Location = Annotated[str, AfterValidator(_absolute)]
 
 
 class Settings(BaseModel):
@@ -72,8 +93,8 @@ class Part(Settings):
 
 
 def _plain(value: Any) -> Any:
-    """Python's own number for one of numpy's, also in a list."""
-    if isinstance(value, (list, tuple)):
+    """Python's own number for one of numpy's, and a list for whatever has items."""
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
         return [_plain(item) for item in value]
     if isinstance(value, numbers.Integral) and not isinstance(value, (bool, int)):
         return int(value)

@@ -19,6 +19,7 @@ import secrets
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -32,11 +33,13 @@ import numpy as np
 from resnet_fit.data.dataset import FileDataset
 from resnet_fit.data.listing import folder_name
 from resnet_fit.data.paths import Copies, Paths, bounds_of
-from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, size_of
+from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, scaled, size_of
 from resnet_fit.data.workers import Team
 from resnet_fit.errors import RunFailed, UserError
-from resnet_fit.files import lock, user_cache, write
+from resnet_fit.files import lock, may_write, readable, write
+from resnet_fit.home import expand, user_cache
 from resnet_fit.machine import usable_cores
+from resnet_fit.terminal import say
 
 # Goes into the name of the folder: to be raised when the same file is to give other pixels.
 FORMAT = 1
@@ -89,12 +92,18 @@ def cache_images(
     if workers < 0:
         raise UserError(f"workers: received {workers}, expected 0 or more")
     paths = Paths.of(dataset.paths)
-    parent = user_cache() / "images" if path is None else Path(path).expanduser()
-    folder = parent / f"{folder_name(paths.root)}-{shorter_side}px-v{FORMAT}"
+    folder = _parent(path) / f"{folder_name(paths.root)}-{shorter_side}px-v{FORMAT}"
     keys = _keys(paths)
     index = _Index.read(folder)
     rows = index.rows(keys)
-    if (rows < 0).any():
+    missing = np.count_nonzero(rows < 0)
+    if missing and not may_write():
+        warnings.warn(
+            f"{folder}: {missing:,} of {len(paths):,} images are not in data.cache yet; a run "
+            "decodes them first, and here they are read from their files",
+            stacklevel=2,
+        )
+    elif missing:
         recipe = _Shrinking(shorter_side, on_bad_image)
         try:
             index = _fill(folder, paths, keys, recipe, workers)
@@ -105,6 +114,19 @@ def cache_images(
             ) from error
         rows = index.rows(keys)
     return replace(dataset, copies=index.copies(folder, rows))
+
+
+def _parent(path: str | os.PathLike[str] | None) -> Path:
+    """The folder for caches."""
+    if path is not None:
+        return expand(path)
+    cache = user_cache()
+    if cache is None:
+        raise UserError(
+            "data.cache.path: required here: this user has no home folder (HOME is not set), which "
+            "is where decoded images are kept if no folder is given"
+        )
+    return cache / "images"
 
 
 @dataclass(frozen=True)
@@ -131,8 +153,8 @@ class _Shrink(Resize):
     """`Resize` that leaves smaller images alone."""
 
     def plan(self, size: Size, rng: np.random.Generator) -> tuple[Box, Size]:
-        box, smaller = super().plan(size, rng)
-        return box, min(size, smaller)
+        smaller = scaled(size, self.size) if min(size) > self.size else size
+        return (0, 0, *size), smaller
 
 
 # --- the index ------------------------------------------------------------------------
@@ -225,7 +247,7 @@ def _fill(folder: Path, paths: Paths, keys: np.ndarray, recipe: _Shrinking, work
         raise UserError(
             f"{folder}: cannot be made ({error.strerror}); see data.cache.path"
         ) from None
-    with lock(folder, wait=lambda: _say(f"{folder}: waits for another process that fills it")):
+    with lock(folder, wait=lambda: say(f"{folder}: waits for another process that fills it")):
         index = _Index.read(folder)
         missing = np.flatnonzero(index.rows(keys) < 0)
         if not len(missing):  # the other process had the same to do
@@ -233,7 +255,7 @@ def _fill(folder: Path, paths: Paths, keys: np.ndarray, recipe: _Shrinking, work
         paths, keys = paths.take(missing), keys[missing]
         _remove_leftovers(folder, index)
         needed = _require_space(folder, paths, recipe.shorter_side)
-        _say(
+        say(
             f"{folder}: decodes {len(paths):,} images that are new or were changed, about "
             f"{needed / 1e6:,.0f} MB; {len(index.keys):,} are there"
         )
@@ -316,11 +338,18 @@ def _require_space(folder: Path, paths: Paths, shorter_side: int) -> float:
 def _progress(name: str, total: int) -> Iterator[Callable[[], None]]:
     """Show how far a build is: a bar where there is a terminal, else a line now and then."""
     if sys.stdout.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        label = TextColumn("{task.description}", markup=False)  # the name of a folder
+        columns = (label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns) as bar:
-            task = bar.add_task(name, total=total)
+            task = bar.add_task(readable(name), total=total)
             yield lambda: bar.advance(task)
         return
     begun = said = time.monotonic()
@@ -333,10 +362,6 @@ def _progress(name: str, total: int) -> Iterator[Callable[[], None]]:
         if now - said > NOTE_SECONDS:
             said = now
             left = (now - begun) / done * (total - done)
-            _say(f"{name}: {done:,} of {total:,} images decoded, {left / 60:,.0f} minutes left")
+            say(f"{name}: {done:,} of {total:,} images decoded, {left / 60:,.0f} minutes left")
 
     yield advance
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from typing_extensions import Self
 
 from resnet_fit.data.paths import Copies, Paths
 from resnet_fit.errors import UserError, require
@@ -42,9 +43,9 @@ class ArrayDataset:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: np.ndarray) -> ArrayDataset:
+    def take(self, indices: np.ndarray) -> Self:
         """Return the samples at ``indices``, in that order."""
-        return ArrayDataset(self.images[indices], self.labels[indices], self.classes)
+        return type(self)(self.images[indices], self.labels[indices], self.classes)
 
 
 def _described(array: np.ndarray) -> str:
@@ -66,17 +67,17 @@ class FileDataset:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: np.ndarray) -> FileDataset:
+    def take(self, indices: np.ndarray) -> Self:
         """Return the samples at ``indices``, in that order."""
         paths = Paths.of(self.paths).take(indices)
         copies = self.copies and self.copies.take(indices)
-        return FileDataset(paths, self.labels[indices], self.classes, copies)
+        return type(self)(paths, self.labels[indices], self.classes, copies)
 
 
-Dataset = TypeVar("Dataset", ArrayDataset, FileDataset)
+D = TypeVar("D", bound=ArrayDataset | FileDataset)
 
 
-def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Dataset]:
+def split(dataset: D, fraction: float, seed: int = 0) -> tuple[D, D]:
     """Hold out ``fraction`` of the samples: ``(train, held_out)``, both in the data set's order.
 
     Stratified: each class gives its share, and at least one sample to either side if it has two.
@@ -98,7 +99,7 @@ def split(dataset: Dataset, fraction: float, seed: int = 0) -> tuple[Dataset, Da
     return dataset.take(np.flatnonzero(~chosen)), dataset.take(np.flatnonzero(chosen))
 
 
-def subset(dataset: Dataset, n: int | None, seed: int = 0) -> Dataset:
+def subset(dataset: D, n: int | None, seed: int = 0) -> D:
     """Keep ``n`` samples, each class its share; all of them if there are no more, or for None."""
     if n is not None and n < 1:
         raise UserError(f"a limit on the number of images is 1 or more, received {n}")

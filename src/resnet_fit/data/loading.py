@@ -19,13 +19,14 @@ from typing import Any, Literal
 import numpy as np
 
 from resnet_fit.data.augment import Operation, Unfinished, compose
+from resnet_fit.data.batching import Batching, Made, Task
 from resnet_fit.data.dataset import ArrayDataset, FileDataset, subset
-from resnet_fit.data.mixing import Mix
+from resnet_fit.data.mixing import Mix, different_partners
 from resnet_fit.data.resizing import Sizes, at_size
 from resnet_fit.data.sampling import Sampler, in_order, shuffled
 from resnet_fit.data.seeding import generator, phases
 from resnet_fit.data.transforms import BadImage, Geometric, Resize, load, stages
-from resnet_fit.data.workers import Batching, Made, Task, Team
+from resnet_fit.data.workers import Team
 from resnet_fit.errors import UserError
 from resnet_fit.machine import usable_cores
 
@@ -168,19 +169,24 @@ class Loader:
         """How many of them are done here; None for all, and no device."""
         return self._device and self._device.host_operations(operations)
 
-    def _mixed(self, images: Any, labels: np.ndarray, epoch: int, batch: int) -> Batch:
-        if self._mix is None or isinstance(images, Unfinished):
+    def _mixed(self, images: Any, rows: np.ndarray, epoch: int, batch: int) -> Batch:
+        """A batch of these ``rows`` of the data set, or images for the device and the rows."""
+        if isinstance(images, Unfinished):
+            return [images, rows]
+        labels = self.labels[rows]
+        if self._mix is None:
             return [images, labels]
-        # As the number of a row it is none's: a stream that nothing else draws from.
+        # batch_size + 1 is never a row of a batch, so this random stream is unique.
         rng = generator(self.seed, epoch, batch, self.batch_size + 1)
-        return [*self._mix(images, labels, self._classes, rng, self._device)]
+        partners = different_partners(rows)
+        return [*self._mix(images, labels, self._classes, rng, partners, self._device)]
 
     def _finished(self, made: Batch, epoch: int, batch: int) -> Batch:
         """A batch as it is handed out: what belongs on the device is done there, and not before."""
         if self._device is None:
             return made
-        images, labels = made
-        return self._mixed(self._device.finish(images), labels, epoch, batch)
+        images, rows = made
+        return self._mixed(self._device.finish(images), rows, epoch, batch)
 
     def _rows(self, order: np.ndarray, batch: int) -> np.ndarray:
         return order[batch * self.batch_size : (batch + 1) * self.batch_size]
@@ -216,7 +222,7 @@ class ArrayLoader(Loader):
             rows = self._rows(order, batch)
             rng = generator(self.seed, epoch, batch)
             images = augment(self.dataset.images[rows], rng, phase[rows])
-            return self._mixed(images, self.dataset.labels[rows], epoch, batch)
+            return self._mixed(images, rows, epoch, batch)
 
         return nullcontext(make)
 
@@ -299,7 +305,7 @@ class FileLoader(Loader):
             rng = generator(self.seed, epoch, batch, self.batch_size)
             rows = rows[made.rows]
             images = finishing(made.images, rng, phase[rows])
-            return self._mixed(images, self.dataset.labels[rows], epoch, batch)
+            return self._mixed(images, rows, epoch, batch)
 
         tasks = map(task, range(first, self._batches))
         workers = min(self.workers, self._batches - first)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from resnet_fit.config.operations import Entry
 from resnet_fit.data.cache import cache_images
 from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.datasets.data import Dataset, Parts
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader, statistics
 from resnet_fit.data.mixing import Mix
+from resnet_fit.data.record import Contents, DataRecord
 from resnet_fit.data.resizing import Sizes, progressive
 from resnet_fit.errors import UserError
 
@@ -30,17 +31,24 @@ class Loaders:
     """Batches to train on, to judge epochs by and, where a validation part does that, to test on.
 
     Attributes:
-        classes: names, by label.
-        image_shape: ``(C, H, W)`` of an image as the network sees it in evaluation.
-        preprocessing: the operations of evaluation, each with every option filled in.
+        record: what is written down of the data.
+        full_size: pixels a side of the training's images, where progressive resizing leads to them.
     """
 
     train: Loader
     evaluation: Loader
     test: Loader | None
-    classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    preprocessing: tuple[Any, ...]
+    record: DataRecord
+    full_size: int | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.record.contents.classes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of an image as the network sees it in evaluation."""
+        return self.record.image_shape
 
     def close(self) -> None:
         """End what waits for a next epoch."""
@@ -49,28 +57,38 @@ class Loaders:
                 loader.close()
 
 
-def make_loaders(config: Config, parts: Parts | None = None) -> Loaders:
+def make_loaders(
+    config: Config, recorded: DataRecord | None = None, parts: Parts | None = None
+) -> Loaders:
     """Open a config's data, split it, and bind its augmentation.
 
     Args:
+        config: the experiment.
+        recorded: of a run that goes on, what it was trained on. Images are normalised by its
+            numbers, also where another version of a decoder would give others.
         parts: the data, where they are at hand already.
 
     Raises:
-        UserError: the data are not there or not right, an operation cannot take them, or there is
-            no room for the image cache.
+        UserError: the data are not there or not right, or not those of ``recorded``, an operation
+            cannot take them, or there is no room for the image cache.
     """
     train, evaluation, test = open_parts(config) if parts is None else parts
+    by_content = _of_files(config, "compare", "content") == "content"
+    contents = Contents.of(train, evaluation, test, by_content)
+    if recorded is not None:
+        _require_same(config, recorded.contents.difference(contents))
     _warn_if_balanced_already(config, train)
-    on_bad_image = getattr(config.data, "on_bad_image", "error")
+    on_bad_image = _of_files(config, "on_bad_image", "error")
     train = _cached(config, train, on_bad_image)
     evaluation = _cached(config, evaluation, "error")  # which never skips
-    # Once for both stages, and only where asked for.
-    measured = functools.cache(lambda: statistics(train, on_bad_image))
-    bound = {stage: _operations(config, stage, measured) for stage in ("train", "eval")}
+    mean, std = _normalisation(config, train) if recorded is None else recorded.normalisation
+    bound = {stage: _operations(config, stage, mean, std) for stage in ("train", "eval")}
 
     mix = config.augmentation.mix and Mix(**config.augmentation.mix.model_dump())
-    sizes = _sizes(config, train, bound["train"])
-    workers = getattr(config.data, "workers", None)
+    full_size = _full_size(config, train, bound["train"])
+    sizes = sizes_by_epoch(config, full_size)
+
+    workers = _of_files(config, "workers", None)
 
     def loader(dataset: Dataset, stage: str, workers: int | None = workers) -> Loader:
         training = stage == "train"
@@ -87,14 +105,41 @@ def make_loaders(config: Config, parts: Parts | None = None) -> Loaders:
                 options["on_bad_image"] = on_bad_image
         return _loader(dataset, size, bound[stage], workers, **options)
 
+    record = DataRecord(
+        contents=contents,
+        image_shape=_image_shape(loader(evaluation.take(np.arange(1)), "eval", workers=0)),
+        stored_shape=train.images.shape[1:] if isinstance(train, ArrayDataset) else None,
+        preprocessing=_listed(config.augmentation.eval, bound["eval"]),
+        mean=mean,
+        std=std,
+    )
+    if recorded is not None:
+        _require_same(config, recorded.difference(record))
     return Loaders(
         train=loader(train, "train"),
         evaluation=loader(evaluation, "eval"),
         test=None if test is None else loader(test, "eval"),
-        classes=train.classes,
-        image_shape=_image_shape(loader(evaluation.take(np.arange(1)), "eval", workers=0)),
-        preprocessing=tuple(bound["eval"]),
+        record=record,
+        full_size=full_size,
     )
+
+
+def _require_same(config: Config, difference: str | None) -> None:
+    if difference is not None:
+        place = _of_files(config, "path", None) or config.data.part_name
+        raise UserError(
+            f"{place}: not the data this run was trained on: {difference}; restore them, or start "
+            "a new run with model.weights set to this one's folder"
+        )
+
+
+def _loader(
+    dataset: Dataset, batch_size: int, bound: list[Any], workers: int | None, **options: Any
+) -> Loader:
+    """The loader for this kind of data; those in memory need no workers."""
+    if isinstance(dataset, ArrayDataset):
+        return ArrayLoader(dataset, batch_size, bound, **options)
+    return FileLoader(dataset, batch_size, bound, workers=workers, **options)
 
 
 def open_parts(config: Config) -> Parts:
@@ -111,37 +156,56 @@ def open_parts(config: Config) -> Parts:
         raise UserError(f"data.path: {error}") from None
 
 
-def _loader(
-    dataset: Dataset, batch_size: int, bound: list[Any], workers: int | None, **options: Any
-) -> Loader:
-    """The loader for this kind of data; those in memory need no workers."""
-    if isinstance(dataset, ArrayDataset):
-        return ArrayLoader(dataset, batch_size, bound, **options)
-    return FileLoader(dataset, batch_size, bound, workers=workers, **options)
+def _of_files(config: Config, setting: str, otherwise: Any) -> Any:
+    """A setting that image files have and images in memory have not."""
+    return getattr(config.data, setting, otherwise)
 
 
 def _cached(config: Config, dataset: Dataset, on_bad_image: Literal["error", "skip"]) -> Dataset:
     """The data set with decoded copies of its images, where the config asks for them."""
-    cache = getattr(config.data, "cache", None)
+    cache = _of_files(config, "cache", None)
     if cache is None or isinstance(dataset, ArrayDataset):
         return dataset
     return cache_images(
         dataset,
         cache.shorter_side,
         cache.path,
-        workers=getattr(config.data, "workers", None),
+        workers=_of_files(config, "workers", None),
         on_bad_image=on_bad_image,
     )
 
 
-def _operations(config: Config, stage: str, measured: Callable[[], Statistics]) -> list[Any]:
-    """The operations of one stage; a bare ``normalize`` gets the training set's statistics."""
-    bound = config.augmentation.built(config.data, stage)
-    for i, operation in enumerate(bound):
-        if getattr(operation, "mean", ()) is None:
-            mean, std = measured()
-            bound[i] = dataclasses.replace(operation, mean=mean, std=std)
-    return bound
+def _normalisation(config: Config, train: Dataset) -> Statistics | tuple[None, None]:
+    """Mean and deviation of the training set, where a ``normalize`` asks for them."""
+    built = [config.augmentation.built(config.data, stage) for stage in ("train", "eval")]
+    if any(_wants_numbers(operation) for stage in built for operation in stage):
+        return statistics(train, _of_files(config, "on_bad_image", "error"))
+    return None, None
+
+
+def _operations(config: Config, stage: str, mean: Any, std: Any) -> list[Any]:
+    """The operations of one stage; a bare ``normalize`` gets these numbers."""
+    return [
+        dataclasses.replace(op, mean=mean, std=std) if _wants_numbers(op) else op
+        for op in config.augmentation.built(config.data, stage)
+    ]
+
+
+def _wants_numbers(operation: Any) -> bool:
+    return getattr(operation, "mean", ()) is None
+
+
+def _listed(entries: Sequence[Entry], bound: Sequence[Any]) -> tuple[Any, ...]:
+    """A config's list of operations with the options they have in fact."""
+    return tuple(
+        {name: {option: _plain(getattr(operation, option)) for option in options}}
+        for entry, operation in zip(entries, bound, strict=True)
+        for name, options in entry.items()
+    )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _warn_if_balanced_already(config: Config, train: Dataset) -> None:
@@ -157,8 +221,8 @@ def _warn_if_balanced_already(config: Config, train: Dataset) -> None:
             )
 
 
-def _sizes(config: Config, train: Dataset, bound: list[Any]) -> Sizes | None:
-    """The sizes of progressive resizing, up to what the training's images have without it."""
+def _full_size(config: Config, train: Dataset, bound: list[Any]) -> int | None:
+    """Pixels a side of the training's images, where a progressive resizing leads up to them."""
     wanted = config.augmentation.progressive
     if wanted is None:
         return None
@@ -168,8 +232,16 @@ def _sizes(config: Config, train: Dataset, bound: list[Any]) -> Sizes | None:
             f"augmentation.progressive.start: received {wanted.start}, expected less than the "
             f"{full} pixels a side that the training's images have"
         )
+    return full
+
+
+def sizes_by_epoch(config: Config, full_size: int | None) -> Sizes | None:
+    """The sizes of progressive resizing over a config's epochs, or None without it."""
+    wanted = config.augmentation.progressive
+    if wanted is None or full_size is None:
+        return None
     epochs = max(1.0, wanted.until * config.training.epochs)
-    return progressive(wanted.start, full, epochs, wanted.step)
+    return progressive(wanted.start, full_size, epochs, wanted.step)
 
 
 def _image_shape(loader: Loader) -> tuple[int, int, int]:

@@ -13,7 +13,7 @@ from resnet_fit.errors import UserError
 
 @dataclass(frozen=True)
 class Mix:
-    """Mix each batch with itself, moved on by one image.
+    """Mix each image of a batch with another one of the batch.
 
     A share ``l`` of Beta(alpha, alpha) is drawn for the whole batch. Mixup (Zhang et al. 2017)
     blends ``l`` of the image with ``1 - l`` of its partner; CutMix (Yun et al. 2019) sets into the
@@ -43,11 +43,13 @@ class Mix:
         labels: np.ndarray,
         classes: int,
         rng: np.random.Generator,
+        partners: np.ndarray,
         by: Any = None,
     ) -> tuple[Any, np.ndarray]:
         """Images ``[N, C, H, W]`` and labels ``[N]`` as images and float32 ``[N, classes]``.
 
-        ``by`` is what has ``mixup`` and ``cutmix`` for images of their kind; arrays by default.
+        ``partners`` int64 ``[N]`` is the place of the image that each one is mixed with. ``by`` is
+        what has ``mixup`` and ``cutmix`` for images of their kind; arrays by default.
         """
         by = by or sys.modules[__name__]
         targets = np.eye(classes, dtype=np.float32)[labels]
@@ -60,27 +62,47 @@ class Mix:
         alpha = self.cutmix if cuts else self.mixup
         share = float(rng.beta(alpha, alpha))
         if cuts:
-            images, share = by.cutmix(images, share, (y, x))
+            images, share = by.cutmix(images, partners, share, (y, x))
         else:
-            images = by.mixup(images, share)
-        return images, mixup(targets, share)
+            images = by.mixup(images, partners, share)
+        return images, mixup(targets, partners, share)
 
 
-def mixup(values: np.ndarray, share: float) -> np.ndarray:
-    """``share`` of the values and the rest of the one before each, as float32."""
-    partners = np.roll(values, 1, axis=0)
+def different_partners(indices: np.ndarray) -> np.ndarray:
+    """For each image of a batch, the place of another image of the batch that is not a copy of it.
+
+    ``indices`` ``[N]`` say which image of the data set each one is. All partners lie at the same
+    distance before their images, around the end of the batch: the smallest distance at which no
+    copies meet, which is 1 if all images differ. Where copies meet at every distance, because one
+    image fills half of the batch, each image has the nearest one before it that differs. Only a
+    batch of nothing but copies is mixed with itself.
+    """
+    places = np.arange(len(indices))
+    nearest = places.copy()
+    for distance in range(1, len(indices)):
+        partners = np.roll(places, distance)
+        differ = indices[partners] != indices
+        if differ.all():
+            return partners
+        nearest = np.where((nearest == places) & differ, partners, nearest)
+    return nearest
+
+
+def mixup(values: np.ndarray, partners: np.ndarray, share: float) -> np.ndarray:
+    """``share`` of the values and the rest of their partners', as float32."""
+    others = values[partners]
     values = values.astype(np.float32)
     values *= np.float32(share)
-    values += np.float32(1 - share) * partners
+    values += np.float32(1 - share) * others
     return values
 
 
 def cutmix(
-    images: np.ndarray, share: float, centre: tuple[float, float]
+    images: np.ndarray, partners: np.ndarray, share: float, centre: tuple[float, float]
 ) -> tuple[np.ndarray, float]:
-    """Images with a rectangle of the one before each, and the share of the area still theirs."""
+    """Images with a rectangle of their partners', and the share of the area still theirs."""
     inside, share = rectangle(share, centre, *images.shape[2:])
-    return np.where(inside, np.roll(images, 1, axis=0), images), share
+    return np.where(inside, images[partners], images), share
 
 
 def rectangle(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from resnet_fit.config.registry import part
 from resnet_fit.data import augment
 from resnet_fit.data.paths import Copy
 from resnet_fit.errors import UserError
+from resnet_fit.files import readable
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -32,6 +34,8 @@ Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
 # Pillow's own limit against decompression bombs; an image decoded at it takes half a gigabyte.
 PIXEL_LIMIT = 178_956_970
+# How many times as long as wide an image may be for `Resize` to take all of it.
+LONGEST = 100
 # Of a transparent image, what is behind it: icons and drawings are made for white paper.
 BACKGROUND = (255, 255, 255)
 EXIF_ORIENTATION = 0x0112
@@ -43,7 +47,7 @@ OPENCV = {
 
 
 class BadImage(UserError):
-    """A file that is not a readable image; the message begins with its path."""
+    """A file that is not a readable image; the message begins with its path, in one line."""
 
 
 class Geometric:
@@ -141,7 +145,9 @@ class RandomResizedCrop(Resample):
 class Resize(Resample):
     """Resample so that the shorter side has ``size`` pixels; the aspect ratio stays.
 
-    Pillow resamples, as for most published weights.
+    Pillow resamples, as for most published weights. Of an image more than 100 times as long as wide
+    only so much of the middle is taken, since all of it may have no room in memory: an image of
+    1x30000 would become one of 256x7680000.
 
     Args:
         size: pixels of the shorter side.
@@ -156,9 +162,10 @@ class Resize(Resample):
         _require_interpolation(self.interpolation)
 
     def plan(self, size: Size, rng: np.random.Generator) -> tuple[Box, Size]:
-        width, height = size
-        shorter = min(width, height)
-        return (0, 0, width, height), (self.size * width // shorter, self.size * height // shorter)
+        most = LONGEST * min(size)
+        width, height = min(size[0], most), min(size[1], most)
+        left, upper = (size[0] - width) / 2, (size[1] - height) / 2
+        return (left, upper, left + width, upper + height), scaled((width, height), self.size)
 
     def resample(self, image: Pixels, box: Box, size: Size) -> Image:
         from PIL.Image import Resampling
@@ -207,6 +214,13 @@ def stages(
     augment.check_order(batch)
     cut = next((i for i, op in enumerate(batch) if isinstance(op, augment.Normalize)), len(batch))
     return tuple(geometry), tuple(batch[:cut]), tuple(batch[cut:])
+
+
+def scaled(size: Size, shorter_side: int) -> Size:
+    """A size of the same aspect ratio, down to whole pixels."""
+    width, height = size
+    shorter = min(size)
+    return shorter_side * width // shorter, shorter_side * height // shorter
 
 
 def _require_size(size: int) -> None:
@@ -294,6 +308,9 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
     from PIL import UnidentifiedImageError
 
     try:
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # Pillow says it of a folder
+            raise BadImage("not a file but a device, pipe or socket")
         with pillow.open(path) as image:
             width, height = image.size
             if width * height > PIXEL_LIMIT:
@@ -309,7 +326,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
             reason = error.strerror.lower()
         else:
             reason = str(error) or type(error).__name__
-        raise BadImage(f"{os.fspath(path)}: {reason}") from error
+        raise BadImage(readable(f"{os.fspath(path)}: {reason}")) from error
 
 
 def _upright_rgb(image: Image) -> Image:

@@ -1,4 +1,4 @@
-"""Batches from image files, or other work on them, in this process or in worker processes.
+"""Work on image files, such as making batches of them, in this process or in worker processes.
 
 Workers are plain Python processes on two pipes: started anew, they inherit neither threads nor
 locks of a parent that runs Paddle, need no ``if __name__ == "__main__"`` in the user's script, and
@@ -23,16 +23,9 @@ import warnings
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import IO, Any, Literal, Protocol
+from typing import IO, Any, Protocol
 
-import cv2
-import numpy as np
-
-from resnet_fit.data import augment
-from resnet_fit.data.paths import Copy
-from resnet_fit.data.seeding import generator
-from resnet_fit.data.transforms import BadImage, Geometric, load, load_copy
+from resnet_fit.child import code_for_child
 from resnet_fit.errors import RunFailed, UserError
 
 # Tasks a worker holds: the one it works on and the one it goes on with.
@@ -45,93 +38,6 @@ class Recipe(Protocol):
 
     def make(self, task: Any) -> Any:
         """Do one task."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """The files of one batch, their decoded copies where there are any, and where it is."""
-
-    paths: tuple[str, ...]
-    copies: tuple[Copy | None, ...]
-    epoch: int
-    batch: int
-    phases: np.ndarray
-
-
-@dataclass(frozen=True)
-class Made:
-    """A batch: uint8 ``[B, 3, H, W]`` of the rows that could be read, and why others could not."""
-
-    images: np.ndarray
-    rows: np.ndarray
-    bad: tuple[tuple[int, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Batching:
-    """How files become a batch of uint8 images of one size."""
-
-    geometry: tuple[Geometric, ...]
-    operations: tuple[augment.Operation, ...]
-    seed: int
-    on_bad_image: Literal["error", "skip"]
-
-    def make(self, task: Task) -> Made:
-        """Decode and transform the files of one batch.
-
-        Raises BadImage for an unreadable file unless those are skipped, UserError if the transforms
-        leave images of different sizes.
-        """
-        images = np.empty((0, 3, 0, 0), np.uint8)
-        rows: list[int] = []
-        bad: list[tuple[int, str]] = []
-        for row, (path, copy) in enumerate(zip(task.paths, task.copies, strict=True)):
-            rng = generator(self.seed, task.epoch, task.batch, row)
-            try:
-                pixels = self._pixels(path, copy, rng)
-            except BadImage as error:
-                if self.on_bad_image == "error":
-                    raise
-                bad.append((row, str(error)))
-                continue
-            if not rows:
-                images = np.empty((len(task.paths), 3, *pixels.shape[:2]), np.uint8)
-            elif pixels.shape[:2] != images.shape[2:]:
-                raise UserError(
-                    f"{path}: {_size(pixels.shape[:2])} after its transforms, others of the batch "
-                    f"{_size(images.shape[2:])}; add random_resized_crop, or resize and center_crop"
-                )
-            _split_channels(pixels, images[len(rows)])
-            rows.append(row)
-        images = augment.compose(self.operations)(
-            images[: len(rows)],
-            generator(self.seed, task.epoch, task.batch),
-            task.phases[rows],
-        )
-        if images.dtype != np.uint8:
-            images = (images + 0.5).astype(np.uint8)
-        return Made(images, np.array(rows, np.intp), tuple(bad))
-
-    def _pixels(self, path: str, copy: Copy | None, rng: np.random.Generator) -> np.ndarray:
-        try:
-            if copy is None:
-                pixels = load(path, self.geometry, rng)
-            else:
-                pixels = load_copy(copy, self.geometry, rng)
-            return np.asarray(pixels)
-        except BadImage:
-            raise
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]}x{shape[0]}"
-
-
-def _split_channels(pixels: np.ndarray, channels: np.ndarray) -> None:
-    """Copy ``[H, W, 3]`` to ``[3, H, W]``; OpenCV is several times as fast at it as numpy."""
-    cv2.mixChannels([pixels], [*channels], [0, 0, 1, 1, 2, 2])
 
 
 class Team:
@@ -245,11 +151,10 @@ class _Worker:
     def __init__(self) -> None:
         slots = _make_slots()
         descriptors = [slot.file.fileno() for slot in slots]
-        start = f"from resnet_fit.data.workers import main; main({descriptors})"
+        start = code_for_child(f"from resnet_fit.data.workers import main; main({descriptors})")
         # One core each: threads of numpy's linear algebra and OpenCV would be in each other's way.
         # Memory that is freed is kept, for the next batch.
         environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
             "OPENCV_FOR_THREADS_NUM": "1",
@@ -262,9 +167,10 @@ class _Worker:
             stdout=subprocess.PIPE,
             env=environment,
             pass_fds=descriptors,
-            pipesize=PIPE_BYTES,
             start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
         )
+        for stream in (self.process.stdin, self.process.stdout):
+            _widen(_stream(stream))
         self._slots = slots
         self._turns = itertools.cycle(slots or [None])
 
@@ -310,6 +216,14 @@ class _Worker:
 def _stream(stream: IO[bytes] | None) -> Any:
     assert stream is not None  # every one of them is a pipe
     return stream
+
+
+def _widen(pipe: Any) -> None:
+    """Give a pipe more room than usual, where the system has that and the user may have more."""
+    with suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _read(stream: Any, size: int) -> memoryview:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 from paddle import Tensor
 
 from resnet_fit.errors import UserError
-from resnet_fit.networks.families.network import is_count
+from resnet_fit.networks.families.network import as_count
 
 
-def check_counts(**counts: object) -> None:
-    """Raise UserError for a value that is no whole number of at least 1."""
-    for name, value in counts.items():
-        if not is_count(value):
+def as_counts(**values: object) -> Iterator[int]:
+    """Each value as an int; UserError for one that is no whole number of at least 1."""
+    for name, value in values.items():
+        count = as_count(value)
+        if count is None:
             raise UserError(f"{name}={value!r}: expected a whole number of at least 1.")
+        yield count
 
 
 def check_images(images: Tensor, channels: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.backends import plain
+from resnet_fit.backends import covered, plain
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Layer:
@@ -53,34 +53,70 @@ class Layers:
     norm: Callable[..., nn.Layer] = batch_norm
 
 
-class ZeroPad(nn.Layer):
+class Part(nn.Layer):
+    """A part of a network, computed by an engine on images as that engine keeps them.
+
+    Within a network, parts hand each other such images by :func:`run`. Called as a layer, by hand
+    or because it has hooks, a part takes and gives images ``[N, C, H, W]`` under every engine. A
+    subclass defines ``compute``.
+    """
+
+    operations: Any = plain
+
+    def compute(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        ops = self.operations
+        return ops.leave(self.compute(ops.enter(x)))
+
+
+def run(operations: Any, layer: nn.Layer, x: Tensor) -> Tensor:
+    """What a layer makes of images, both as the engine of ``operations`` keeps them.
+
+    A layer that is none of this library's parts is called with images ``[N, C, H, W]``.
+    """
+    if covered.is_untouched(layer):
+        if type(layer) is nn.Identity:
+            return x
+        if isinstance(layer, Part) and type(layer).forward is Part.forward:
+            return layer.compute(x)
+    return operations.call(layer, x)
+
+
+class Stage(Part, nn.Sequential):
+    """Parts, one after the other."""
+
+    def compute(self, x: Tensor) -> Tensor:
+        for part in self:
+            x = run(self.operations, part, x)
+        return x
+
+
+class ZeroPad(Part):
     """Shortcut without parameters: every ``stride``-th pixel, then channels of zeros appended.
 
     He et al. 2015, "Deep residual learning", section 3.3, option A.
     """
-
-    operations: Any = plain
 
     def __init__(self, new_channels: int, stride: int) -> None:
         super().__init__()
         self.new_channels = new_channels
         self.stride = stride
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         return self.operations.zero_pad(x, self.new_channels, self.stride)
 
 
-class Projection(nn.Sequential):
+class Projection(Part, nn.Sequential):
     """Shortcut by a 1x1 convolution and a norm: option B of the same section."""
 
-    operations: Any = plain
-
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         conv, norm = self
         return self.operations.normalize(norm, self.operations.convolve(conv, x))
 
 
-class StochasticDepth(nn.Layer):
+class StochasticDepth(Part):
     """In training, a branch left out for each image by chance, and scaled up where it stays.
 
     Huang et al. 2016, "Deep networks with stochastic depth"; scaled in training, so that evaluation
@@ -94,7 +130,7 @@ class StochasticDepth(nn.Layer):
         super().__init__()
         self.p = p
 
-    def forward(self, branch: Tensor) -> Tensor:
+    def compute(self, branch: Tensor) -> Tensor:
         if not self.training:
             return branch
         stays = paddle.rand([branch.shape[0], 1, 1, 1]) >= self.p
@@ -118,20 +154,19 @@ def make_shortcut(
     return Projection(layers.conv(in_channels, out_channels, 1, stride), layers.norm(out_channels))
 
 
-class Block(nn.Layer):
+class Block(Part):
     """A branch of convolutions and norms, and a way around it (He et al. 2015, equation 1).
 
     A subclass names its convolutions and norms ``conv1 bn1 conv2 bn2 ...``; all are followed by a
     ReLU, the last one after the shortcut is added.
     """
 
-    operations: Any = plain
     expansion: int
     depth: int
     downsample: nn.Layer | None
     stochastic_depth: nn.Layer | None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         ops = self.operations
         x, around = ops.fork(x) if self.downsample is not None else (x, None)
         for i in range(1, self.depth):
@@ -143,8 +178,8 @@ class Block(nn.Layer):
             return ops.normalize(last_norm, x, relu=True)
         x = ops.normalize(last_norm, x)
         if self.stochastic_depth is not None:
-            x = self.stochastic_depth(x)
-        return ops.add(x, self.downsample(around))
+            x = run(ops, self.stochastic_depth, x)
+        return ops.add(x, run(ops, self.downsample, around))
 
 
 class BasicBlock(Block):

@@ -12,8 +12,8 @@ from paddle import Tensor, nn
 
 from resnet_fit.backends import plain
 from resnet_fit.errors import UserError
-from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
-from resnet_fit.networks.blocks import Layers
+from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
+from resnet_fit.networks.blocks import Layers, Part, Stage, run
 from resnet_fit.networks.families import densenet as settings
 from resnet_fit.networks.weights import load_weights
 
@@ -21,10 +21,8 @@ from resnet_fit.networks.weights import load_weights
 BOTTLENECK = 4
 
 
-class Stem(nn.Layer):
+class Stem(Part):
     """The first convolution; the one for ImageNet is followed by a norm, a ReLU and a max pool."""
-
-    operations: Any = plain
 
     def __init__(self, kind: str, in_channels: int, out_channels: int, layers: Layers) -> None:
         super().__init__()
@@ -32,18 +30,16 @@ class Stem(nn.Layer):
         self._conv = layers.conv(in_channels, out_channels, kernel_size, stride)
         self._batch_norm = layers.norm(out_channels) if kind == "imagenet" else None
 
-    def forward(self, images: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         ops = self.operations
-        x = ops.convolve(self._conv, ops.enter(images))
+        x = ops.convolve(self._conv, x)
         if self._batch_norm is None:
             return x
         return ops.max_pool(ops.normalize(self._batch_norm, x, relu=True))
 
 
-class NormConv(nn.Layer):
+class NormConv(Part):
     """A norm, a ReLU and a convolution: the order of He et al. 2016, "Identity mappings"."""
-
-    operations: Any = plain
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, layers: Layers
@@ -52,38 +48,36 @@ class NormConv(nn.Layer):
         self._batch_norm = layers.norm(in_channels)
         self._conv = layers.conv(in_channels, out_channels, kernel_size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         ops = self.operations
         return ops.convolve(self._conv, ops.normalize(self._batch_norm, x, relu=True))
 
 
-class DenseLayer(nn.Layer):
+class DenseLayer(Part):
     """Appends ``growth`` channels, made of all those before by a 1x1 and a 3x3 convolution."""
-
-    operations: Any = plain
 
     def __init__(self, in_channels: int, growth: int, layers: Layers) -> None:
         super().__init__()
         self.bn_ac_func1 = NormConv(in_channels, BOTTLENECK * growth, 1, layers)
         self.bn_ac_func2 = NormConv(BOTTLENECK * growth, growth, 3, layers)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         ops = self.operations
         x, kept = ops.fork(x)
-        return ops.concat(kept, self.bn_ac_func2(self.bn_ac_func1(x)))
+        x = run(ops, self.bn_ac_func1, x)
+        return ops.concat(kept, run(ops, self.bn_ac_func2, x))
 
 
-class Transition(nn.Layer):
+class Transition(Part):
     """Fewer channels by a 1x1 convolution, and a quarter of the pixels by an average pool."""
-
-    operations: Any = plain
 
     def __init__(self, in_channels: int, out_channels: int, layers: Layers) -> None:
         super().__init__()
         self.conv_ac_func = NormConv(in_channels, out_channels, 1, layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.operations.average_pool(self.conv_ac_func(x))
+    def compute(self, x: Tensor) -> Tensor:
+        ops = self.operations
+        return ops.average_pool(run(ops, self.conv_ac_func, x))
 
 
 class DenseNet(nn.Layer):
@@ -114,7 +108,7 @@ class DenseNet(nn.Layer):
                 transition = Transition(channels, channels // 2, layers)
                 self.add_sublayer(f"tr_conv{stage - 1}_blk", transition)
                 channels //= 2
-            block = nn.Sequential()
+            block = Stage()
             for index in range(1, size + 1):
                 block.add_sublayer(f"conv{stage}_{index}", DenseLayer(channels, growth, layers))
                 channels += growth
@@ -132,20 +126,16 @@ class DenseNet(nn.Layer):
         if paddle.in_dynamic_mode():
             self._check(images)
         ops = self.operations
-        x = self.conv1_func(images)
+        x = run(ops, self.conv1_func, ops.enter(images))
         for stage in range(2, self.num_blocks + 2):
             if stage > 2:
-                x = getattr(self, f"tr_conv{stage - 1}_blk")(x)
-            x = getattr(self, f"db_conv_{stage}")(x)
+                x = run(ops, getattr(self, f"tr_conv{stage - 1}_blk"), x)
+            x = run(ops, getattr(self, f"db_conv_{stage}"), x)
         return self.out(ops.mean(ops.normalize(self.batch_norm, x, relu=True)))
 
     def _check(self, images: Tensor) -> None:
         check_images(images, self.in_channels)
-        if not self._image_size_checked:
-            self._image_size_checked = True
-            self._check_image_size(min(images.shape[2:]))
-
-    def _check_image_size(self, pixels: int) -> None:
+        pixels = min(images.shape[2:])
         smallest = 2 ** (self.num_blocks - 1)
         if self.stem == "imagenet":
             smallest = 4 * smallest - 3
@@ -154,7 +144,9 @@ class DenseNet(nn.Layer):
                 f"images of {pixels} px are too small: {self.num_blocks} dense blocks behind "
                 f"stem='{self.stem}' need {smallest} px or more."
             )
-        check_image_size(self.stem, pixels)
+        if not self._image_size_checked:
+            self._image_size_checked = True
+            check_image_size(self.stem, pixels)
 
 
 def densenet(
@@ -180,14 +172,14 @@ def densenet(
         stem: ``imagenet``: 7x7 convolution of stride 2, norm and max pool, for images of 224 px;
             ``cifar``: 3x3 of stride 1 alone, for 32 px, as in the paper's section 4.
         growth: channels that each layer adds: 32 (48 for 161), and 12 with ``stem="cifar"``.
-        weights: a file for :func:`load_weights`. If it has another number of classes, ``out`` alone
-            keeps its random start, and a warning says so. Not in a static graph, where
-            ``load_weights`` comes after ``paddle.Model.prepare``.
+        weights: a file or folder for :func:`load_weights`. If it has another number of classes,
+            ``out`` alone keeps its random start, and a warning says so. Not in a static graph,
+            where ``load_weights`` comes after ``paddle.Model.prepare``.
         layers: the kinds of layer to build from; see :class:`Layers`.
 
     Raises:
-        UserError: an argument is none of the above, the weights do not fit, or, at the first
-            images, that they are too small to be halved by every transition.
+        UserError: an argument is none of the above, the weights do not fit, or images are too
+            small to be halved by every transition.
     """
     chosen = settings.DenseNet.of(depth=depth, stem=stem, growth=growth)
     network = build(chosen, num_classes, in_channels, layers)
@@ -200,5 +192,5 @@ def build(
     chosen: settings.DenseNet, num_classes: int, in_channels: int, layers: Layers | None = None
 ) -> DenseNet:
     """The network that settings describe, with new weights."""
-    check_counts(num_classes=num_classes, in_channels=in_channels)
+    num_classes, in_channels = as_counts(num_classes=num_classes, in_channels=in_channels)
     return DenseNet(chosen, num_classes, in_channels, layers or Layers())

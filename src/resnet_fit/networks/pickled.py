@@ -1,17 +1,11 @@
-"""Tensors out of pickles that Paddle and torch wrote, without running what the file asks for.
-
-A pickle is a program that may name any function of any module. Here the few names that plain
-tensors need are answered by the functions of ``ADMITTED``, which only describe an array; every
-other name is refused before anything is called.
-"""
+"""Tensors out of pickles that Paddle and torch wrote, without running what the file asks for."""
 
 from __future__ import annotations
 
+import io
 import math
-import pickle
-import re
+import warnings
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +15,16 @@ import numpy as np
 
 from resnet_fit.errors import UserError
 from resnet_fit.networks.safetensors import widen_bfloat16
+from resnet_fit.restricted_pickle import PickledArray, Unpickler
 
 # The first object of a file in torch's format before 1.6.
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 BFLOAT16 = "bfloat16"
+# Under which names training programs keep the weights in a file that also holds other things; an
+# average of the weights is taken where there are no others.
+CONTAINERS = ("model", "state_dict", "model_state_dict", "net", "model_ema", "state_dict_ema")
+# Classes of those other things. In their place comes an object that holds nothing.
+IGNORED = (("argparse", "Namespace"), ("collections", "Counter"))
 STORAGES = {
     "DoubleStorage": "<f8",
     "FloatStorage": "<f4",
@@ -47,12 +47,9 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
         Exception: of any kind, where the pickle is damaged.
     """
     with path.open("rb") as stream:
-        content = _Unpickler(stream).load()
+        content = Unpickler(stream).load()
         if isinstance(content, int) and content == TORCH_MAGIC:
             return _read_legacy_torch(stream)
-    if isinstance(content, dict):
-        # Paddle's table from structured to global names; the latter mean nothing elsewhere.
-        content.pop("StructuredToParameterName@@", None)
     return _state_dict(content, _paddle_array)
 
 
@@ -71,24 +68,37 @@ def read_torch_zip(path: Path) -> dict[str, np.ndarray]:
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}byteorder" in names:
             _check_byte_order(archive.read(f"{folder}byteorder") == b"little")
-        with archive.open(pickles[0]) as stream:
-            unpickler = _Unpickler(stream)
-            content = unpickler.load()
-        buffers = {key: archive.read(f"{folder}data/{key}") for key in unpickler.storages}
+        content, storages = _read_torch_pickle(io.BytesIO(archive.read(pickles[0])))
+        buffers = {key: archive.read(f"{folder}data/{key}") for key in storages}
     return _state_dict(content, lambda value: _torch_array(value, buffers))
 
 
 def _read_legacy_torch(stream: BinaryIO) -> dict[str, np.ndarray]:
     """A pickle each of version, system, object and keys of its storages; then the storages."""
-    _Unpickler(stream).load()
-    _check_byte_order(_Unpickler(stream).load()["little_endian"])
-    unpickler = _Unpickler(stream)
-    content = unpickler.load()
+    Unpickler(stream).load()
+    _check_byte_order(Unpickler(stream).load()["little_endian"])
+    content, storages = _read_torch_pickle(stream)
     buffers = {}
-    for key in _Unpickler(stream).load():
+    for key in Unpickler(stream).load():
+        if not isinstance(key, str):  # what else it may be must not be hashed
+            raise ValueError("a storage whose key is no text")
         count = int.from_bytes(stream.read(8), "little")
-        buffers[key] = stream.read(count * unpickler.storages[key].element.itemsize)
+        buffers[key] = stream.read(count * storages[key].element.itemsize)
     return _state_dict(content, lambda value: _torch_array(value, buffers))
+
+
+def _read_torch_pickle(stream: BinaryIO) -> tuple[object, dict[str, _Storage]]:
+    """What a pickle of torch's holds, and the storages that it refers to, by their keys."""
+    storages: dict[str, _Storage] = {}
+
+    def storage(reference: Any) -> _Storage:
+        tag, dtype, key, _, _, *views = reference
+        described = isinstance(dtype, _StorageType) and isinstance(key, str)
+        if not described or tag != "storage" or any(view is not None for view in views):
+            raise ValueError("a reference to something that is no storage")
+        return storages.setdefault(key, _Storage(key, dtype.code))
+
+    return Unpickler(stream, TORCH_NAMES, storage).load(), storages
 
 
 def _check_byte_order(little_endian: bool) -> None:
@@ -103,6 +113,9 @@ def _state_dict(
         raise UserError(
             f"holds one {type(content).__name__}: expected a state dict, name to tensor."
         )
+    content = _unpacked(content)
+    # Paddle's table from structured to global names; the latter mean nothing elsewhere.
+    content.pop("StructuredToParameterName@@", None)
     arrays = {}
     for name, value in content.items():
         array = to_array(value)
@@ -115,46 +128,35 @@ def _state_dict(
     return arrays
 
 
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, stream: Any) -> None:
-        # Bytes that Python 2 pickled come as text, one character each.
-        super().__init__(stream, encoding="latin1")
-        self.storages: dict[str, _Storage] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        if (module, name) not in ADMITTED:
-            raise UserError(f"asks for {module}.{name}: only plain tensors are read from a pickle.")
-        return ADMITTED[module, name]
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        tag, dtype, key, _, _, *views = pid
-        if tag != "storage" or any(view is not None for view in views):
-            raise ValueError("a reference to something that is no storage")
-        return self.storages.setdefault(key, _Storage(key, dtype))
+def _unpacked(content: dict[Any, Any]) -> dict[Any, Any]:
+    """The state dict in a dictionary that holds it under a usual name, or all of it."""
+    found = [name for name in CONTAINERS if content.get(name) and isinstance(content[name], dict)]
+    if not found:
+        return content
+    if len(found) > 1:
+        warnings.warn(
+            f"the weights file holds {', '.join(map(repr, found))}: takes {found[0]!r}",
+            stacklevel=2,
+        )
+    return content[found[0]]
 
 
-class _NumpyArray:
-    """What numpy's pickles describe: shape, type, order and bytes."""
+class _Ignored:
+    """Takes whatever a pickle makes an object of."""
 
-    value: np.ndarray
+    def __init__(self, *_: object) -> None:
+        pass
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, dtype, fortran_order, raw = state
-        raw = raw.encode("latin1") if isinstance(raw, str) else raw
-        flat = np.frombuffer(raw, dtype.value)
-        self.value = flat.reshape(shape, order="F" if fortran_order else "C")
+    def set_state(self, *_: object) -> None:
+        pass
 
 
-class _NumpyDtype:
-    def __init__(self, code: str) -> None:
-        if not re.fullmatch("[fiu][1248]|b1", code):
-            raise UserError(f"holds an array of type {code!r}: only plain tensors are read.")
-        self.value = np.dtype(code)
+@dataclass(frozen=True)
+class _StorageType:
+    code: str
 
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.value = self.value.newbyteorder(state[1])
+    def __call__(self) -> None:
+        raise ValueError("a storage is referred to, not made")
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,7 @@ class _TorchTensor:
 def _paddle_array(value: object) -> np.ndarray | None:
     if isinstance(value, tuple) and len(value) == 2:
         value = value[1]  # Since 2.1: (global name, array), where a tensor is no layer's state.
-    if not isinstance(value, _NumpyArray):
+    if not isinstance(value, PickledArray):
         return None
     # Paddle hands bfloat16 to numpy as uint16; a network has no other use for that type.
     return widen_bfloat16(value.value) if value.value.dtype == np.uint16 else value.value
@@ -201,38 +203,19 @@ def _torch_array(value: object, buffers: Mapping[str, bytes]) -> np.ndarray | No
     return widen_bfloat16(array) if value.storage.dtype == BFLOAT16 else array
 
 
-def _empty_numpy_array(*_: object) -> _NumpyArray:
-    return _NumpyArray()
-
-
-def _numpy_dtype(code: str, *_: object) -> _NumpyDtype:
-    return _NumpyDtype(code)
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """Bytes, in protocol 2."""
-    return text.encode(encoding)
-
-
-def _torch_tensor(
-    storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], *_: object
-) -> _TorchTensor:
+def _torch_tensor(storage: Any, offset: Any, shape: Any, stride: Any, *_: object) -> _TorchTensor:
+    if not isinstance(storage, _Storage):
+        raise ValueError("a tensor without a storage")
     return _TorchTensor(storage, offset, shape, stride)
 
 
-def _torch_parameter(tensor: _TorchTensor, *_: object) -> _TorchTensor:
+def _torch_parameter(tensor: Any, *_: object) -> Any:
     return tensor
 
 
-# Functions and immutable built-in types only: a pickle can set attributes of what it is given.
-ADMITTED: dict[tuple[str, str], Any] = {
-    ("builtins", "tuple"): tuple,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): _encode,
-    ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): _numpy_dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _empty_numpy_array,
-    ("numpy._core.multiarray", "_reconstruct"): _empty_numpy_array,
+TORCH_NAMES: dict[tuple[str, str], Callable[..., Any]] = {
+    **{("torch", name): _StorageType(code) for name, code in STORAGES.items()},
+    **dict.fromkeys(IGNORED, _Ignored),
     ("torch._utils", "_rebuild_tensor"): _torch_tensor,  # before torch 0.4
     ("torch._utils", "_rebuild_tensor_v2"): _torch_tensor,
     ("torch._utils", "_rebuild_parameter"): _torch_parameter,

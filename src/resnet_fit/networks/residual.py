@@ -10,9 +10,16 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.backends import plain
-from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
-from resnet_fit.networks.blocks import BasicBlock, BottleneckBlock, Layers, make_shortcut
+from resnet_fit.backends import plain as plain_operations
+from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
+from resnet_fit.networks.blocks import (
+    BasicBlock,
+    BottleneckBlock,
+    Layers,
+    Stage,
+    make_shortcut,
+    run,
+)
 from resnet_fit.networks.families import resnet as settings
 from resnet_fit.networks.families.resnet import Block, Shortcut, Stem, StrideOn
 from resnet_fit.networks.weights import load_weights
@@ -31,7 +38,7 @@ class ResNet(nn.Layer):
     uniform within 1 / sqrt(features), as torch's linear layers do.
     """
 
-    operations: Any = plain
+    operations: Any = plain_operations
 
     def __init__(
         self, chosen: settings.ResNet, num_classes: int, in_channels: int, layers: Layers
@@ -65,7 +72,7 @@ class ResNet(nn.Layer):
                 way_around = make_shortcut(chosen.shortcut, channels, out_channels, stride, layers)
                 blocks.append(block(channels, stage_width, stride, way_around, layers, **options))
                 channels = out_channels
-            self.add_sublayer(f"layer{stage + 1}", nn.Sequential(*blocks))
+            self.add_sublayer(f"layer{stage + 1}", Stage(*blocks))
 
         bound = 1 / math.sqrt(channels)
         self.fc = nn.Linear(
@@ -84,7 +91,7 @@ class ResNet(nn.Layer):
         if self.stem == "imagenet":
             x = ops.max_pool(x)
         for stage in range(1, self.num_stages + 1):
-            x = getattr(self, f"layer{stage}")(x)
+            x = run(ops, getattr(self, f"layer{stage}"), x)
         return self.fc(ops.mean(x))
 
     def _check(self, images: Tensor) -> None:
@@ -128,9 +135,9 @@ def resnet(
         stochastic_depth: how often the last block is left out for an image in training, below 1;
             the others less, in proportion to their place (Huang et al. 2016).
         width: channels of the first stage, doubled by each later one; 64, or 16 for ``cifar3``.
-        weights: a file for :func:`load_weights`. If it has another number of classes, ``fc`` alone
-            keeps its random start, and a warning says so. Not in a static graph, where
-            ``load_weights`` comes after ``paddle.Model.prepare``.
+        weights: a file or folder for :func:`load_weights`. If it has another number of classes,
+            ``fc`` alone keeps its random start, and a warning says so. Not in a static graph,
+            where ``load_weights`` comes after ``paddle.Model.prepare``.
         block: ``basic`` or ``bottleneck``, where the depth leaves the choice.
         layers: the kinds of layer to build from; see :class:`Layers`.
 
@@ -157,7 +164,7 @@ def build(
     chosen: settings.ResNet, num_classes: int, in_channels: int, layers: Layers | None = None
 ) -> ResNet:
     """The network that settings describe, with new weights."""
-    check_counts(num_classes=num_classes, in_channels=in_channels)
+    num_classes, in_channels = as_counts(num_classes=num_classes, in_channels=in_channels)
     return ResNet(chosen, num_classes, in_channels, layers or Layers())
 
 

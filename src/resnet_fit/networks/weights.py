@@ -19,6 +19,13 @@ from resnet_fit.networks.safetensors import read_safetensors
 
 # The last layer of a residual network, and of a dense one.
 HEADS = ("fc", "out")
+# What torch's wrappers for several GPUs and for compiling put in front of every name.
+WRAPPERS = ("module.", "_orig_mod.")
+# Where a folder has weights: a checkpoint's, one of checkpoints, and a run's, the best ones first.
+IN_A_FOLDER = tuple(
+    f"{place}model.pdparams"
+    for place in ("", "best/", "last/", "checkpoints/best/", "checkpoints/last/")
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,9 @@ def load_weights(network: nn.Layer, file: str | os.PathLike[str]) -> LoadReport:
     """Copy the weights in ``file`` into ``network``.
 
     The file is told by its content, not its name: a ``.safetensors`` file, a state dict that
-    Paddle saved (``.pdparams``) or one that torch saved (``.pth``). Nothing in it is executed.
+    Paddle saved (``.pdparams``) or one that torch saved (``.pth``), alone or in a dictionary as
+    ``model``, ``state_dict`` or the like. The folder of a checkpoint or of a run is taken for the
+    file in it, see `find_weights`. Nothing in a file is executed.
     torch's names and layouts are converted. If only the number of classes differs, the last layer
     stays as it is (in a new network: at its random start) and a warning says so.
 
@@ -44,16 +53,15 @@ def load_weights(network: nn.Layer, file: str | os.PathLike[str]) -> LoadReport:
         UserError: no such file, not a file of these, damaged, tensors that do not fit, or a static
             graph that is not prepared yet.
     """
-    _check_started(network)
+    file = find_weights(file)
     tensors = read_weights(file)
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    expected = _shapes(network)
     head = next((name for name in HEADS if f"{name}.weight" in expected), "")
     other_classes = _other_classes(tensors, expected, head)
     if other_classes is not None:
         for name in (f"{head}.weight", f"{head}.bias"):
             del tensors[name], expected[name]
-    _check_fit(file, tensors, expected)
-    _set_state(network, tensors)
+    _put(network, tensors, expected, file)
     if other_classes is not None:
         warnings.warn(
             f"{os.fspath(file)} was made for {other_classes} classes: "
@@ -63,8 +71,47 @@ def load_weights(network: nn.Layer, file: str | os.PathLike[str]) -> LoadReport:
     return LoadReport(os.fspath(file), len(tensors), other_classes)
 
 
+def set_weights(
+    network: nn.Layer, tensors: Mapping[str, np.ndarray], file: str | os.PathLike[str]
+) -> None:
+    """Copy ``tensors``, read from ``file``, into ``network``, which must have just these.
+
+    Raises:
+        UserError: they are those of another network.
+    """
+    _put(network, tensors, _shapes(network), file)
+
+
+def find_weights(path: str | os.PathLike[str]) -> Path:
+    """The weights file that ``path`` means: itself, or the one in a checkpoint's or run's folder.
+
+    Of a run the best checkpoint is taken, or the last one where there is no best one yet.
+
+    Raises:
+        UserError: a folder without such a file.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return folder
+    for name in IN_A_FOLDER:
+        if (folder / name).is_file():
+            return folder / name
+    raise UserError(
+        f"{folder} is a folder without weights: expected a file, a checkpoint's folder or a run's."
+    )
+
+
 def read_weights(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """Read a weights file; see :func:`load_weights`. Names and layouts are Paddle's.
+
+    Raises:
+        UserError: no such file, not a file of these, or damaged.
+    """
+    return from_torch(_without_wrappers(read_tensors(find_weights(file))))
+
+
+def read_tensors(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Read a weights file, with names and layouts as they stand in it.
 
     Raises:
         UserError: no such file, not a file of these, or damaged.
@@ -74,9 +121,9 @@ def read_weights(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         hint = suggest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
         raise UserError(f"{path} does not exist.{hint}")
     if not path.is_file():
-        raise UserError(f"{path} is a folder, not a weights file.")
+        raise UserError(f"{path} is not a file.")
     try:
-        return from_torch(_read(path))
+        return _read(path)
     except UserError as error:
         raise UserError(f"{path} {error}") from None
     except OSError as error:
@@ -107,6 +154,15 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         for name, tensor in tensors.items()
         if not name.endswith(".num_batches_tracked")
     }
+
+
+def _without_wrappers(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Names without what stands in front of every one of them, and is no layer's."""
+    tensors.pop("n_averaged", None)  # torch's AveragedModel counts in it
+    for prefix in WRAPPERS * 2:  # one may be within the other
+        if all(name.startswith(prefix) for name in tensors):
+            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
 
 
 def _densenet_name(name: str) -> str:
@@ -177,6 +233,22 @@ def _check_fit(
     found = [f"{len(names)} {what} ({_few(names)})" for what, names in problems.items() if names]
     if found:
         raise UserError(f"{os.fspath(file)} does not fit this network: {'; '.join(found)}.")
+
+
+def _shapes(network: nn.Layer) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def _put(
+    network: nn.Layer,
+    tensors: Mapping[str, np.ndarray],
+    expected: Mapping[str, tuple[int, ...]],
+    file: str | os.PathLike[str],
+) -> None:
+    """Copy tensors into a network once all of the ``expected`` are there and fit."""
+    _check_started(network)
+    _check_fit(file, tensors, expected)
+    _set_state(network, tensors)
 
 
 def _check_started(network: nn.Layer) -> None:

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.loading import moments
-from resnet_fit.data.make_loaders import open_datasets
+from resnet_fit.data.make_loaders import open_parts
 from resnet_fit.data.transforms import BadImage, decode
 from resnet_fit.errors import RunFailed
+from resnet_fit.files import readable
 from resnet_fit.machine import usable_cores
 from resnet_fit.runs.config import Config
 
@@ -69,17 +71,17 @@ def check_data(config: Config, console: Console) -> dict[str, Findings]:
         UserError: the data are not there.
         RunFailed: there are unreadable files; all of them are printed first.
     """
-    parts = dict(zip(("train", "evaluation", "test"), open_datasets(config), strict=True))
+    parts = dict(zip(("train", "evaluation", "test"), open_parts(config), strict=True))
     datasets = {name: data for name, data in parts.items() if data is not None}
     found = {name: examine(data) for name, data in datasets.items()}
     console.print(_class_table(found, datasets["train"].classes))
     for name, findings in found.items():
-        console.print(f"{name}: {_describe(findings)}")
+        _say(console, f"{name}: {_describe(findings)}")
     for name, findings in list(found.items())[1:]:
         _print_duplicates(console, name, found["train"], findings)
     bad = {path: why for findings in found.values() for path, why in findings.bad.items()}
     for reason in bad.values():
-        console.print(f"unreadable: {reason}")
+        _say(console, f"unreadable: {reason}")
     if bad:
         raise RunFailed(f"{len(bad)} unreadable images, listed above")
     return found
@@ -119,7 +121,9 @@ def _pixels(path: str) -> np.ndarray | BadImage:
 def _class_table(found: dict[str, Findings], classes: tuple[str, ...]) -> Table:
     table = Table("class", *found)
     for name in classes:
-        table.add_row(name, *(f"{findings.counts[name]:,}" for findings in found.values()))
+        table.add_row(
+            Text(readable(name)), *(f"{findings.counts[name]:,}" for findings in found.values())
+        )
     table.add_row("all", *(f"{f.counts.total():,}" for f in found.values()))
     return table
 
@@ -144,10 +148,15 @@ def _describe(findings: Findings) -> str:
 def _print_duplicates(console: Console, name: str, train: Findings, other: Findings) -> None:
     both = sorted(train.names.keys() & other.names.keys(), key=other.names.__getitem__)
     if not both:
-        console.print(f"train and {name} have no image in common")
+        _say(console, f"train and {name} have no image in common")
         return
-    console.print(f"{len(both)} images are in train and in {name}, which then judges too well:")
+    _say(console, f"{len(both)} images are in train and in {name}, which then judges too well:")
     for digest in both[:SHOWN_DUPLICATES]:
-        console.print(f"  {train.names[digest]} = {other.names[digest]}")
+        _say(console, f"  {train.names[digest]} = {other.names[digest]}")
     if len(both) > SHOWN_DUPLICATES:
-        console.print(f"  and {len(both) - SHOWN_DUPLICATES} more")
+        _say(console, f"  and {len(both) - SHOWN_DUPLICATES} more")
+
+
+def _say(console: Console, line: str) -> None:
+    """Print a line with names in it, which may hold any bytes and what rich takes for markup."""
+    console.print(readable(line), markup=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -19,6 +18,7 @@ from rich.table import Table
 
 from resnet_fit import __version__, machine
 from resnet_fit.errors import RunFailed
+from resnet_fit.files import to_json
 from resnet_fit.reports.alternation import alternate
 from resnet_fit.reports.trial import IMAGES, STEP, Trial
 from resnet_fit.runtime import (
@@ -26,6 +26,7 @@ from resnet_fit.runtime import (
     choose_device,
     crowding,
     find_settings,
+    import_visualdl,
     prepare_environment,
 )
 
@@ -82,7 +83,7 @@ def diagnose(output: Path, console: Console, measure: bool = True, as_json: bool
             except RunFailed as error:
                 found.problems.append(f"a training step does not work: {error}")
     if as_json:
-        print(json.dumps(asdict(found), indent=2))
+        print(to_json(asdict(found), indent=2))
     else:
         show(found, console)
     if found.problems:
@@ -174,14 +175,14 @@ def _examine_paddle(found: Diagnosis) -> None:
         found.versions["oneDNN"] = None
         found.warnings.append(f"no onednn engine, which is faster on CPUs: {problem}")
         return
-    from resnet_fit.backends import library
+    from resnet_fit.backends import dnnl
 
-    found.versions["oneDNN"] = library.version()
+    found.versions["oneDNN"] = dnnl.version()
     apart = engines_apart()
     if not apart < ROUNDING:
         found.problems.append(
             f"the onednn engine computes wrongly here ({apart:.1e} beside Paddle's own results); "
-            "train with --set training.backend=framework"
+            "train with --set training.backend=paddle"
         )
 
 
@@ -203,15 +204,9 @@ def engines_apart() -> float:
 
 def _examine_visualdl(found: Diagnosis) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            import visualdl  # noqa: F401
-    except Exception as error:  # its dependencies break in many ways
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        found.problems.append(
-            f"VisualDL cannot be imported ({reason}); pip install --upgrade visualdl, or train "
-            "with --set logging.visualdl=false"
-        )
+        import_visualdl()
+    except RunFailed as error:
+        found.problems.append(str(error))
 
 
 def measure_gains(settings: Sequence[Setting]) -> list[Gain]:
@@ -222,7 +217,7 @@ def measure_gains(settings: Sequence[Setting]) -> list[Gain]:
     """
     from resnet_fit.backends import onednn_problem
 
-    framework = Trial("framework")
+    framework = Trial("paddle")
     best = framework if onednn_problem() else Trial("onednn")
     values = {s.variable: s.users or s.value for s in settings}
     memory = frozenset(name for name in values if name.startswith("MALLOC_"))

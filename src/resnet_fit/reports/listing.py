@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from resnet_fit.config.describe import Description, Setting, describe
-from resnet_fit.config.registry import KINDS, parts
+from resnet_fit.config.registry import CHOICES, KINDS, parts
 from resnet_fit.errors import UserError, suggest
-from resnet_fit.runs.config import CHOICES, SECTIONS
+from resnet_fit.runs.config import SECTIONS
 from resnet_fit.runs.shipped import shipped
 
 WIDTH = 80

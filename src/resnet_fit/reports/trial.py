@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from resnet_fit.reports.alternation import WORKER, Side, serve
+from resnet_fit.child import code_for_child
+from resnet_fit.reports.alternation import Side, serve
 from resnet_fit.runtime import find_settings
 
 IMAGES, PIXELS, CLASSES = 8, 32, 10
@@ -30,10 +29,9 @@ class Trial:
 
     def start(self) -> Side:
         """A process that repeats the step."""
-        path = os.pathsep.join(p or os.getcwd() for p in sys.path)  # to find this package by
-        environment = {"PYTHONPATH": path, **dict.fromkeys(self.without)}
+        code = code_for_child(f"from {__name__} import main; main(*sys.argv[2:])")
         arguments = [self.engine, self.dtype, *sorted(self.without)]
-        return Side(f"-m{__name__}", arguments, environment)
+        return Side(f"-c{code}", arguments, dict.fromkeys(self.without))
 
 
 def make_step(engine: str, dtype: str) -> Callable[[], object]:
@@ -64,8 +62,3 @@ def main(engine: str, dtype: str, *without: str) -> None:
         if setting.variable not in without:
             setting.apply()
     serve(make_step(engine, dtype))
-
-
-if __name__ == "__main__":
-    assert sys.argv[1] == WORKER
-    main(*sys.argv[2:])

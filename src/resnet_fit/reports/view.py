@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_fit.errors import UserError
+from resnet_fit.runtime import import_visualdl
 
 TABS = ["scalar", "text", "hyper_parameters", "histogram", "image"]
 
@@ -29,6 +30,7 @@ def serve(runs: Sequence[Path], host: str, port: int) -> None:
         if not any(run.rglob("*vdlrecords*")):
             raise UserError(f"{run}: no VisualDL records in it or below it")
     _check_free(host, port)
+    import_visualdl()
     from visualdl.server.app import create_app
     from visualdl.server.args import ParseArgs
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import paddle
-from paddle import Tensor, nn
+from paddle import nn
 
 from resnet_fit.data.datasets.data import Parts
 from resnet_fit.data.make_loaders import Loaders, make_loaders
+from resnet_fit.data.record import DataRecord
 from resnet_fit.backends import check_cinn, choose_backend, compile_forward
 from resnet_fit.errors import UserError, out_of_memory
 from resnet_fit.networks import count_macs, count_parameters, freeze, load_weights
 from resnet_fit.networks.layer_names import check_layers
 from resnet_fit.runs.config import Config
 from resnet_fit.runtime import choose_device
+from resnet_fit.training.accumulation import accumulated
 from resnet_fit.training.metrics import classification_metrics
 from resnet_fit.training.precision import check_precision, use_precision
 
@@ -44,15 +45,15 @@ def set_up(
     config: Config,
     network: nn.Layer | None = None,
     parts: Parts | None = None,
-    *,
-    resumes: bool = False,
+    recorded: DataRecord | None = None,
 ) -> Experiment:
     """Check a config against device and data, and build all of it. Writes nothing.
 
     Args:
         network: for ``model: {name: given}``.
         parts: the data, for ``data: {name: given}``.
-        resumes: whether weights come from a checkpoint, so that ``model.weights`` is not needed.
+        recorded: of a run that goes on, what it was trained on: the data must be the same, and
+            ``model.weights`` are not asked for.
 
     Raises:
         UserError: for what does not fit together.
@@ -68,12 +69,12 @@ def set_up(
             stacklevel=2,
         )
     seed_everything(config.training.seed)
-    loaders = make_loaders(config, parts)
+    loaders = make_loaders(config, recorded, parts)
     if network is None:
         network = make_network(config, loaders)
     backend = choose_backend(config.training.backend, device, compiled, network)
     check_precision(config.training.precision, device, backend)
-    start_from(network, config, with_weights=not resumes)
+    start_from(network, config, with_weights=recorded is None)
     channels, height, _ = loaders.image_shape
     counts = {
         "parameters": count_parameters(network),
@@ -122,7 +123,7 @@ def start_from(network: nn.Layer, config: Config, with_weights: bool = True) -> 
 
 
 def prepare(
-    config: Config, network: nn.Layer, loaders: Loaders, backend: str = "framework"
+    config: Config, network: nn.Layer, loaders: Loaders, backend: str = "paddle"
 ) -> paddle.Model:
     """A `paddle.Model` with the optimizer, schedule, loss and metrics of a config."""
     training = config.training
@@ -136,12 +137,8 @@ def prepare(
         compile_forward(network, "CINN" if training.compile == "cinn" else None, fuse_norms=fuse)
     amp_configs = use_precision(training.precision, network, backend)
     model = paddle.Model(network)
-    model.prepare(optimizer, averaged(loss, training.accumulate), metrics, amp_configs)
+    batches, batch_size = training.accumulate, config.data.batch_size
+    model.prepare(
+        optimizer, accumulated(loss, optimizer, batches, batch_size), metrics, amp_configs
+    )
     return model
-
-
-def averaged(loss: nn.Layer, batches: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """A loss for gradients accumulated over ``batches``, which Paddle adds up as they come."""
-    if batches == 1:
-        return loss
-    return lambda logits, labels: loss(logits, labels) / batches

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -13,33 +12,32 @@ from typing import Any
 
 import numpy as np
 import paddle
-from rich.console import Console
+from paddle import nn
 
-from resnet_fit.callbacks import (
-    Checkpoint,
-    Clock,
-    EarlyStopping,
-    FlipAverage,
-    History,
-    Interruption,
-    NaNGuard,
-    NaNSkip,
-    ProgressBar,
-    SlowData,
-    StepSeed,
-    VisualDL,
-    WeightAverage,
-)
-from resnet_fit.callbacks.progress import clock_time, show
-from resnet_fit.runs.config import Config, dump_config, load_run_config
-from resnet_fit.data.loading import FileLoader, Loader
-from resnet_fit.errors import RunFailed, UserError, out_of_memory
+from resnet_fit.callbacks import Relay
+from resnet_fit.callbacks.nan_guard import ADVICE, exploded
+from resnet_fit.callbacks.progress import clock_time
+from resnet_fit.checkpoints.files import CONFIG, DATA, find_checkpoint
+from resnet_fit.checkpoints.folder import describe_last, load_whole, needed_files, read_state
+from resnet_fit.data.datasets.data import Dataset, Parts
+from resnet_fit.data.record import DataRecord
+from resnet_fit.errors import Diverged, RunFailed, UserError, out_of_memory
 from resnet_fit.files import lock, write_json, write_text
-from resnet_fit.machine import usable_cores
-from resnet_fit.runtime import describe
-from resnet_fit.checkpoints.folder import load_checkpoint
+from resnet_fit.networks.weights import find_weights
+from resnet_fit.run_log import RunLog
+from resnet_fit.runs.callbacks import Callbacks
+from resnet_fit.runs.config import Config
 from resnet_fit.runs.experiment import Experiment, set_up
+from resnet_fit.runs.folder import make_folder, new_folder, require_space, write_documents
+from resnet_fit.runs.resuming import (
+    checkpoint_config,
+    follow_epochs,
+    load_run_config,
+    require_epochs,
+)
 from resnet_fit.runs.summary import summarize
+from resnet_fit.runtime import describe
+from resnet_fit.terminal import recording, say
 
 
 @dataclass(frozen=True)
@@ -51,283 +49,224 @@ class Run:
     summary: dict[str, Any]
 
 
-def fit(config: Config, output: str | Path = "runs", name: str | None = None) -> Run:
+@dataclass(frozen=True)
+class Given:
+    """What a program hands over beside the config: see `fit`."""
+
+    network: nn.Layer | None = None
+    data: Parts | None = None
+    callbacks: Sequence[paddle.callbacks.Callback] = ()
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        network: nn.Layer | None,
+        data: Sequence[Dataset] | None,
+        callbacks: Sequence[paddle.callbacks.Callback],
+    ) -> Given:
+        """Check that a config says ``given`` of what is handed over, and only of that."""
+        for section, value in (("model", network), ("data", data)):
+            name = getattr(config, section).part_name
+            argument = "network" if section == "model" else "data"
+            if value is not None and name != "given":
+                raise UserError(
+                    f"{argument}: received one, but the config describes {section}: "
+                    f"{{name: {name}}}; leave it out, or set {section}.name: given"
+                )
+        parts = None if data is None else Parts(*data, *[None] * (3 - len(data)))
+        return cls(network, parts, tuple(callbacks))
+
+
+def fit(
+    config: Config,
+    output: str | Path = "runs",
+    name: str | None = None,
+    *,
+    network: nn.Layer | None = None,
+    data: Sequence[Dataset] | None = None,
+    callbacks: Sequence[paddle.callbacks.Callback] = (),
+) -> Run:
     """Train, evaluate and log one experiment.
 
     Args:
         config: from `load_config` or `parse_config`.
         output: the folder that runs go to.
         name: the run's own folder in it; the time of the start by default.
+        network: maps images ``[N, C, H, W]`` to logits; for ``model: {name: given}``.
+        data: the data set to train on, the one to evaluate on and, if there is a third one, the one
+            to test on at the end; for ``data: {name: given}``.
+        callbacks: more of them. What has ``state_dict`` and ``set_state_dict`` is saved and
+            restored; an attribute ``phase`` says where it stands (`resnet_fit.callbacks.phases`).
 
     Raises:
         UserError: for a mistake in config or data; without a checkpoint, no folder is left.
         RunFailed: when the run cannot go on.
     """
-    folder = _new_folder(Path(output), name or time.strftime("%Y%m%d-%H%M%S"))
-    experiment = set_up(config)
-    watch = _Watch(experiment, folder)
-    _make(folder)
-    try:
-        with lock(folder):
-            require_space(folder, experiment)
-            write_text(folder / "config.yaml", dump_config(config))
-            return _train(experiment, watch)
-    except UserError:
-        if not (folder / "checkpoints").exists():
-            shutil.rmtree(folder)  # nothing to go on from, and its name is free again
-        raise
+    folder = new_folder(Path(output), name or time.strftime("%Y%m%d-%H%M%S"))
+    given = Given.of(config, network, data, callbacks)
+    with recording() as log:
+        experiment = set_up(config, given.network, given.data)
+        follows = Callbacks(experiment, folder, given.callbacks)
+        make_folder(folder)
+        try:
+            with lock(folder):
+                log.open(folder / "run.log")
+                require_space(folder, experiment)
+                write_documents(folder, experiment)
+                if config.model.weights is not None:
+                    say(f"starts from {find_weights(config.model.weights)}")
+                return _train(experiment, follows)
+        except UserError:
+            if not (folder / "checkpoints").exists():
+                log.close()
+                shutil.rmtree(folder)  # nothing to go on from, and its name is free again
+            raise
 
 
-def resume(folder: str | Path, overrides: Sequence[str] = ()) -> Run:
+def resume(
+    folder: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    network: nn.Layer | None = None,
+    data: Sequence[Dataset] | None = None,
+    callbacks: Sequence[paddle.callbacks.Callback] = (),
+) -> Run:
     """Go on with a run from its last checkpoint, as if it had never stopped.
 
     Args:
         folder: the run's folder; its config travels with it.
         overrides: assignments; ``training.epochs`` may extend a run.
+        network, data, callbacks: what `fit` was given.
 
     Raises:
-        UserError: not a run, nothing to go on from, or an override that would change the run.
+        UserError: not a run, nothing to go on from, or settings or data that are not the run's;
+            then nothing is written.
     """
     folder = Path(folder)
-    config = load_run_config(folder, overrides)
-    with lock(folder):
-        experiment = set_up(config)
-        watch = _Watch(experiment, folder)
-        last = folder / "checkpoints" / "last"
-        state, found = load_checkpoint(last, experiment.model, watch.average)
-        watch.restore(state)
-        watch.checkpoint.complete(found)
-        watch.console.print(f"goes on from {found} after step {watch.clock.step}")
-        write_text(folder / "config.yaml", dump_config(config))
-        return _train(experiment, watch)
+    with recording() as log:
+        config = load_run_config(folder, overrides)
+        given = Given.of(config, network, data, callbacks)
+        with lock(folder):
+            return _go_on(folder, config, given, log)
 
 
-class _Watch:
-    """The callbacks of a run, in the order they need: each uses what the one before has done."""
-
-    def __init__(self, experiment: Experiment, folder: Path) -> None:
-        config = experiment.config
-        self.folder = folder
-        self.console = Console(highlight=False, soft_wrap=True)
-        self.clock = clock = Clock()
-        self.history = History(folder / "metrics.jsonl", clock)
-        parts: dict[str, Any] = {"loader": experiment.loaders.train}
-        guard: paddle.callbacks.Callback = NaNGuard(clock)
-        self.nan_skip = self.average = self.early_stopping = None
-        if config.training.on_nan == "skip":
-            guard = self.nan_skip = parts["nan_skip"] = NaNSkip(clock=clock)
-        if config.training.ema is not None:
-            self.average = WeightAverage(
-                experiment.loaders.evaluation, **config.training.ema.model_dump(), clock=clock
-            )
-            parts["average"] = self.average
-        self.flips = None
-        if config.training.flip_averaging:
-            self.flips = FlipAverage(experiment.loaders.evaluation, clock)
-        has_chance = getattr(config.model, "stochastic_depth", 0.0) > 0
-        parts["history"] = self.history
-        if config.logging.visualdl:
-            parts["visualdl"] = VisualDL(
-                folder / "visualdl",
-                config.logging.every_steps,
-                dump_config(config),
-                hyperparameters(config),
-                clock,
-            )
-        if config.training.early_stopping is not None:
-            self.early_stopping = EarlyStopping(
-                config.checkpoint.monitor,
-                config.checkpoint.mode,
-                **config.training.early_stopping.model_dump(),
-                clock=clock,
-            )
-            parts["early_stopping"] = self.early_stopping
-        self.parts = parts
-        self.checkpoint = Checkpoint(
-            folder / "checkpoints",
-            config.checkpoint.monitor,
-            config.checkpoint.mode,
-            config.checkpoint.every_minutes,
-            parts,
-            clock,
-            config.checkpoint.every_steps,
-            config.checkpoint.keep,
-            self.average,
-        )
-        self.progress = ProgressBar(config.training.epochs, clock, self.console)
-        self.interruption = Interruption(self.checkpoint)
-        self.callbacks: list[paddle.callbacks.Callback] = [
-            guard,
-            paddle.callbacks.LRScheduler(),  # before a checkpoint, which holds the next rate
-            *([StepSeed(config.training.seed, clock)] if has_chance else []),
-            *([self.flips] if self.flips is not None else []),
-            *(parts[name] for name in parts if name not in ("loader", "nan_skip")),
-            SlowData(faster_data(experiment.loaders.train), clock=clock),
-            self.progress,
-            self.checkpoint,
-            self.interruption,
-        ]
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Put everything where a checkpoint says the run stands."""
-        self.clock.set_state_dict(state["clock"])
-        self.checkpoint.set_state_dict(state["checkpoint"])
-        for name, part in self.parts.items():
-            part.set_state_dict(state[name])
-
-    @property
-    def epochs_done(self) -> int:
-        return self.clock.epoch - self.clock.within_epoch
-
-    @property
-    def has_stopped(self) -> bool:
-        return self.early_stopping is not None and self.early_stopping.stopped is not None
-
-    def close(self) -> None:
-        self.progress.close()
-        if self.nan_skip is not None:
-            self.nan_skip.close()
-        self.interruption.close()
-        if "visualdl" in self.parts:
-            self.parts["visualdl"].close()
+def _go_on(folder: Path, config: Config, given: Given, log: RunLog) -> Run:
+    averages = config.callbacks.get("weight_average") is not None
+    found = find_checkpoint(
+        folder / "checkpoints" / "last", [*needed_files(averages), CONFIG, DATA]
+    )
+    state = read_state(found)
+    require_epochs(config, state)
+    experiment = set_up(config, given.network, given.data, DataRecord.read(found / DATA))
+    follows = Callbacks(experiment, folder, given.callbacks)
+    load_whole(found, experiment.model, follows.average)
+    follows.restore(state)
+    log.open(folder / "run.log")
+    follow_epochs(experiment, state, checkpoint_config(found))
+    follows.checkpoint.complete(found)
+    say(f"goes on from {found} after step {follows.clock.step}")
+    write_documents(folder, experiment)
+    return _train(experiment, follows)
 
 
-def _train(experiment: Experiment, watch: _Watch) -> Run:
+def _train(experiment: Experiment, follows: Callbacks) -> Run:
     """Train what is left of a run, test it, and write its summary."""
-    folder, console, config = watch.folder, watch.console, experiment.config
-    facts = experiment.facts
-    environment = describe(experiment.device, experiment.engine)
+    folder, counts = follows.folder, experiment.counts
+    environment = describe(experiment.device, experiment.backend)
     write_json(folder / "environment.json", environment)
-    console.print(
-        f"{folder}: {facts['parameters']:,} parameters, {facts['train_images']:,} images to train "
-        f"on, {facts['eval_images']:,} to evaluate on; {experiment.device}, "
-        f"{experiment.engine} engine"
+    say(
+        f"{folder}: {counts['parameters']:,} parameters, {counts['train_images']:,} images to "
+        f"train on, {counts['eval_images']:,} to evaluate on; {experiment.device}, "
+        f"{experiment.backend} backend, {experiment.config.training.precision}"
     )
     with closing(experiment.loaders):
-        epochs_left = config.training.epochs - watch.epochs_done
-        if epochs_left > 0 and not watch.has_stopped:
-            _fit_epochs(experiment, watch, epochs_left)
-        if watch.has_stopped:
-            console.print(f"stopped early after epoch {watch.clock.epoch}: no better for some time")
-        skipped = _note_skipped(experiment, watch)
-        test = _test(experiment, watch)
-    summary = summarize(experiment, watch.history.rows, environment, test)
-    summary |= {"stopped_early": watch.has_stopped, "skipped_images": skipped}
+        _fit_epochs(experiment, follows)
+        if follows.has_stopped:
+            say(f"stopped early after epoch {follows.clock.epoch}: no better for some time")
+        skipped = _note_skipped(experiment, follows)
+        test = _test(experiment, follows)
+    summary = summarize(experiment, follows.history.rows, environment, test)
+    summary |= {"stopped_early": follows.has_stopped, "skipped_images": skipped}
     write_json(folder / "summary.json", summary)
-    console.print(f"{clock_time(summary['seconds'])}, all in {folder}")
+    say(f"{clock_time(summary['seconds'])}, all in {folder}")
+    problem = exploded(summary["last"]["eval"])
+    if problem:
+        raise RunFailed(f"the training diverged: {problem} after the last epoch; {ADVICE}")
     return Run(experiment.model, folder, summary)
 
 
-def _fit_epochs(experiment: Experiment, watch: _Watch, epochs: int) -> None:
+def _fit_epochs(experiment: Experiment, follows: Callbacks) -> None:
+    """Train the epochs that are left, after the evaluation that the last one may await."""
     config, loaders = experiment.config, experiment.loaders
     try:
-        experiment.model.fit(
-            loaders.train,
-            loaders.evaluation,
-            epochs=epochs,
-            accumulate_grad_batches=config.training.accumulate,
-            verbose=0,
-            callbacks=watch.callbacks,
-        )
+        if follows.checkpoint.awaits_evaluation:
+            _evaluate_again(experiment, follows)
+        epochs = config.training.epochs - follows.epochs_done
+        if epochs > 0 and not follows.has_stopped:
+            experiment.model.fit(
+                loaders.train,
+                loaders.evaluation,
+                epochs=epochs,
+                accumulate_grad_batches=config.training.accumulate,
+                verbose=0,
+                callbacks=follows.all,
+            )
+    except Diverged as error:
+        raise RunFailed(f"{error}; {describe_last(follows.checkpoint.folder / 'last')}") from error
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RunFailed) or not out_of_memory(error):
             raise
         raise RunFailed(
-            f"memory ran out in epoch {watch.clock.epoch} after step {watch.clock.step}, at "
+            f"memory ran out in epoch {follows.clock.epoch} after step {follows.clock.step}, at "
             f"data.batch_size {config.data.batch_size}; try a smaller one with a larger "
-            "training.accumulate, or training.amp. The last checkpoint is untouched"
+            "training.accumulate, or another training.precision. The last checkpoint is untouched"
         ) from error
     finally:
-        watch.close()
+        follows.close()
 
 
-def _note_skipped(experiment: Experiment, watch: _Watch) -> int:
+def _evaluate_again(experiment: Experiment, follows: Callbacks) -> None:
+    """Repeat the evaluation in which a run was interrupted, as a `fit` without epochs."""
+    model, callbacks = experiment.model, follows.all
+    names = model._metrics_name()
+    params = {"batch_size": None, "epochs": 0, "steps": None, "verbose": 0, "metrics": names}
+    for callback in callbacks:
+        callback.set_model(model)
+        callback.set_params(params)
+    for callback in callbacks:
+        callback.on_train_begin()
+    model.evaluate(experiment.loaders.evaluation, verbose=0, callbacks=callbacks)
+    for callback in callbacks:
+        callback.on_train_end()
+
+
+def _note_skipped(experiment: Experiment, follows: Callbacks) -> int:
     """Write down which images could not be read, and return how many."""
     skipped: dict[str, str] = getattr(experiment.loaders.train, "skipped", {})
     if skipped:
-        file = watch.folder / "skipped_images.txt"
-        lines = [f"{path}: {reason}\n" for path, reason in sorted(skipped.items())]
+        file = follows.folder / "skipped_images.txt"
+        lines = [f"{reason}\n" for reason in sorted(skipped.values())]
         write_text(file, "".join(lines))
-        watch.console.print(f"{len(skipped)} unreadable images skipped: {file}")
+        say(f"{len(skipped)} unreadable images skipped: {file}")
     return len(skipped)
 
-
-def _test(experiment: Experiment, watch: _Watch) -> dict[str, float] | None:
+def _test(experiment: Experiment, follows: Callbacks) -> dict[str, float] | None:
     """Metrics on the test set, where another part was held out to judge epochs by."""
     loader = experiment.loaders.test
     if loader is None:
         return None
-    test = plain_numbers(experiment.model.evaluate(loader, verbose=0))
-    for second in (watch.average, watch.flips):
-        if second is not None:
-            judged = plain_numbers(second.evaluate(loader))
-            test |= {second.prefix + name: value for name, value in judged.items()}
-    watch.console.print(f"test {show(test)}")
-    return test
-
-
-def _new_folder(output: Path, name: str) -> Path:
-    """Where a run goes; refused if something is there already."""
-    if not re.fullmatch(r"[\w.+=@-]+", name) or name in (".", ".."):
-        raise UserError(
-            f"--name: received '{name}', expected letters, digits and any of . + = @ - _"
-        )
-    folder = output / name
-    if folder.exists():
-        raise UserError(
-            f"{folder}: exists already, and a run is never overwritten; use another name"
-        )
-    return folder
-
-
-def _make(folder: Path) -> None:
+    follows.interruption.open()
     try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror}); see --output") from None
-
-
-def require_space(folder: Path, experiment: Experiment) -> None:
-    """Refuse to start a run whose checkpoints cannot fit on the disk.
-
-    Raises:
-        UserError: with the room there is and the room there must be.
-    """
-    config = experiment.config
-    moments = {"sgd": 0, "momentum": 1, "muon": 1}.get(config.optimizer.name, 2)
-    one = 4 * experiment.facts["parameters"] * (1 + moments + (config.training.ema is not None))
-    # last, the one before, the next while it is written, and best; linked copies take nothing.
-    needed = one * (4 + config.checkpoint.keep)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            f"{folder}: {free / 1e6:,.0f} MB are free on this disk, and the checkpoints of this "
-            f"run need {needed / 1e6:,.0f} MB; see --output"
-        )
-
-
-def faster_data(loader: Loader) -> str:
-    """What to change where a loader is too slow."""
-    ways = []
-    if isinstance(loader, FileLoader):
-        cores = usable_cores()
-        if loader.workers < cores:
-            ways.append(f"data.workers={cores} instead of {loader.workers}")
-        if loader.dataset.copies is None:
-            ways.append("decoded images kept in a file, data.cache")
-    ways.append("operations in augmentation.train that cost less")
-    return "try " + ", or ".join(ways)
-
-
-def hyperparameters(config: Config) -> dict[str, Any]:
-    """The settings to compare runs by, as one level of ``section.key``."""
-    chosen = config.model_dump(include={"model", "data", "optimizer", "schedule", "training"})
-    return {
-        f"{section}.{key}": value
-        for section, values in chosen.items()
-        for key, value in values.items()
-        if isinstance(value, (int, float, str))
-    }
+        relay = Relay(follows.watchers, "test")
+        test = plain_numbers(experiment.model.evaluate(loader, verbose=0, callbacks=[relay]))
+        for second in follows.second_evaluations:
+            judged = plain_numbers(second.evaluate(loader, "test"))
+            test |= {second.prefix + name: value for name, value in judged.items()}
+    finally:
+        follows.close()
+    follows.progress.print("test", test)
+    return test
 
 
 def plain_numbers(metrics: dict[str, Any]) -> dict[str, float]:

@@ -19,9 +19,9 @@ def summarize(
     ``judged_on`` says what the epochs' evaluations, and so ``best``, were made on.
     """
     config = experiment.config
-    images = experiment.facts["train_images"] * len(rows)
+    images = experiment.counts["train_images"] * len(rows)
     trained = sum(row["train_seconds"] for row in rows)
-    held_out = test is not None or config.data.name == "folder"
+    held_out = test is not None or config.data.part_name == "folder"
     return {
         "last": rows[-1],
         "best": best_row(rows, config.checkpoint.monitor, config.checkpoint.mode),
@@ -30,7 +30,7 @@ def summarize(
         "epochs": len(rows),
         "seconds": rows[-1]["seconds"],
         "images_per_second": round(images / trained, 1),
-        **experiment.facts,
+        **experiment.counts,
         "environment": environment,
         "config": config.model_dump(),
     }

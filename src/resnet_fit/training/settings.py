@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from resnet_fit.config.problems import Problem
-from resnet_fit.config.settings import NonNegativeInt, Positive, PositiveInt, Settings
+from resnet_fit.config.settings import NonNegativeInt, OrOff, Positive, PositiveInt, Settings
 
 if TYPE_CHECKING:
     from resnet_fit.runs.config import Config
@@ -41,7 +41,7 @@ class Training(Settings):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     backend: Literal["auto", "paddle", "channels_last", "onednn"] = "auto"
-    compile: Literal["off", "static", "cinn"] = "off"
+    compile: Annotated[Literal["off", "static", "cinn"], OrOff] = "off"
 
     def problems(self, config: Config | None) -> Iterator[Problem]:
         if self.compile != "off" and self.backend == "onednn":

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resnet_fit.callbacks.optional.callback import CallbackPart, Context
+from resnet_fit.config.document import dump
 from resnet_fit.config.registry import part
 from resnet_fit.config.settings import PositiveInt
 
@@ -25,6 +26,22 @@ class VisualDL(CallbackPart):
     def build(self, context: Context) -> paddle.callbacks.Callback:
         from resnet_fit.callbacks.visualdl import VisualDL
 
+        config = context.config.model_dump()
         return VisualDL(
-            context.folder / "visualdl", self.every_steps, context.config, context.clock
+            context.folder / "visualdl",
+            self.every_steps,
+            dump(config),
+            hyperparameters(config),
+            context.clock,
         )
+
+
+def hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings to compare runs by, as one level of ``section.key``."""
+    sections = ("model", "data", "loss", "optimizer", "schedule", "training")
+    return {
+        f"{section}.{key}": value
+        for section in sections
+        for key, value in config[section].items()
+        if isinstance(value, (int, float, str))
+    }

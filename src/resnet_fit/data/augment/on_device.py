@@ -147,12 +147,15 @@ def _column(values: Array) -> Tensor:
     return paddle.to_tensor(values.reshape(-1, 1, 1, 1))
 
 
-def mixup(images: Tensor, share: float) -> Tensor:
+def mixup(images: Tensor, partners: Array, share: float) -> Tensor:
     """As `resnet_fit.data.mixing.mixup`."""
-    return images * share + images.roll(1, axis=0) * (1 - share)
+    return images * share + images[paddle.to_tensor(partners)] * (1 - share)
 
 
-def cutmix(images: Tensor, share: float, centre: tuple[float, float]) -> tuple[Tensor, float]:
+def cutmix(
+    images: Tensor, partners: Array, share: float, centre: tuple[float, float]
+) -> tuple[Tensor, float]:
     """As `resnet_fit.data.mixing.cutmix`."""
     inside, share = mixing.rectangle(share, centre, *images.shape[2:])
-    return paddle.where(paddle.to_tensor(inside), images.roll(1, axis=0), images), share
+    others = images[paddle.to_tensor(partners)]
+    return paddle.where(paddle.to_tensor(inside), others, images), share

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import hashlib
 import io
 import os
-import pickle
 import sys
 import tarfile
 import tempfile
@@ -17,15 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 import numpy as np
 
 from resnet_fit.config.registry import part
+from resnet_fit.config.settings import Location
 from resnet_fit.data.dataset import ArrayDataset
 from resnet_fit.data.datasets.data import Data
 from resnet_fit.errors import UserError
-from resnet_fit.files import require_existing
+from resnet_fit.files import may_write, require_existing
+from resnet_fit.home import expand, home
+from resnet_fit.restricted_pickle import PickledArray, Unpickler
 
 ENVIRONMENT = "RESNET_FIT_DATA"
 
@@ -37,7 +38,7 @@ TIMEOUT_SECONDS = 20
 
 
 @dataclass(frozen=True)
-class Cifar:
+class Archive:
     """Where a CIFAR set comes from and how its files are laid out (Krizhevsky 2009)."""
 
     name: str
@@ -59,7 +60,7 @@ def _urls(archive: str) -> tuple[str, ...]:
     return tuple(mirror + archive for mirror in mirrors)
 
 
-CIFAR10 = Cifar(
+CIFAR10 = Archive(
     name="cifar10",
     archive="cifar-10-python.tar.gz",
     folder="cifar-10-batches-py",
@@ -74,7 +75,7 @@ CIFAR10 = Cifar(
 )
 
 
-CIFAR100 = Cifar(
+CIFAR100 = Archive(
     name="cifar100",
     archive="cifar-100-python.tar.gz",
     folder="cifar-100-python",
@@ -105,27 +106,49 @@ def cifar100(path: str | os.PathLike[str] | None = None) -> tuple[ArrayDataset, 
     return _cifar(CIFAR100, path)
 
 
-def _cifar(kind: Cifar, path: str | os.PathLike[str] | None) -> tuple[ArrayDataset, ArrayDataset]:
-    place = _find(kind, path) or download(kind, cache_folder())
+def _cifar(kind: Archive, path: str | os.PathLike[str] | None) -> tuple[ArrayDataset, ArrayDataset]:
+    place = _find(kind, path) or download(kind, _download_folder(kind))
     try:
         return _parse(kind, dict(_files(kind, place)))
     # Damaged bytes make tarfile, zlib and pickle raise almost anything; all of it means the same.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        ours = path is None and place.parent == cache_folder()
+        remedy = (
+            "delete it and run again to download it"
+            if ours
+            else f"put {kind.archive} from {kind.urls[-1]} in its place"
+        )
         raise UserError(
-            f"{place}: damaged, or not the {kind.name} of its authors ({reason}); "
-            f"delete it and run again to download it, or get {kind.archive} from {kind.urls[-1]}"
+            f"{place}: damaged, or not the {kind.name} of its authors ({reason}); {remedy}"
         ) from error
 
 
-def cache_folder() -> Path:
-    """Return the folder in which paddle.vision, too, keeps CIFAR."""
-    return Path.home() / ".cache" / "paddle" / "dataset" / "cifar"
+def cache_folder() -> Path | None:
+    """The folder in which paddle.vision, too, keeps CIFAR; None for a user without a home."""
+    folder_ = home()
+    return None if folder_ is None else folder_ / ".cache" / "paddle" / "dataset" / "cifar"
 
 
-def _find(kind: Cifar, path: str | os.PathLike[str] | None) -> Path | None:
+def _download_folder(kind: Archive) -> Path:
+    folder_ = cache_folder()
+    if folder_ is None:
+        raise UserError(
+            f"{kind.name} was not found, and there is no home folder to download it to (HOME is "
+            f"not set): put {kind.archive} into a folder, and name that in data.path or in the "
+            f"environment variable {ENVIRONMENT}"
+        )
+    if not may_write():
+        raise UserError(
+            f"{kind.name} is not on this machine yet: a run downloads it to {folder_}, and a dry "
+            "run downloads nothing"
+        )
+    return folder_
+
+
+def _find(kind: Archive, path: str | os.PathLike[str] | None) -> Path | None:
     if path is not None:
-        given = Path(path).expanduser()
+        given = expand(path)
         require_existing(given)
         if given.is_file():
             return given
@@ -136,28 +159,30 @@ def _find(kind: Cifar, path: str | os.PathLike[str] | None) -> Path | None:
                 f"{kind.train_files[0]}"
             )
         return found
-    folders = [Path(os.environ[ENVIRONMENT]).expanduser()] if os.environ.get(ENVIRONMENT) else []
-    for folder_ in (*folders, cache_folder()):
-        if found := _inside(kind, folder_):
+    named = os.environ.get(ENVIRONMENT)
+    for folder_ in (expand(named) if named else None, cache_folder()):
+        if folder_ is not None and (found := _inside(kind, folder_)):
             return found
     return None
 
 
-def _inside(kind: Cifar, folder_: Path) -> Path | None:
+def _inside(kind: Archive, folder_: Path) -> Path | None:
     for candidate in (folder_, folder_ / kind.folder):
-        if (candidate / kind.train_files[0]).is_file() and (candidate / kind.meta_file).is_file():
+        needed = (candidate / kind.train_files[0], candidate / kind.meta_file)
+        if all(map(os.path.isfile, needed)):  # false for what may not be looked at
             return candidate
     archive = folder_ / kind.archive
-    return archive if archive.is_file() else None
+    return archive if os.path.isfile(archive) else None
 
 
-def _files(kind: Cifar, place: Path) -> Iterator[tuple[str, Any]]:
+def _files(kind: Archive, place: Path) -> Iterator[tuple[str, Any]]:
     """Yield the name and content of each of the set's files, one at a time: they are 30 MB each."""
     wanted = {*kind.train_files, *kind.test_files, kind.meta_file}
     if place.is_dir():
         for name in sorted(wanted):
-            with open(place / name, "rb") as file:
-                yield name, _unpickle(file)
+            if (place / name).is_file():
+                with open(place / name, "rb") as file:
+                    yield name, _unpickle(file)
         return
     with gzip.open(place) as unzipped:
         with tarfile.open(fileobj=unzipped, mode="r:") as archive:
@@ -171,7 +196,7 @@ def _files(kind: Cifar, place: Path) -> Iterator[tuple[str, Any]]:
             pass
 
 
-def _parse(kind: Cifar, files: Mapping[str, dict[str, Any]]) -> tuple[ArrayDataset, ArrayDataset]:
+def _parse(kind: Archive, files: Mapping[str, dict[str, Any]]) -> tuple[ArrayDataset, ArrayDataset]:
     missing = [n for n in (*kind.train_files, *kind.test_files, kind.meta_file) if n not in files]
     if missing:
         raise ValueError(f"without {', '.join(missing)}")
@@ -195,49 +220,21 @@ def _parse(kind: Cifar, files: Mapping[str, dict[str, Any]]) -> tuple[ArrayDatas
     return part(kind.train_files, kind.counts[0]), part(kind.test_files, kind.counts[1])
 
 
-def _latin1(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"encoding {encoding!r} is not allowed")
-    return codecs.encode(text, "latin1")
-
-
-# What a dictionary of arrays, bytes and lists needs, under the names of Python 2's numpy, 1 and 2.
-_RECONSTRUCT = np.empty(0).__reduce__()[0]
-
-
-ALLOWED: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _latin1,
-}
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads arrays, bytes, strings, numbers and lists; nothing in a file can name code to run."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(
-                f"it asks for {module}.{name}, which is not allowed"
-            ) from None
-
-
 def _unpickle(file: IO[bytes]) -> dict[str, Any]:
-    content = _PlainUnpickler(file, encoding="bytes").load()
+    content = Unpickler(file).load()
     if not isinstance(content, dict):
         raise ValueError(f"holds a {type(content).__name__}, expected a dictionary")
-    return {_text(key): value for key, value in content.items()}
+    return {
+        _text(key): value.value if isinstance(value, PickledArray) else value
+        for key, value in content.items()
+    }
 
 
 def _text(value: bytes | str) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else value
 
 
-def download(kind: Cifar, folder_: Path) -> Path:
+def download(kind: Archive, folder_: Path) -> Path:
     """Fetch the archive into ``folder_``, checksum verified; the file is whole or not there."""
     target = folder_ / kind.archive
     reasons = []
@@ -304,7 +301,7 @@ def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @part("data", "cifar10")
-class Cifar10Data(Data):
+class Cifar10(Data):
     """CIFAR-10: 50,000 images ``[3, 32, 32]`` to train on, 10,000 to test on, 10 classes.
 
     Args:
@@ -312,15 +309,15 @@ class Cifar10Data(Data):
             folder that ``RESNET_FIT_DATA`` names, then Paddle's cache, to which it is downloaded.
     """
 
-    path: str | None = None
-    archive: ClassVar[Cifar] = CIFAR10
+    path: Location | None = None
 
     def load(self) -> tuple[ArrayDataset, ArrayDataset]:
-        return _cifar(self.archive, self.path)
+        return cifar10(self.path)
 
 
 @part("data", "cifar100")
-class Cifar100Data(Cifar10Data):
+class Cifar100(Cifar10):
     """CIFAR-100: as CIFAR-10, with its 100 fine classes."""
 
-    archive: ClassVar[Cifar] = CIFAR100
+    def load(self) -> tuple[ArrayDataset, ArrayDataset]:
+        return cifar100(self.path)

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from resnet_fit.config.registry import part, parts
-from resnet_fit.config.settings import NonNegativeInt, PositiveInt, Settings
+from resnet_fit.config.settings import Location, NonNegativeInt, PositiveInt, Settings
 from resnet_fit.data import transforms
 from resnet_fit.data.dataset import FileDataset, split, subset
 from resnet_fit.data.datasets.data import Data, Parts
-from resnet_fit.data.listing import EXTENSIONS, list_images
+from resnet_fit.data.listing import BESIDE_CLASSES, EXTENSIONS, LeftOut, list_images
 from resnet_fit.errors import UserError, suggest
-from resnet_fit.files import require_existing
+from resnet_fit.files import readable, require_existing
+from resnet_fit.home import expand
+
+# How folders of the parts are named, in any letter case: Train, training_set, test-images.
+PARTS = {
+    "train": "train|training",
+    "validation": "val|valid|validation|eval|evaluation",
+    "test": "test|testing",
+}
+SUFFIX = "([ _-]?(set|data|images))?"
+# Kinds of files left out that a warning names.
+SHOWN_KINDS = 5
+EXPECTED = (
+    "train/ and val/ (or test/) with one folder of images per class in each, or the class folders "
+    "themselves"
+)
 
 
 class Cache(Settings):
@@ -28,85 +46,7 @@ class Cache(Settings):
     """
 
     shorter_side: PositiveInt
-    path: str | None = None
-
-
-HELD_OUT_NAMES = ("val", "valid", "validation", "test")
-
-
-def folder(
-    path: str | os.PathLike[str], validation: float | None = None, seed: int = 0
-) -> tuple[FileDataset, FileDataset]:
-    """Index an image folder as ``(train, held_out)``.
-
-    Either ``path`` holds ``train/`` and the first there is of ``val/``, ``valid/``, ``validation/``
-    and ``test/``, each with one folder per class; or it holds the class folders themselves (or only
-    ``train/``), and ``validation`` is the stratified fraction to hold out by ``seed``. Classes and
-    files are sorted by name. Folders inside a class folder belong to it; links are followed; hidden
-    names and unknown extensions are left out. A large folder's listing is kept and used again until
-    something in the folder changes. Raises UserError, naming the place, for whatever is missing.
-    """
-    root = Path(path).expanduser()
-    require_existing(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: not a folder; extract it if it is an archive")
-    held_out = next((root / name for name in HELD_OUT_NAMES if (root / name).is_dir()), None)
-    if not (root / "train").is_dir():
-        if held_out is not None:
-            raise UserError(f"{root}: has {held_out.name}/ but no train/")
-        held_out, train = None, scan(root)
-    else:
-        train = scan(root / "train")
-    if held_out is None:
-        if validation is None:
-            raise UserError(
-                f"{root}: no folder to validate on ({', '.join(n + '/' for n in HELD_OUT_NAMES)}); "
-                "add one, or give a fraction to hold out (data.validation: 0.1)"
-            )
-        return split(train, validation, seed)
-    if validation is not None:
-        raise UserError(
-            f"{root}: has {held_out.name}/ and a validation fraction of {validation}; "
-            "drop one of them"
-        )
-    return train, _matched(scan(held_out), train.classes, held_out, root / "train")
-
-
-def scan(root: Path) -> FileDataset:
-    """Index one folder of class folders."""
-    listing = list_images(root)
-    classes, counts = listing.classes, listing.counts
-    if not classes:
-        loose = listing.loose
-        found = f"{loose} images but no class folders" if loose else "no class folders"
-        raise UserError(f"{root}: {found}; expected one folder of images per class")
-    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
-    if empty:
-        raise UserError(
-            f"{root}: no images ({', '.join(sorted(EXTENSIONS))}) in class {_listed(empty)}; "
-            "add some or remove the folder"
-        )
-    if len(classes) == 1:
-        raise UserError(f"{root}: only one class, {classes[0]!r}; a classifier needs two or more")
-    return FileDataset(listing.paths, np.repeat(np.arange(len(classes)), counts), classes)
-
-
-def _matched(
-    held_out: FileDataset, classes: tuple[str, ...], place: Path, train: Path
-) -> FileDataset:
-    unknown = [name for name in held_out.classes if name not in classes]
-    if unknown:
-        hint = suggest(unknown[0], classes)
-        raise UserError(f"{place}: class {_listed(unknown)} is not in {train}.{hint}")
-    missing = [name for name in classes if name not in held_out.classes]
-    if missing:
-        raise UserError(f"{place}: class {_listed(missing)} of {train} is missing")
-    return held_out
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+    path: Location | None = None
 
 
 @part("data", "folder")
@@ -120,12 +60,16 @@ class Folder(Data):
             ``skip`` leaves the file out and lists it.
         workers: processes that decode; one for each core by default, at most 8.
         cache: keeps decoded images, so that they are decoded once and not in every epoch.
+        compare: how a run that goes on knows that its data are the same: by names, numbers and
+            ``content``, for which every file is opened at the start, or by ``names`` and numbers
+            alone.
     """
 
-    path: str
+    path: Location
     on_bad_image: Literal["error", "skip"] = "error"
     workers: NonNegativeInt | None = None
     cache: Cache | None = None
+    compare: Literal["content", "names"] = "content"
 
     def load(self) -> tuple[FileDataset, FileDataset]:
         return folder(self.path, self.validation or None, self.split_seed)
@@ -145,3 +89,138 @@ class Folder(Data):
                 f"asks for {largest} pixels, data.cache.shorter_side keeps "
                 f"{self.cache.shorter_side}; expected {largest} or more there"
             )
+
+
+def folder(
+    path: str | os.PathLike[str], validation: float | None = None, seed: int = 0
+) -> tuple[FileDataset, FileDataset]:
+    """Index an image folder as ``(train, held_out)``.
+
+    Either ``path`` holds ``train/`` and ``val/`` or ``test/``, each with one folder per class; or
+    it holds the class folders themselves (or only ``train/``), and ``validation`` is the stratified
+    fraction to hold out by ``seed``. Other usual names of the parts are known, in any letter case
+    (`PARTS`); of ``val/`` and ``test/`` the first is taken. Classes and files are sorted by name.
+    Folders inside a class folder belong to it; links are followed; hidden names and unknown
+    extensions are left out. Warns of what is left out, but for hidden names. A large folder's
+    listing is kept and used again until something in the folder changes. Raises UserError, naming
+    the place, for whatever is missing or has two meanings.
+    """
+    root = expand(path)
+    require_existing(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: not a folder; extract it if it is an archive")
+    parts, others = _parts(root)
+    train_name, held_out_name = parts.get("train"), parts.get("validation") or parts.get("test")
+    if held_out_name and not train_name:
+        raise UserError(f"{root}: has {held_out_name}/ but no train/; expected {EXPECTED}")
+    if held_out_name and validation is not None:
+        raise UserError(
+            f"{root}: has {held_out_name}/ and a validation fraction of {validation}; drop one of "
+            "them"
+        )
+    used = [name for name in (train_name, held_out_name) if name]
+    unused = sorted({*parts.values(), *others}.difference(used))
+    if used and unused:
+        line = f"{root}: uses {_folders(used, ' and ')}; not used: {_folders(unused)}"
+        warnings.warn(readable(line), stacklevel=2)
+    train_place = root / (train_name or "")
+    train = scan(train_place)
+    if held_out_name:
+        held_out = scan(root / held_out_name)
+        _check_classes(held_out.classes, root / held_out_name, train.classes, train_place)
+        return train, held_out
+    if validation is None:
+        raise UserError(
+            f"{root}: no folder to validate on (val/ or test/); add one, or give a fraction to "
+            "hold out (data.validation: 0.1)"
+        )
+    return split(train, validation, seed)
+
+
+def _parts(root: Path) -> tuple[dict[str, str], list[str]]:
+    """The names of the folders that are parts, by part, and of the other folders."""
+    try:
+        names = sorted(e.name for e in os.scandir(root) if not e.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{root}: cannot be read ({error.strerror})") from None
+    found: dict[str | None, list[str]] = defaultdict(list)
+    for name in names:
+        if os.path.isdir(root / name):
+            found[_part(name)].append(name)
+    others = found.pop(None, [])
+    for kind, several in found.items():
+        if len(several) > 1:
+            raise UserError(
+                f"{root}: has {_folders(several)}, all named like the {kind} part; expected "
+                f"{EXPECTED}"
+            )
+    return {str(kind): name for kind, (name,) in found.items()}, others
+
+
+def _part(name: str) -> str | None:
+    """Which part of a data set a folder is, by its name."""
+    return next(
+        (
+            kind
+            for kind, names in PARTS.items()
+            if re.fullmatch(f"({names}){SUFFIX}", name, re.IGNORECASE)
+        ),
+        None,
+    )
+
+
+def _folders(names: Iterable[str], link: str = ", ") -> str:
+    return link.join(f"{name}/" for name in names)
+
+
+def scan(root: Path) -> FileDataset:
+    """Index one folder of class folders. Warns of files that are left out."""
+    listing = list_images(root)
+    classes, counts = listing.classes, listing.counts
+    loose = listing.left_out.get(BESIDE_CLASSES)
+    if not classes:
+        found = f"{loose.files} images but no class folders" if loose else "no class folders"
+        raise UserError(f"{root}: {found}; expected one folder of images per class")
+    if all(_part(name) for name in classes):
+        raise UserError(
+            f"{root}: {_quoted(classes)} are names of parts, not of classes; expected one folder "
+            "of images per class"
+        )
+    empty = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if empty:
+        raise UserError(
+            f"{root}: no images ({', '.join(sorted(EXTENSIONS))}) in class {_quoted(empty)}; "
+            "add some or remove the folder"
+        )
+    if len(classes) == 1:
+        raise UserError(f"{root}: only one class, {classes[0]!r}; a classifier needs two or more")
+    _warn_of_left_out(root, listing.left_out)
+    return FileDataset(listing.paths, np.repeat(np.arange(len(classes)), counts), classes)
+
+
+def _warn_of_left_out(root: Path, left_out: dict[str, LeftOut]) -> None:
+    """One line about the files that are not taken, the most frequent kinds first."""
+    kinds = sorted(left_out.items(), key=lambda item: -item[1].files)
+    shown = [f"{found.files:,} {kind} ({found.example})" for kind, found in kinds[:SHOWN_KINDS]]
+    if rest := sum(found.files for _, found in kinds[SHOWN_KINDS:]):
+        shown.append(f"{rest:,} others")
+    if shown:
+        warnings.warn(readable(f"{root}: left out: {', '.join(shown)}"), stacklevel=3)
+
+
+def _check_classes(
+    found: tuple[str, ...], place: Path, expected: tuple[str, ...], train_place: Path
+) -> None:
+    """Raise a UserError if the held-out part has not the same classes as the training part."""
+    unknown = [name for name in found if name not in expected]
+    if unknown:
+        hint = suggest(unknown[0], expected)
+        raise UserError(f"{place}: class {_quoted(unknown)} is not in {train_place}.{hint}")
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise UserError(f"{place}: class {_quoted(missing)} of {train_place} is missing")
+
+
+def _quoted(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PlainValidator
 
 from resnet_fit.config.problems import Problem
-from resnet_fit.config.settings import Part
+from resnet_fit.config.settings import Location, Part
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -26,7 +27,7 @@ class Network(Part):
             layer but the last.
     """
 
-    weights: str | None = None
+    weights: Location | None = None
     freeze: list[str] = Field(default_factory=list)
 
     def problems(self, config: Config | None) -> Iterator[Problem]:
@@ -49,17 +50,27 @@ class Network(Part):
         raise NotImplementedError
 
 
-def is_count(value: object) -> bool:
-    """Whether a value is a whole number of at least 1 (True is not)."""
-    return type(value) is int and value >= 1
+def as_count(value: Any) -> int | None:
+    """A whole number of at least 1 as an int, whatever its type; None for all else, and for True.
+
+    NumPy's integers are not Python's: Paddle's layers refuse them.
+    """
+    if isinstance(value, bool):
+        return None
+    try:
+        count = operator.index(value)
+    except TypeError:
+        return None
+    return count if count >= 1 else None
 
 
 def _depth(value: Any) -> int | list[int]:
     """One message for both forms of a depth, where a union would give one for each."""
-    sizes = value if isinstance(value, (list, tuple)) else [value]
-    if not sizes or not all(is_count(size) for size in sizes):
+    is_list = isinstance(value, (list, tuple))
+    sizes = [count for size in (value if is_list else [value]) if (count := as_count(size))]
+    if not sizes or len(sizes) < (len(value) if is_list else 1):
         raise ValueError("expected a depth such as 50, or a list of sizes such as [2, 2, 2, 2]")
-    return list(sizes) if isinstance(value, (list, tuple)) else value
+    return sizes if is_list else sizes[0]
 
 
 Depth = Annotated[int | list[int], PlainValidator(_depth)]

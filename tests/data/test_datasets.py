@@ -13,9 +13,10 @@ from hashlib import md5
 
 import numpy as np
 import pytest
-from resnet_fit.data.sources import ArrayDataset, split, subset
 
-from resnet_fit.data import sources
+from resnet_fit.data.dataset import ArrayDataset, split, subset
+from resnet_fit.data.datasets import cifar
+from resnet_fit.data.datasets.digits import digits
 from resnet_fit.errors import UserError
 
 
@@ -57,11 +58,11 @@ def archive_bytes():
 
 @pytest.fixture(autouse=True)
 def no_data_of_this_machine(tmp_path, monkeypatch):
-    monkeypatch.delenv(sources.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(cifar.ENVIRONMENT, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for name in ("CIFAR10", "CIFAR100"):
-        small = replace(getattr(sources, name), urls=("http://127.0.0.1:9/no",), counts=(500, 100))
-        monkeypatch.setattr(sources, name, small)
+        small = replace(getattr(cifar, name), urls=("http://127.0.0.1:9/no",), counts=(500, 100))
+        monkeypatch.setattr(cifar, name, small)
 
 
 def put_archive(folder):
@@ -74,9 +75,9 @@ def put_archive(folder):
 
 
 def test_archive_and_extracted_folder_give_the_same_sets(tmp_path):
-    from_archive = sources.cifar10(put_archive(tmp_path))
+    from_archive = cifar.cifar10(put_archive(tmp_path))
     write_folder(tmp_path / "x" / "cifar-10-batches-py", cifar10_files())
-    from_folder = sources.cifar10(tmp_path / "x")
+    from_folder = cifar.cifar10(tmp_path / "x")
     for ours, theirs, count in zip(from_archive, from_folder, (500, 100), strict=True):
         assert ours.images.shape == (count, 3, 32, 32)
         assert ours.images.dtype == np.uint8
@@ -90,14 +91,14 @@ def test_archive_and_extracted_folder_give_the_same_sets(tmp_path):
 
 
 def test_environment_comes_before_the_cache_and_a_path_before_both(tmp_path, monkeypatch):
-    put_archive(sources.cache_folder())
-    assert len(sources.cifar10()[0]) == 500
+    put_archive(cifar.cache_folder())
+    assert len(cifar.cifar10()[0]) == 500
     (tmp_path / "env").mkdir()
     (tmp_path / "env" / "cifar-10-python.tar.gz").write_bytes(b"damaged")
-    monkeypatch.setenv(sources.ENVIRONMENT, str(tmp_path / "env"))
+    monkeypatch.setenv(cifar.ENVIRONMENT, str(tmp_path / "env"))
     with pytest.raises(UserError, match=r"/env/cifar-10-python\.tar\.gz: damaged"):
-        sources.cifar10()
-    assert len(sources.cifar10(sources.cache_folder())[1]) == 100
+        cifar.cifar10()
+    assert len(cifar.cifar10(cifar.cache_folder())[1]) == 100
 
 
 def test_cifar100_has_its_fine_labels(tmp_path):
@@ -108,7 +109,7 @@ def test_cifar100_has_its_fine_labels(tmp_path):
         "meta": {b"fine_label_names": names},
     }
     write_folder(tmp_path / "cifar-100-python", files)
-    train, test = sources.cifar100(tmp_path)
+    train, test = cifar.cifar100(tmp_path)
     assert train.classes[99] == "class99"
     assert set(train.labels) == set(test.labels) == set(range(100))
 
@@ -122,7 +123,7 @@ def test_files_written_by_python_2_are_read(tmp_path):
     )
     (tmp_path / "file").write_bytes(b"(dS'data'\n" + array + b"sS'labels'\n(lI3\nas.")
     with open(tmp_path / "file", "rb") as file:
-        content = sources._unpickle(file)
+        content = cifar._unpickle(file)
     assert content["data"].tolist() == [7, 255]
     assert content["labels"] == [3]
 
@@ -142,7 +143,7 @@ class Decoded:
 @pytest.mark.parametrize(
     ("file", "content", "reason"),
     [
-        ("data_batch_2", Evil(), "asks for posix.mkdir, which is not allowed"),
+        ("data_batch_2", Evil(), "asks for 'posix.mkdir': only plain data"),
         ("data_batch_2", {b"data": Decoded()}, "encoding 'rot13' is not allowed"),
         ("data_batch_2", [1, 2], "holds a list"),
         ("data_batch_2", batch(90), "expected 500 images"),
@@ -156,7 +157,7 @@ class Decoded:
 def test_content_that_is_not_cifar_is_refused(tmp_path, file, content, reason):
     write_folder(tmp_path / "cifar-10-batches-py", cifar10_files(**{file: content}))
     with pytest.raises(UserError) as caught:
-        sources.cifar10(tmp_path)
+        cifar.cifar10(tmp_path)
     assert str(tmp_path / "cifar-10-batches-py") in str(caught.value)
     assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -177,19 +178,41 @@ def test_content_that_is_not_cifar_is_refused(tmp_path, file, content, reason):
 def test_damaged_archive_is_named_with_the_remedy(tmp_path, damage):
     path = put_archive(tmp_path)
     path.write_bytes(damage(archive_bytes()))
-    with pytest.raises(UserError, match=r"damaged.*delete it and run again") as caught:
-        sources.cifar10(path)
+    with pytest.raises(UserError, match=r"damaged.*put cifar.* from http.* in its place") as caught:
+        cifar.cifar10(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
+    write_folder(tmp_path / "cifar-10-batches-py", cifar10_files())
+    (tmp_path / "cifar-10-batches-py" / "data_batch_4").unlink()
+    os.mkfifo(tmp_path / "cifar-10-batches-py" / "data_batch_4")
+    with pytest.raises(UserError, match="without data_batch_4"):
+        cifar.cifar10(tmp_path)
+
+
+def test_only_a_file_of_the_cache_is_to_be_deleted(tmp_path, monkeypatch):
+    cached = put_archive(cifar.cache_folder())
+    cached.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="delete it and run again to download it"):
+        cifar.cifar10()
+    with pytest.raises(UserError) as given:
+        cifar.cifar10(cached)  # what is named is not downloaded again
+    monkeypatch.setenv(cifar.ENVIRONMENT, str(tmp_path / "mine"))
+    put_archive(tmp_path / "mine").write_bytes(b"damaged")
+    with pytest.raises(UserError) as own:
+        cifar.cifar10()
+    assert "delete" not in f"{given.value} {own.value}"
 
 
 def test_missing_path_names_the_nearest(tmp_path):
     put_archive(tmp_path)
     with pytest.raises(UserError, match=r"Did you mean 'cifar-10-python\.tar\.gz'"):
-        sources.cifar10(tmp_path / "cifar10-python.tar.gz")
+        cifar.cifar10(tmp_path / "cifar10-python.tar.gz")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds neither"):
-        sources.cifar10(tmp_path / "empty")
+        cifar.cifar10(tmp_path / "empty")
 
 
 # --- download -------------------------------------------------------------------------
@@ -198,13 +221,13 @@ def test_missing_path_names_the_nearest(tmp_path):
 def test_offline_says_where_the_file_goes_and_what_runs_without(tmp_path, monkeypatch):
     cache = tmp_path / "home/.cache/paddle/dataset/cifar"
     with pytest.raises(UserError) as caught:
-        sources.cifar10()
+        cifar.cifar10()
     assert f"put cifar-10-python.tar.gz at {cache}/cifar-10-python.tar.gz" in str(caught.value)
     assert "configs/resnet18_digits.yaml" in str(caught.value)
     assert list(cache.iterdir()) == []
-    monkeypatch.setenv(sources.ENVIRONMENT, str(tmp_path / "mine"))
+    monkeypatch.setenv(cifar.ENVIRONMENT, str(tmp_path / "mine"))
     with pytest.raises(UserError, match=f"at {tmp_path}/mine/cifar-10-python.tar.gz"):
-        sources.cifar10()
+        cifar.cifar10()
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -226,26 +249,26 @@ def server(tmp_path):
 
 
 def served(monkeypatch, *urls, checksum):
-    monkeypatch.setattr(sources, "CIFAR10", replace(sources.CIFAR10, urls=urls, md5=checksum))
+    monkeypatch.setattr(cifar, "CIFAR10", replace(cifar.CIFAR10, urls=urls, md5=checksum))
 
 
 def test_download_goes_on_to_the_second_mirror_and_is_kept(tmp_path, monkeypatch, server, capsys):
     put_archive(tmp_path / "www")
     url = f"{server}/cifar-10-python.tar.gz"
     served(monkeypatch, f"{server}/absent", url, checksum=md5(archive_bytes()).hexdigest())
-    assert len(sources.cifar10()[0]) == 500
-    assert [p.name for p in sources.cache_folder().iterdir()] == ["cifar-10-python.tar.gz"]
+    assert len(cifar.cifar10()[0]) == 500
+    assert [p.name for p in cifar.cache_folder().iterdir()] == ["cifar-10-python.tar.gz"]
     assert capsys.readouterr() == ("", "")
     (tmp_path / "www" / "cifar-10-python.tar.gz").unlink()
-    assert len(sources.cifar10()[0]) == 500
+    assert len(cifar.cifar10()[0]) == 500
 
 
 def test_download_with_a_wrong_checksum_leaves_nothing(tmp_path, monkeypatch, server):
     put_archive(tmp_path / "www")
     served(monkeypatch, f"{server}/cifar-10-python.tar.gz", checksum="0" * 32)
     with pytest.raises(UserError, match=f"md5 [0-9a-f]+, expected {'0' * 32}"):
-        sources.cifar10()
-    assert list(sources.cache_folder().iterdir()) == []
+        cifar.cifar10()
+    assert list(cifar.cache_folder().iterdir()) == []
 
 
 # --- digits ---------------------------------------------------------------------------
@@ -254,7 +277,7 @@ def test_download_with_a_wrong_checksum_leaves_nothing(tmp_path, monkeypatch, se
 def test_digits_are_all_of_scikit_learns():
     from sklearn.datasets import load_digits
 
-    train, test = sources.digits()
+    train, test = digits()
     assert (len(train), len(test)) == (1437, 360)
     assert train.images.shape[1:] == (1, 8, 8)
     assert train.images.max() == 255
@@ -270,7 +293,7 @@ def test_digits_are_all_of_scikit_learns():
         np.concatenate([train.images, test.images]), np.concatenate([train.labels, test.labels])
     )
     assert ours == digest(np.rint(raw.images / 16 * 255).astype(np.uint8), raw.target)
-    np.testing.assert_array_equal(sources.digits()[1].images, test.images)
+    np.testing.assert_array_equal(digits()[1].images, test.images)
 
 
 # --- arrays ---------------------------------------------------------------------------
@@ -361,9 +384,9 @@ def test_subset_is_stratified_and_exact():
 
 
 def test_real_cifar10(monkeypatch, real_data):
-    monkeypatch.setenv(sources.ENVIRONMENT, real_data)
-    monkeypatch.setattr(sources, "CIFAR10", replace(sources.CIFAR10, counts=(50_000, 10_000)))
-    train, test = sources.cifar10()
+    monkeypatch.setenv(cifar.ENVIRONMENT, real_data)
+    monkeypatch.setattr(cifar, "CIFAR10", replace(cifar.CIFAR10, counts=(50_000, 10_000)))
+    train, test = cifar.cifar10()
     assert np.bincount(train.labels).tolist() == [5000] * 10
     assert np.bincount(test.labels).tolist() == [1000] * 10
     assert train.classes == (
@@ -385,7 +408,7 @@ def test_real_cifar10(monkeypatch, real_data):
 
 @pytest.fixture(scope="session")
 def real_data():
-    path = os.environ.get(sources.ENVIRONMENT, "")
+    path = os.environ.get(cifar.ENVIRONMENT, "")
     if not os.path.exists(os.path.join(path, "cifar-10-python.tar.gz")):
         pytest.skip("RESNET_FIT_DATA does not hold cifar-10-python.tar.gz")
     return path

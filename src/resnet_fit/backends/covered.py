@@ -1,0 +1,96 @@
+"""Which layers an engine computes by itself. All others are handed to Paddle, in Paddle's layout.
+
+The answer is found anew at each call, by a few attributes, so that it stays right when a layer is
+changed: a hook may come and go, and weights may be converted.
+"""
+
+from __future__ import annotations
+
+import paddle
+from paddle import Tensor, nn
+
+from resnet_fit.errors import UserError
+
+
+def is_untouched(layer: nn.Layer) -> bool:
+    """Whether a call of ``layer`` does what its class says, and nothing else.
+
+    Hooks expect to be called, with images ``[N, C, H, W]``; Paddle's weight norm is a hook as well.
+    """
+    return (
+        not layer._forward_pre_hooks
+        and not layer._forward_post_hooks
+        and "forward" not in layer.__dict__
+    )
+
+
+def is_plain(layer: nn.Layer, kind: type[nn.Layer]) -> bool:
+    """Whether ``layer`` computes what ``kind`` computes: a subclass may compute something else."""
+    return type(layer) is kind and is_untouched(layer)
+
+
+def is_plain_convolution(layer: nn.Layer) -> bool:
+    """A convolution that `paddle.nn.functional.conv2d` can do in either layout."""
+    return (
+        is_plain(layer, nn.Conv2D)
+        and layer._padding_mode == "zeros"
+        and layer._data_format == "NCHW"
+    )
+
+
+def is_plain_norm(layer: nn.Layer) -> bool:
+    """A batch norm that `paddle.nn.functional.batch_norm` can do in either layout."""
+    return is_plain(layer, nn.BatchNorm2D) and layer._data_format == "NCHW"
+
+
+def onednn_convolves(layer: nn.Layer) -> bool:
+    """A convolution of float32 weights without groups, dilation or padding of one side only."""
+    return (
+        is_plain_convolution(layer)
+        and layer._groups == 1
+        and layer._dilation == [1, 1]
+        and layer._padding_algorithm == "EXPLICIT"
+        and len(layer._updated_padding) == 2  # four where the sides differ
+        and _float32(layer.weight)
+        and (layer.bias is None or _float32(layer.bias))
+    )
+
+
+def onednn_normalizes(layer: nn.Layer, x: Tensor) -> bool:
+    """A batch norm of float32 with scale and shift, over more than one value per channel.
+
+    Paddle returns a single value as it is; oneDNN would give zero. Without an epsilon, the zeros
+    that channels are padded with would become NaN. In evaluation, ``use_global_stats=False`` takes
+    the batch's statistics in Paddle's way.
+    """
+    return (
+        is_plain_norm(layer)
+        and layer.weight is not None
+        and layer.bias is not None
+        and _float32(layer.weight)
+        and _float32(layer.bias)
+        and _float32(layer._mean)
+        and _float32(layer._variance)
+        and layer._epsilon > 0
+        and (layer.training or layer._use_global_stats is not False)
+        and (not layer.training or x.shape[0] * x.shape[1] * x.shape[2] > 1)
+    )
+
+
+def check_float32(layer: nn.Layer) -> None:
+    """Raise UserError for a layer of parameters that the onednn engine would have to round.
+
+    Raises:
+        UserError: naming the parameter.
+    """
+    for name, parameter in layer.named_parameters():
+        if not _float32(parameter):
+            dtype = str(parameter.dtype).rpartition(".")[2]
+            raise UserError(
+                f"the onednn engine computes with parameters of float32, but {name} of "
+                f"{layer.full_name()} is {dtype}; use the engine 'paddle'"
+            )
+
+
+def _float32(tensor: Tensor) -> bool:
+    return tensor.dtype == paddle.float32

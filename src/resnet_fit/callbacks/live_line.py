@@ -1,0 +1,109 @@
+"""A line at the foot of a terminal that shows how far something is."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.segment import Segment
+
+SHORTEST_BAR, LONGEST_BAR = 6, 40
+BAR_RANK = 3
+
+
+@dataclass(frozen=True)
+class Column:
+    """A piece of the line. The higher its rank, the sooner a narrow terminal goes without it."""
+
+    text: str
+    rank: int
+
+
+class LiveLine:
+    """A title, a bar, and columns, in one line that fits the terminal at any width.
+
+    Where there is little room the bar becomes shorter first, then the columns of the highest ranks
+    are left out, and the bar itself at `BAR_RANK`. A column is always as wide as its longest text
+    was, so that nothing moves but the numbers. The line is erased at the end. Where output is no
+    terminal there is none.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._title, self._share = "", 0.0
+        self._columns: tuple[Column, ...] = ()
+        self._live: Live | None = None
+
+    @property
+    def is_shown(self) -> bool:
+        return self._live is not None
+
+    def begin(self, title: str) -> None:
+        """Start at zero with another title; columns are empty until they are known."""
+        steady = (c if c.rank == 1 else replace(c, text=" " * len(c.text)) for c in self._columns)
+        self._title, self._share, self._columns = title, 0.0, tuple(steady)
+        if self._live is None and self.console.is_terminal and not self.console.is_dumb_terminal:
+            # What is printed meanwhile goes above the line, unless it goes elsewhere anyway.
+            self._live = Live(
+                self,
+                console=self.console,
+                transient=True,
+                redirect_stderr=sys.stderr is not None and sys.stderr.isatty(),
+            )
+            self._live.start(refresh=True)
+
+    def update(self, share: float, columns: Sequence[Column]) -> None:
+        """Show how far it is, from 0 to 1."""
+        before = self._columns if len(self._columns) == len(columns) else columns
+        self._share = share
+        self._columns = tuple(
+            replace(column, text=column.text.rjust(len(old.text)))
+            for column, old in zip(columns, before, strict=True)
+        )
+
+    def close(self) -> None:
+        """Erase the line and give the terminal back."""
+        if self._live is not None:
+            for stream in (sys.stdout, sys.stderr):  # half a line may wait in rich's proxies
+                if stream is not None:
+                    stream.flush()
+            self._title = ""  # rich draws it once more
+            self._live.stop()
+            self._live = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if not self._title:
+            yield Segment(" ")
+            return
+        room = options.max_width - 1  # a terminal may go to the next line after its last column
+        title, share = self._title, self._share
+        columns, bar = fit(title, self._columns, room)
+        done = round(bar * share)
+        full, empty = ("━", "─") if options.encoding.startswith("utf") else ("=", "-")
+        gap = " " if bar else ""
+        yield Segment(f"{title}{gap}"[:room])
+        yield Segment(full * done, console.get_style("bar.complete"))
+        yield Segment(empty * (bar - done), console.get_style("bar.back"))
+        yield Segment("".join(f"  {column.text}" for column in columns))
+
+
+def fit(title: str, columns: Sequence[Column], room: int) -> tuple[list[Column], int]:
+    """The columns that there is room for, and the length of the bar; 0 is none."""
+    ranks = sorted({BAR_RANK, *(column.rank for column in columns)})
+    shown: list[Column] = []
+    left = room - len(title)
+    has_bar = False
+    for rank in ranks:
+        more = [column for column in columns if column.rank == rank]
+        width = sum(len(column.text) + 2 for column in more)
+        width += SHORTEST_BAR + 1 if rank == BAR_RANK else 0
+        if width > left:
+            break
+        left -= width
+        has_bar = has_bar or rank == BAR_RANK
+        shown += more
+    bar = min(SHORTEST_BAR + left, LONGEST_BAR) if has_bar else 0
+    return [column for column in columns if column in shown], bar

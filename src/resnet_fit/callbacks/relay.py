@@ -1,0 +1,36 @@
+"""Evaluations beside those of `fit`, shown and interrupted as those are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import paddle
+
+
+class Relay(paddle.callbacks.Callback):
+    """Tells other callbacks where an evaluation of its own stands, but not what it ends with.
+
+    `paddle.Model.evaluate` takes it. Progress bars and interruptions can follow such an evaluation
+    so, while callbacks that keep results, such as `History`, never hear of it.
+
+    Args:
+        watchers: the callbacks to tell; they keep their own ``params``.
+        evaluation: what is evaluated, told as ``logs["evaluation"]`` at the begin.
+        views: how often the network computes each image, told as ``logs["views"]``.
+    """
+
+    def __init__(
+        self, watchers: Sequence[paddle.callbacks.Callback], evaluation: str, views: int = 1
+    ) -> None:
+        super().__init__()
+        self.watchers = watchers
+        self.told = {"evaluation": evaluation, "views": views}
+
+    def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
+        for watcher in self.watchers:
+            watcher.on_eval_begin({**(logs or {}), **self.told})
+
+    def on_eval_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
+        for watcher in self.watchers:
+            watcher.on_eval_batch_end(step, logs)

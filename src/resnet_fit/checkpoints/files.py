@@ -1,0 +1,77 @@
+"""The files of a checkpoint, and whether they are whole; answers without Paddle.
+
+model.pdparams    weights and buffers; `paddle.Model.load("<folder>/model")` opens it
+average.pdparams  the same of averaged weights, where a training averages them
+optimizer.npz     accumulators by structured names
+state.json        where the training stands
+config.yaml       the experiment, in a checkpoint of a run
+data.json         what it is trained on, in a checkpoint of a run
+checksums.json    SHA-256 of each of the above
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from resnet_fit.errors import UserError
+
+WEIGHTS = "model.pdparams"
+AVERAGE = "average.pdparams"
+OPTIMIZER = "optimizer.npz"
+STATE = "state.json"
+CONFIG = "config.yaml"
+DATA = "data.json"
+CHECKSUMS = "checksums.json"
+
+
+def find_checkpoint(folder: Path, names: Sequence[str]) -> Path:
+    """``folder``, or the one before it where ``folder`` is damaged or a save was interrupted.
+
+    Args:
+        folder: of a checkpoint.
+        names: the files that must be there and whole.
+
+    Raises:
+        UserError: there is no whole checkpoint; the message says what is wrong with each.
+    """
+    problems = []
+    for candidate in (folder, beside(folder, "previous")):
+        problem = _damage(candidate, names)
+        if problem is None:
+            return candidate
+        problems.append(problem)
+    raise UserError(f"{folder}: no whole checkpoint ({'; '.join(problems)})")
+
+
+def beside(folder: Path, what: str) -> Path:
+    """The hidden folder for a checkpoint that is ``part`` written, or the ``previous`` one."""
+    return folder.with_name(f".{folder.name}.{what}")
+
+
+def sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _damage(folder: Path, names: Sequence[str]) -> str | None:
+    """What is wrong with these files of a checkpoint, or None."""
+    if not folder.is_dir():
+        return f"{folder.name} is not there"
+    try:
+        checksums = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
+        for name in names:
+            if name not in checksums:
+                return f"{folder.name} was saved without {name}"
+            if sha256(folder / name) != checksums[name]:
+                return f"{folder.name}/{name} is damaged"
+    except OSError as error:
+        return f"{folder.name}/{Path(error.filename or '').name}: {error.strerror}"
+    except (ValueError, TypeError):
+        return f"{folder.name}/{CHECKSUMS} is damaged"
+    return None

@@ -1,0 +1,1 @@
+"""The commands of ``resnet-fit``, one file each: every one has ``run(arguments)``."""

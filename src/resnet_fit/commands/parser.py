@@ -1,0 +1,63 @@
+"""What the commands have in common: arguments, and waking Paddle."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from resnet_fit.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are told in one line, as all others are."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+    def add_overrides(self) -> None:
+        """``--set KEY=VALUE``, any number of times."""
+        self.add_argument(
+            "--set",
+            metavar="KEY=VALUE",
+            dest="overrides",
+            action="append",
+            default=[],
+            help="change one setting, such as training.epochs=5; may be repeated",
+        )
+
+
+def wake_paddle(overrides: Sequence[str] = (), say: Callable[[str], object] = print) -> None:
+    """Say what differs from the file, and import Paddle with the settings of this machine."""
+    for override in overrides:
+        say(f"set {override}")
+    from resnet_fit.runtime import prepare_environment
+
+    with _ctrl_c_ends_at_once():
+        prepare_environment()
+
+
+@contextmanager
+def _ctrl_c_ends_at_once() -> Iterator[None]:
+    """For the import of Paddle, in which a KeyboardInterrupt may fall where it is swallowed."""
+
+    def end(*_: object) -> None:
+        # Not sys.stderr: it is turned away while Paddle speaks.
+        with suppress(OSError, ValueError):
+            print("resnet-fit: interrupted", file=sys.__stderr__, flush=True)
+            sys.stdout.flush()
+        os._exit(130)
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not usual or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,0 +1,136 @@
+"""``resnet-fit --config FILE`` and ``--resume RUN``: train, evaluate and log an experiment."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from resnet_fit import __version__
+from resnet_fit.commands.parser import Parser, wake_paddle
+from resnet_fit.terminal import command_console, recording, say
+
+EXAMPLES = """\
+examples:
+  resnet-fit --config resnet18_digits
+      train on scikit-learn's digits: nothing to download, done in a minute
+  resnet-fit --config configs/resnet18_cifar.yaml --set training.epochs=10
+      train on CIFAR-10, ten epochs instead of the file's
+  resnet-fit --config configs/resnet18_folder.yaml --set data.path=photos --name first-try
+      train on your own images: photos/train/<class>/*.jpg and photos/val/<class>/*.jpg
+  resnet-fit --config runs/first-try/config.yaml --device gpu
+      run the same experiment again
+  resnet-fit --resume runs/first-try
+      go on with a run that was stopped
+  resnet-fit --config configs/resnet18_cifar.yaml --dry-run
+      see the whole config, and what a run of it would take
+  resnet-fit list optimizer
+      see the optimizers and their settings
+  resnet-fit check --config configs/resnet18_folder.yaml --set data.path=photos
+      read every image once: classes, sizes, duplicates, unreadable files
+  resnet-fit view runs
+      see the curves in VisualDL's web page
+  resnet-fit doctor
+      see what this machine has, and what makes training fast on it
+
+exit codes: 0 done, 1 the run failed, 2 a mistake in the config or the command,
+            130, 143 or 129 stopped by Ctrl-C, SIGTERM or a closed terminal, and saved
+"""
+
+
+def run(arguments: Sequence[str], commands: Mapping[str, str]) -> None:
+    """Train, evaluate and log the experiment of a config.
+
+    Args:
+        arguments: of the command line.
+        commands: the other commands and what each does, for the help.
+    """
+    parser = Parser(
+        prog="resnet-fit",
+        usage="resnet-fit --config FILE [--set KEY=VALUE]... [--output DIR] [--name NAME] "
+        "[--device cpu|gpu|gpu:N] [--dry-run]\n       resnet-fit --resume RUN [--set KEY=VALUE]... "
+        "[--dry-run]"
+        "\n       resnet-fit COMMAND ...",
+        description="Train a ResNet from a YAML file. Commands: "
+        + "; ".join(f"{name}: {summary}" for name, summary in commands.items())
+        + ".",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--config", metavar="FILE", help="the experiment: a file or a name; - reads standard input"
+    )
+    what.add_argument("--resume", metavar="RUN", help="the folder of a run to go on with")
+    parser.add_overrides()
+    parser.add_argument("--output", metavar="DIR", help="where runs go (runs)")
+    parser.add_argument("--name", help="the run's name (the config's name and the time)")
+    parser.add_argument("--device", metavar="cpu|gpu|gpu:N", help="same as --set training.device=")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="show the whole config, sizes, and by a few steps time and memory; write nothing",
+    )
+    parser.add_argument("--version", action="version", version=f"resnet-fit {__version__}")
+    options = parser.parse_args(arguments)
+
+    overrides = list(options.overrides)
+    if options.device is not None:
+        overrides.append(f"training.device={options.device}")
+    if options.resume is not None and (options.output or options.name):
+        parser.error("--output and --name do not go with --resume, which stays in the run's folder")
+    if options.dry_run:
+        _dry_run(options.config, options.resume, overrides)
+        return
+    with recording():
+        if options.resume is None:
+            _fit(options.config, overrides, options.output or "runs", options.name)
+        else:
+            _resume(options.resume, overrides)
+
+
+def _fit(file: str, overrides: list[str], output: str, name: str | None) -> None:
+    from resnet_fit.runs.config import load_config
+
+    config = load_config(file, overrides)
+    wake_paddle(overrides, say)
+    from resnet_fit.runs.fit import fit
+
+    fit(config, output, name or _run_name(file))
+
+
+def _resume(folder: str, overrides: list[str]) -> None:
+    from resnet_fit.runs.resuming import load_run_config
+
+    load_run_config(folder, overrides)
+    wake_paddle(overrides, say)
+    from resnet_fit.runs.fit import resume
+
+    resume(folder, overrides)
+
+
+def _dry_run(file: str | None, run: str | None, overrides: list[str]) -> None:
+    """All that is printed is one YAML document: what is not the config is in comments."""
+    from resnet_fit.runs.config import dump_config, load_config
+    from resnet_fit.runs.resuming import load_run_config
+
+    if file is None:
+        assert run is not None
+        config = load_run_config(run, overrides)
+    else:
+        config = load_config(file, overrides)
+    print(dump_config(config), end="", flush=True)
+    wake_paddle()
+    from resnet_fit.reports.dry_run import dry_run
+
+    dry_run(config, command_console(), None if run is None else Path(run))
+
+
+def _run_name(config: str) -> str:
+    """The config's name and the time; the config of a run is named by the run's folder."""
+    now = time.strftime("%Y%m%d-%H%M%S")
+    if config == "-":
+        return now
+    path = Path(config).resolve()
+    return f"{path.parent.name if path.stem == 'config' else path.stem}-{now}"

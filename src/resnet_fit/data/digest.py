@@ -1,0 +1,94 @@
+"""Digests of a data set: they tell whether the images are those of an earlier run.
+
+Of arrays every byte counts. Of a file its size and three pieces of its content count: the first,
+middle and last kilobyte. So data may be moved or copied, and another image under the name of an old
+one is noticed. A file that is changed between these pieces and keeps its size is not: reading 1.3
+million photographs whole (140 GB) would take minutes to hours, where the pieces take about half a
+minute from the system's memory and some minutes from a local disk (``benchmarks/digest.py``). Times
+of change are left out, because a copy has others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from resnet_fit.data.dataset import ArrayDataset, FileDataset
+from resnet_fit.data.paths import Paths
+
+PIECE_BYTES = 1024
+# Threads that wait for the disk or a file server, and how many files each takes at once.
+THREADS = 8
+FILES_AT_ONCE = 1000
+# Of so many files it takes long enough to be told.
+MANY_FILES = 200_000
+
+# The first is known to Windows alone, the second to other systems: a pipe is not waited for.
+_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+def names_digest(dataset: ArrayDataset | FileDataset) -> str:
+    """A number, in hexadecimal digits, for the labels, and names of files, in their order.
+
+    Names are those below the data set's folder.
+    """
+    total = hashlib.blake2b(np.ascontiguousarray(dataset.labels, "<i8").data, digest_size=16)
+    if isinstance(dataset, FileDataset):
+        paths = Paths.of(dataset.paths)
+        begins, ends = paths.bounds.T.tolist()
+        names = (paths.block[begin:end] for begin, end in zip(begins, ends, strict=True))
+        total.update(b"\0".join(names))
+    return total.hexdigest()
+
+
+def content_digest(dataset: ArrayDataset | FileDataset) -> str:
+    """A number, in hexadecimal digits, for the images in their order."""
+    total = hashlib.blake2b(digest_size=16)
+    if isinstance(dataset, ArrayDataset):
+        total.update(repr(dataset.images.shape).encode())
+        total.update(np.ascontiguousarray(dataset.images).data)
+        return total.hexdigest()
+    paths = Paths.of(dataset.paths)
+    if len(paths) >= MANY_FILES:
+        print(f"{paths.root}: reads a piece of each of {len(paths):,} files", flush=True)
+
+    def digests(first: int) -> bytes:
+        files = range(first, min(first + FILES_AT_ONCE, len(paths)))
+        root = os.fsencode(paths.root)
+        return b"".join(_of_file(os.path.join(root, paths.below_root(i))) for i in files)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for part in pool.map(digests, range(0, len(paths), FILES_AT_ONCE)):
+            total.update(part)
+    return total.hexdigest()
+
+
+def _of_file(file: bytes) -> bytes:
+    try:
+        size, content = _sample(file)
+    except OSError:  # the loader says what is wrong with it
+        size, content = -1, b""
+    return hashlib.blake2b(b"%d\0%b" % (size, content), digest_size=16).digest()
+
+
+def _sample(file: bytes) -> tuple[int, bytes]:
+    """A file's size, and its content or three pieces of it."""
+    handle = os.open(file, _FLAGS)
+    try:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            return -1, b""
+        size = status.st_size
+        if size <= 3 * PIECE_BYTES:
+            return size, os.read(handle, size)
+        pieces = []
+        for begin in (0, size // 2, size - PIECE_BYTES):
+            os.lseek(handle, begin, os.SEEK_SET)
+            pieces.append(os.read(handle, PIECE_BYTES))
+        return size, b"".join(pieces)
+    finally:
+        os.close(handle)

@@ -1,0 +1,215 @@
+"""What a network was trained on, in one file: ``data.json``.
+
+It serves two purposes. A run that goes on knows by it that the data are still the same. And whoever
+has the weights and this file can predict without the data: it has the names of the classes, the
+shape of an image, and how an image is prepared.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnet_fit.data.dataset import ArrayDataset, FileDataset
+from resnet_fit.data.digest import content_digest, names_digest
+from resnet_fit.errors import UserError
+from resnet_fit.files import to_json
+
+# To be raised when a field is added, or one gets another meaning.
+FORMAT = 1
+
+Shape = tuple[int, int, int]
+Dataset = ArrayDataset | FileDataset
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the data.
+
+    Attributes:
+        images: how many there are of each class.
+        names: a digest of the labels, and of the files' names, in their order.
+        content: a digest of the images; None where it was not asked for.
+    """
+
+    images: tuple[int, ...]
+    names: str
+    content: str | None
+
+    @classmethod
+    def of(cls, dataset: Dataset, with_content: bool = True) -> Part:
+        counts = np.bincount(dataset.labels, minlength=len(dataset.classes))
+        content = content_digest(dataset) if with_content else None
+        return cls(tuple(counts.tolist()), names_digest(dataset), content)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The names of the classes, in the order of the network's outputs, and the images.
+
+    ``test`` is None where no third part was kept.
+    """
+
+    classes: tuple[str, ...]
+    train: Part
+    evaluation: Part
+    test: Part | None
+
+    @classmethod
+    def of(
+        cls, train: Dataset, evaluation: Dataset, test: Dataset | None, with_content: bool = True
+    ) -> Contents:
+        """Of the parts of a data set; ``with_content`` every file is opened."""
+        return cls(
+            train.classes,
+            Part.of(train, with_content),
+            Part.of(evaluation, with_content),
+            None if test is None else Part.of(test, with_content),
+        )
+
+    def difference(self, now: Contents) -> str | None:
+        """In one line the first thing in which ``now`` differs from this, or None.
+
+        Content is compared where both have it.
+        """
+        if self.classes != now.classes:
+            return _difference_of_classes(self.classes, now.classes)
+        return (
+            _difference_of_parts("training", self.train, now.train, self.classes)
+            or _difference_of_parts("evaluation", self.evaluation, now.evaluation, self.classes)
+            or _difference_of_parts("test", self.test, now.test, self.classes)
+        )
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """What a network was trained on.
+
+    Attributes:
+        contents: classes and images.
+        image_shape: ``(C, H, W)`` of an image as the network gets it in evaluation.
+        stored_shape: the same of an image before it is prepared; None for image files, which may
+            be of any size.
+        preprocessing: operations of the evaluation, as a config's ``augmentation.eval`` lists them,
+            each with all its options; ``normalize`` has the numbers that were used.
+        mean, std: of the training images, by channel, in units of 0..1; None where the config gives
+            numbers of its own.
+    """
+
+    contents: Contents
+    image_shape: Shape
+    stored_shape: Shape | None
+    preprocessing: tuple[dict[str, dict[str, Any]], ...]
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+    @property
+    def normalisation(self) -> tuple[Any, Any]:
+        return self.mean, self.std
+
+    @classmethod
+    def read(cls, file: Path) -> DataRecord:
+        """Read a file that holds `to_json`.
+
+        Raises:
+            UserError: it is not there, or holds something else.
+        """
+        try:
+            return cls.from_json(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise UserError(f"{file}: {error}") from None
+
+    @classmethod
+    def from_json(cls, text: str) -> DataRecord:
+        """The inverse of `to_json`; raises ValueError for another text."""
+        try:
+            value = json.loads(text)
+            if value.pop("format") != FORMAT:
+                raise ValueError(f"expected format {FORMAT}")
+            contents = value["contents"]
+            for name in ("train", "evaluation", "test"):
+                contents[name] = contents[name] and Part(**_with_tuples(contents[name]))
+            value["contents"] = Contents(**_with_tuples(contents))
+            record = cls(**_with_tuples(value))
+            _check(record)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"not a record of data that this version can read: {error}") from None
+        return record
+
+    def to_json(self) -> str:
+        """The record as text: see the attributes for what it holds."""
+        return to_json({"format": FORMAT} | asdict(self), indent=2) + "\n"
+
+    def difference(self, now: DataRecord) -> str | None:
+        """In one line the first thing in which ``now`` differs from this, or None."""
+        if found := self.contents.difference(now.contents):
+            return found
+        for field in fields(self)[1:]:
+            was, is_now = getattr(self, field.name), getattr(now, field.name)
+            if was != is_now:
+                return f"{field.name} is {is_now}, and was {was}"
+        return None
+
+
+def _check(record: DataRecord) -> None:
+    contents = record.contents
+    parts = [part for part in (contents.train, contents.evaluation, contents.test) if part]
+    numbers = [*record.image_shape, *(n for part in parts for n in part.images)]
+    sound = (
+        all(type(name) is str for name in contents.classes)
+        and all(type(number) is int for number in numbers)
+        and all(len(part.images) == len(contents.classes) for part in parts)
+        and len(record.image_shape) == 3
+    )
+    if not sound:
+        raise ValueError("it contradicts itself")
+
+
+def _with_tuples(value: dict[str, Any]) -> dict[str, Any]:
+    """Fields as the classes above have them, where JSON has lists."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+
+
+def _difference_of_classes(was: tuple[str, ...], now: tuple[str, ...]) -> str:
+    gone = [name for name in was if name not in now]
+    new = [name for name in now if name not in was]
+    found = [
+        f"class {_few(names)} is {what}" for names, what in ((gone, "gone"), (new, "new")) if names
+    ]
+    return " and ".join(found) or "the classes have another order"
+
+
+def _difference_of_parts(
+    name: str, was: Part | None, now: Part | None, classes: tuple[str, ...]
+) -> str | None:
+    """What is different in one part, where the classes are the same."""
+    if was is None or now is None:
+        gone = f"the {name} part is {'new' if was is None else 'gone'}"
+        return None if was is now else gone
+    changed = [i for i in range(len(classes)) if was.images[i] != now.images[i]]
+    if not changed:
+        if was.names != now.names:
+            return f"{name} images were renamed, or others came in their place"
+        if was.content and now.content and was.content != now.content:
+            return (
+                f"{name} images were changed, or others have their names "
+                "(--set data.compare=names takes them)"
+            )
+        return None
+    first, others = changed[0], len(changed) - 1
+    more = f", and {others} more class{'es differ' if others > 1 else ' differs'}" if others else ""
+    return (
+        f"class {classes[first]!r} has {now.images[first]} {name} images instead of "
+        f"{was.images[first]}{more}"
+    )
+
+
+def _few(names: list[str]) -> str:
+    shown = ", ".join(map(repr, names[:3]))
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

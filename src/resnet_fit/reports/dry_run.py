@@ -1,0 +1,242 @@
+"""What a run would be, without being one: its sizes, and by some real steps its time and memory."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import paddle
+from rich.console import Console
+
+from resnet_fit import machine
+from resnet_fit.callbacks import StepSeed, WeightAverage
+from resnet_fit.callbacks.progress import clock_time
+from resnet_fit.checkpoints.files import DATA, STATE, find_checkpoint
+from resnet_fit.checkpoints.folder import load_checkpoint
+from resnet_fit.checkpoints.optimizer_state import get_optimizer_state
+from resnet_fit.data.loading import AHEAD, Batch, FileLoader, Loader
+from resnet_fit.data.record import DataRecord
+from resnet_fit.data.workers import TASKS_EACH
+from resnet_fit.errors import RunFailed, out_of_memory
+from resnet_fit.files import no_new_files
+from resnet_fit.runs.config import Config
+from resnet_fit.runs.experiment import Experiment, set_up
+
+# First steps are slow: operations are prepared, and the optimizer makes what it keeps.
+WARM_UP_STEPS = 2
+# They also find batches that were made ahead. Where there are many, no longer than this.
+WARM_UP_SECONDS = 8.0
+# What is measured: so many batches and seconds, but not many more seconds than the last figure.
+TRAINING = (5, 3.0, 15.0)
+EVALUATION = (2, 1.0, 8.0)
+
+
+@dataclass
+class Metered:
+    """Batches of a loader, epoch after epoch, until enough is known of the time they take.
+
+    Each takes what goes by until the consumer asks for the next one.
+
+    Args:
+        loader: where they come from.
+        least: so many batches are measured at least,
+        seconds: and for so long,
+        most_seconds: or for so long, if they are slow.
+        group: batches are measured in multiples of this number, those of one optimizer step.
+    """
+
+    loader: Loader
+    least: int
+    seconds: float
+    most_seconds: float
+    group: int = 1
+    warm_up: list[float] = field(default_factory=list)
+    measured: list[float] = field(default_factory=list)
+    images: int = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        last = time.perf_counter()
+        while True:
+            for batch in self.loader:
+                yield batch
+                now = time.perf_counter()
+                if self._is_warm():
+                    self.measured.append(now - last)
+                    self.images += len(batch[1])
+                else:
+                    self.warm_up.append(now - last)
+                last = now
+                if self._is_enough():
+                    return
+
+    def __len__(self) -> int:
+        """More than are ever drawn: the end of an epoch is not reached."""
+        return sys.maxsize
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / sum(self.measured)
+
+    def __str__(self) -> str:
+        digits = 0 if self.images_per_second >= 10 else 2
+        count = len(self.measured)
+        return (
+            f"{self.images_per_second:,.{digits}f} images/s, from {count} "
+            f"{'batch' if count == 1 else 'batches'} after {len(self.warm_up)} to warm up"
+        )
+
+    def _is_warm(self) -> bool:
+        made_ahead = AHEAD
+        if isinstance(self.loader, FileLoader):
+            made_ahead += TASKS_EACH * self.loader.workers
+        done = len(self.warm_up)
+        has_begun = done >= max(WARM_UP_STEPS, self.group)
+        return has_begun and (done >= made_ahead or sum(self.warm_up) >= WARM_UP_SECONDS)
+
+    def _is_enough(self) -> bool:
+        done, spent = len(self.measured), sum(self.measured)
+        if not done or done % self.group:
+            return False
+        return (done >= self.least and spent >= self.seconds) or spent >= self.most_seconds
+
+
+def dry_run(config: Config, console: Console, run: Path | None = None) -> None:
+    """Print what a run of a config would need, in lines that are comments in YAML.
+
+    A few steps are really trained and thrown away, and a few batches are evaluated. Nothing is
+    written to the disk.
+
+    Args:
+        config: the experiment.
+        console: where to print.
+        run: the folder of a run to go on with, whose checkpoint is read.
+
+    Raises:
+        UserError: the run would not start, for the reason told.
+        RunFailed: the memory does not suffice.
+    """
+    found = None if run is None else find_checkpoint(run / "checkpoints" / "last", [STATE, DATA])
+    with no_new_files():
+        recorded = None if found is None else DataRecord.read(found / DATA)
+        experiment = set_up(config, recorded=recorded)
+    settings = config.callbacks.get("weight_average")
+    with closing(experiment.loaders):
+        average = None if settings is None else WeightAverage(None, **settings.model_dump())
+        done = 0.0 if run is None else _epochs_done(experiment, run, average)
+        for line in _sizes(experiment):
+            console.print(f"# {line}")
+        training, evaluation = _measure(experiment, average)
+    for line in _estimates(experiment, training, evaluation, average, done):
+        console.print(f"# {line}")
+
+
+def _epochs_done(experiment: Experiment, run: Path, average: WeightAverage | None) -> float:
+    """How far a run has come; its weights and all else of its checkpoint are loaded."""
+    state, _ = load_checkpoint(run / "checkpoints" / "last", experiment.model, average)
+    clock = state["clock"]
+    if not clock["within_epoch"]:
+        return clock["epoch"]
+    return clock["epoch"] - 1 + clock["epoch_step"] / len(experiment.loaders.train)
+
+
+def _sizes(experiment: Experiment) -> Iterator[str]:
+    counts, epochs = experiment.counts, experiment.config.training.epochs
+    steps = len(experiment.loaders.train)
+    yield f"{experiment.device}, {experiment.backend} backend"
+    yield (
+        f"{counts['parameters']:,} parameters; {counts['macs']:,} multiply-accumulates for an "
+        "image in evaluation"
+    )
+    yield (
+        f"{counts['train_images']:,} images to train on, {counts['eval_images']:,} to evaluate on; "
+        f"{steps:,} batches an epoch, {steps * epochs:,} in all"
+    )
+
+
+def _measure(experiment: Experiment, average: WeightAverage | None) -> tuple[Metered, Metered]:
+    config, loaders, model = experiment.config, experiment.loaders, experiment.model
+    if config.augmentation.progressive is not None:
+        loaders.train.set_position(config.training.epochs - 1)  # which has images of full size
+    accumulate = config.training.accumulate
+    training = Metered(loaders.train, *TRAINING, group=accumulate)
+    evaluation = Metered(loaders.evaluation, *EVALUATION)
+    callbacks: list[Any] = [paddle.callbacks.LRScheduler(), StepSeed(config.training.seed)]
+    if average is not None:
+        callbacks.append(average)
+    try:
+        model.fit(
+            training,
+            epochs=1,
+            accumulate_grad_batches=accumulate,
+            verbose=0,
+            callbacks=callbacks,
+        )
+        model.evaluate(evaluation, verbose=0)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RunFailed) or not out_of_memory(error):
+            raise
+        raise RunFailed(
+            f"memory ran out at data.batch_size {config.data.batch_size} and data.eval_batch_size "
+            f"{config.data.eval_batch_size}; try smaller ones, with a larger training.accumulate, "
+            "or another training.precision"
+        ) from error
+    return training, evaluation
+
+
+def _estimates(
+    experiment: Experiment,
+    training: Metered,
+    evaluation: Metered,
+    average: WeightAverage | None,
+    done: float,
+) -> Iterator[str]:
+    config, counts = experiment.config, experiment.counts
+    loader = experiment.loaders.train
+    images = min(loader.count, len(loader) * loader.batch_size)  # the last batch may be dropped
+    trained = images / training.images_per_second
+    passes = 1 + (average is not None) + 2 * (config.callbacks.get("flip_average") is not None)
+    evaluated = passes * counts["eval_images"] / evaluation.images_per_second
+    yield f"a checkpoint takes {_checkpoint_bytes(experiment, average) / 1e6:,.1f} MB"
+    full_size = ", all images at full size" if config.augmentation.progressive is not None else ""
+    yield f"training takes about {_time(trained)} an epoch ({training}{full_size})"
+    through = f", {passes} times through the network" if passes > 1 else ""
+    yield f"evaluation takes about {_time(evaluated)} an epoch ({evaluation}{through})"
+    epochs = config.training.epochs
+    left = max(0.0, epochs - done)
+    most = " at most" if config.callbacks.get("early_stopping") is not None else ""
+    what = f"what is left, {left:.4g} of {epochs} epochs," if done else "the whole run"
+    yield f"{what} takes about {_time(left * (trained + evaluated))}{most}"
+    yield from _memory(experiment)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 10 else clock_time(seconds)
+
+
+def _checkpoint_bytes(experiment: Experiment, average: WeightAverage | None) -> int:
+    model = experiment.model
+    weights = list(model.network.state_dict().values())
+    if average is not None:
+        weights += average.weights().values()
+    optimizer = get_optimizer_state(model._optimizer, model.network)
+    return sum(t.numpy().nbytes for t in weights) + sum(a.nbytes for a in optimizer.values())
+
+
+def _memory(experiment: Experiment) -> Iterator[str]:
+    """The most that was held; worker processes have their own."""
+    if experiment.device.startswith("gpu"):
+        held = paddle.device.cuda.max_memory_reserved()
+        yield f"{held / 1e9:.1f} GB of GPU memory were held at most in these batches"
+    peak, memory = machine.peak_memory(), machine.memory()
+    if peak is None:
+        return
+    total = min((n for n in (memory.total, memory.limit) if n is not None), default=None)
+    of = "" if total is None else f" (of {total / 1e9:.1f} GB)"
+    workers = getattr(experiment.loaders.train, "workers", 0)
+    besides = f", beside {workers} worker processes" if workers else ""
+    yield f"{peak / 1e9:.1f} GB of memory{of} were held at most in these batches{besides}"

@@ -1,0 +1,187 @@
+"""What people read: standard output, standard error, and the log of a run.
+
+Text is written as it is, since names and paths may look like markup. A training never ends because
+nobody reads its output any more; other commands then end quietly.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from resnet_fit.errors import Interrupted, RunFailed, told
+from resnet_fit.run_log import RunLog
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_log: ContextVar[RunLog | None] = ContextVar("the log of this thread's run", default=None)
+
+
+class OutputClosed(Exception):
+    """Nobody reads the output of a command any more, as behind ``| head``."""
+
+
+def say(text: str) -> None:
+    """Write lines of a training to standard output and to its log."""
+    record(text)
+    error = _write(sys.stdout, f"{text}\n")
+    if error is not None:
+        _go_on(error)
+
+
+def note(message: str) -> None:
+    """Write a message to standard error and to the log of the run."""
+    record(message)
+    complain(message)
+
+
+def complain(message: str) -> None:
+    """Write a message to standard error, as long as that is open."""
+    _write(sys.stderr, "".join(f"resnet-fit: {line}\n" for line in message.splitlines()))
+
+
+def record(text: str) -> None:
+    """Write lines to the log of the run alone, if there is one."""
+    log = _log.get()
+    if log is not None:
+        log.write(text)
+
+
+@contextmanager
+def recording() -> Iterator[RunLog]:
+    """Note what is said meanwhile in a log, warnings and the error that ends it as well.
+
+    What is said before the run has a folder waits until its log is opened there.
+    """
+    outer = _log.get()
+    if outer is not None and not outer.is_open:
+        yield outer
+        return
+    log = RunLog(complain)
+    token = _log.set(log)
+    show = warnings.showwarning
+
+    def record_and_show(message: Warning | str, *details: Any, **more: Any) -> None:
+        record(f"warning: {message}")
+        show(message, *details, **more)
+
+    warnings.showwarning = record_and_show
+    try:
+        yield log
+    except BaseException as error:
+        reason = told(error) or "".join(traceback.format_exception(error))
+        wanted = isinstance(error, (Interrupted, KeyboardInterrupt))
+        log.write(reason if wanted else f"error: {reason}")
+        raise
+    finally:
+        warnings.showwarning = show
+        _log.reset(token)
+        log.close()
+
+
+def training_console() -> Console:
+    """Standard output of a training, which goes on without it."""
+    return _console(_go_on)
+
+
+def command_console() -> Console:
+    """Standard output of a command, which ends with it: see `OutputClosed`."""
+    return _console(_end)
+
+
+def open_streams() -> None:
+    """Replace standard streams that were closed before the start, as by ``>&-``.
+
+    The next file to be opened would get their number, and what is printed in it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number is free
+            setattr(sys, name, open(number, "w" if number else "r"))  # noqa: SIM115
+
+
+def close_output() -> None:
+    """Write what is left, so that Python finds nothing to write when it ends, and to fail at."""
+    _write(sys.stdout, "")
+
+
+class _Output:
+    """Standard output as a file for `rich`, below the proxy that it puts there itself.
+
+    ``failed`` is called with the first error, after which nothing more is written.
+    """
+
+    encoding = property(lambda self: getattr(sys.stdout, "encoding", None) or "utf-8")
+
+    def __init__(self, failed: Callable[[Exception], object]) -> None:
+        self._failed = failed
+
+    def write(self, text: str) -> int:
+        error = _write(getattr(sys.stdout, "rich_proxied_file", sys.stdout), text)
+        if error is not None:
+            self._failed(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Each `write` does it."""
+
+    def isatty(self) -> bool:
+        return sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty()
+
+
+def _console(failed: Callable[[Exception], object]) -> Console:
+    from rich.console import Console
+
+    output = _Output(failed)
+    return Console(
+        file=cast(TextIO, output),
+        force_terminal=output.isatty(),  # whatever FORCE_COLOR says: a file gets no live line
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
+    )
+
+
+def _write(stream: TextIO | None, text: str) -> Exception | None:
+    """Write to a stream at once. If that fails, let it swallow all that follows, and return why."""
+    if stream is None:
+        return None
+    try:
+        try:
+            stream.write(text)
+        except UnicodeEncodeError as error:  # names of files may be any bytes
+            stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
+        stream.flush()
+    except RuntimeError:  # a signal came amid a write to this stream, and wants to write as well
+        return None
+    except (OSError, ValueError) as error:  # a ValueError if it is closed
+        with suppress(OSError, ValueError):
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, stream.fileno())
+            os.close(nothing)
+        return error
+    return None
+
+
+def _go_on(error: Exception) -> None:
+    note(f"standard output: {_reason(error)}; the run goes on, and its run.log has these lines")
+
+
+def _end(error: Exception) -> None:
+    if isinstance(error, BrokenPipeError):
+        raise OutputClosed
+    raise RunFailed(f"standard output: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
