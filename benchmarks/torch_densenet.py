@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from resnet_fit.networks.families import densenet as settings
 from torch import nn
+
+from resnet_fit.networks.families import densenet as settings
 
 
 class NormConv(nn.Module):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from resnet_fit.networks.families import resnet as settings
 from torch import nn
+
+from resnet_fit.networks.families import resnet as settings
 
 
 def conv_norm(i: int, o: int, kernel: int, stride: int = 1) -> nn.Sequential:

@@ -85,11 +85,11 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "no optimizer": (drop("optimizer"), ("optimizer", "required")),
     "no learning rate": (drop("optimizer", "learning_rate"), ("optimizer.learning_rate",)),
-    "negative learning rate": (put("optimizer.learning_rate", -0.1), ("greater than 0", "-0.1")),
+    "negative learning rate": (put("optimizer.learning_rate", -0.1), ("more than 0", "-0.1")),
     "learning rate as text": (put("optimizer.learning_rate", "fast"), ("number", "'fast'")),
     "infinite weight decay": (put("optimizer.weight_decay", float("inf")), ("weight_decay",)),
     "momentum of one": (put("optimizer.momentum", 1.0), ("optimizer.momentum", "less than 1")),
-    "negative epochs": (put("training.epochs", -3), ("training.epochs", "greater than 0", "-3")),
+    "negative epochs": (put("training.epochs", -3), ("training.epochs", "more than 0", "-3")),
     "half an epoch": (put("training.epochs", 0.5), ("training.epochs", "integer", "0.5")),
     "epochs as truth value": (put("training.epochs", True), ("training.epochs", "integer")),
     "section as a list": (put("training", [1]), ("training", "section")),
@@ -120,7 +120,7 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
     "dense depth without blocks": (dense(depth=[]), ("model.depth", "[6, 12, 24, 16]")),
     "dense depth left out": (put("model", {"name": "densenet"}), ("model.depth", "required")),
     "stem of another model": (dense(stem="cifar3"), ("model.stem", "Did you mean 'cifar'?")),
-    "growth of nothing": (dense(growth=0), ("model.growth", "greater than 0")),
+    "growth of nothing": (dense(growth=0), ("model.growth", "more than 0")),
     "unknown schedule": (put("schedule.name", "cosin"), ("Did you mean 'cosine'?",)),
     "warm-up as long as training": (
         put("schedule", {"name": "cosine", "warmup_epochs": 2}),
@@ -132,7 +132,7 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "no milestones": (put("schedule", {"name": "multi_step"}), ("schedule.at_epochs",)),
     "unknown data": (put("data.name", "cifar"), ("data.name", "Did you mean 'cifar10'?")),
-    "batch of nothing": (put("data.batch_size", 0), ("data.batch_size", "greater than 0")),
+    "batch of nothing": (put("data.batch_size", 0), ("data.batch_size", "more than 0")),
     "all held out": (put("data.validation", 1.0), ("data.validation", "less than 1")),
     "folder without a path": (put("data.name", "folder"), ("data.path", "required")),
     "unknown operation": (
@@ -192,7 +192,7 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "rate factor of zero": (
         put("optimizer.lr_factors", {"fc": 0}),
-        ("optimizer.lr_factors.fc", "greater than 0"),
+        ("optimizer.lr_factors.fc", "more than 0"),
     ),
     "best loss is the highest": (put("checkpoint.monitor", "loss"), ("checkpoint.mode", "min")),
 }
@@ -626,7 +626,9 @@ def alone(tmp_path, monkeypatch):
     """No data of this machine, no network, and a CIFAR of sixty images."""
     monkeypatch.delenv(cifar_files.ENVIRONMENT, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    small = dataclasses.replace(cifar_files.CIFAR10, urls=("http://127.0.0.1:9/no",), counts=CIFAR_COUNTS)
+    small = dataclasses.replace(
+        cifar_files.CIFAR10, urls=("http://127.0.0.1:9/no",), counts=CIFAR_COUNTS
+    )
     monkeypatch.setattr(cifar_files, "CIFAR10", small)
 
 
@@ -662,7 +664,10 @@ def test_a_download_that_is_not_what_it_should_be(
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/cifar.tar.gz"
-        monkeypatch.setattr(cifar_files, "CIFAR10", dataclasses.replace(cifar_files.CIFAR10, urls=(url,), md5="0" * 32)
+        monkeypatch.setattr(
+            cifar_files,
+            "CIFAR10",
+            dataclasses.replace(cifar_files.CIFAR10, urls=(url,), md5="0" * 32),
         )
         tiny["data"] = {"name": "cifar10"}
         code, lines = run(capsys, "--config", write_yaml(tiny), "--output", tmp_path / "runs")

@@ -68,7 +68,7 @@ def test_one_anchor_serves_several_lists(write_yaml):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"rate": -1}, "3: optimizer.learning_rate: expected greater than 0, received -1"),
+        ({"rate": -1}, "3: optimizer.learning_rate: expected more than 0, received -1"),
         ({"momentum": 2}, "13: optimizer.momentum: expected less than 1, received 2"),
         ({"merged": "5"}, "12: <<: expected a mapping with an anchor (*name), or a list of such"),
         ({"merged": "*usual\n  <<: *decay"}, "13: <<: given twice; give a list: [*a, *b]"),

@@ -21,14 +21,8 @@ from resnet_fit.data.paths import Copies
 from resnet_fit.data.transforms import CenterCrop
 from resnet_fit.errors import UserError
 from resnet_fit.networks import load_weights
-from resnet_fit.runs.experiment import (
-    full_rate,
-    make_network,
-    make_schedule,
-    prepare,
-    seed_everything,
-)
-from resnet_fit.runs.fit import faster_data
+from resnet_fit.runs.callbacks import faster_data
+from resnet_fit.runs.experiment import make_network, prepare, seed_everything
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +87,11 @@ def test_equals_a_loop_written_by_hand(finished, tiny):
     seed_everything(config.training.seed)
     loaders = make_loaders(config)
     network = make_network(config, loaders)
-    use_backend(network, finished.summary["environment"]["engine"])
-    schedule, steps = make_schedule(config), len(loaders.train)
-    scheduler = paddle.optimizer.lr.LambdaDecay(0.1, lambda step: schedule(step / steps))
+    use_backend(network, finished.summary["environment"]["backend"])
+    steps, epochs = len(loaders.train), config.training.epochs
+    scheduler = paddle.optimizer.lr.LambdaDecay(
+        0.1, lambda step: config.schedule.share(step / steps, epochs)
+    )
     optimizer = paddle.optimizer.Momentum(scheduler, 0.9, network.parameters())
     criterion = paddle.nn.CrossEntropyLoss(reduction="none")
     for line in (finished.folder / "metrics.jsonl").read_text().splitlines():
@@ -181,9 +177,11 @@ def test_accumulated_batches_are_averaged_not_summed(tiny):
 
 def test_learning_rate_follows_the_batch_size(tiny):
     tiny["optimizer"]["reference_batch_size"] = 256
-    assert full_rate(parse_config(tiny)) == pytest.approx(0.1 * 64 / 256)
-    tiny["training"]["accumulate"] = 8
-    assert full_rate(parse_config(tiny)) == pytest.approx(0.1 * 64 * 8 / 256)
+    for accumulate in (1, 8):
+        config = parse_config(tiny, [f"training.accumulate={accumulate}"])
+        model = prepare(config, paddle.nn.Linear(2, 10), make_loaders(config))
+        full = 0.1 * 64 * accumulate / 256
+        assert model._optimizer.get_lr() == pytest.approx(full * config.schedule.start)
 
 
 def test_monitor_must_exist_before_the_first_epoch(tmp_path):

@@ -58,7 +58,9 @@ def use_backend(network: nn.Layer, backend: str, dtype: str = "float32") -> None
         operations = OneDNN(dtype)
     ours = _parts_of(network)
     if not ours and backend != "paddle":
-        raise UserError(f"backend={backend!r}: {type(network).__name__} has no part of this library")
+        raise UserError(
+            f"backend={backend!r}: {type(network).__name__} has no part of this library"
+        )
     for part in ours:
         part.operations = operations
 

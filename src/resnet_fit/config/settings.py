@@ -91,6 +91,11 @@ class Part(Settings):
 
     part_name: ClassVar[str] = ""
 
+    @property
+    def name(self) -> str:
+        """What a config calls this part."""
+        return self.part_name
+
 
 def _plain(value: Any) -> Any:
     """Python's own number for one of numpy's, and a list for whatever has items."""
