@@ -23,6 +23,7 @@ from collections.abc import Callable
 from ctypes import c_float, c_uint, c_void_p
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, wraps
+from itertools import compress
 from typing import Any
 from weakref import ref
 
@@ -235,7 +236,7 @@ def _passed_once(x: Tensor) -> Tensor:
     return y
 
 
-@dataclass
+@dataclass(slots=True)
 class _Inputs:
     """The tensors that an operation takes, or None, and which of them want a gradient."""
 
@@ -254,14 +255,14 @@ def _apply(operation: type[PyLayer], tensors: tuple[Tensor | None, ...], *settin
     demands None for the others, without saying which these are; from a list it takes all.
     """
     wanted = [tensor is not None and not tensor.stop_gradient for tensor in tensors]
-    seen = [tensor for tensor, w in zip(tensors, wanted, strict=True) if w]
+    seen = list(compress(tensors, wanted))
     return operation.apply(_Inputs(tensors, wanted), settings, *([seen] if _LISTS else seen))
 
 
 def _chosen(wanted: list[bool], *gradients: Tensor | None) -> Any:
     """The wanted ones of all gradients, as Paddle takes them from such an operation."""
-    chosen = [gradient for gradient, w in zip(gradients, wanted, strict=True) if w]
-    return chosen if _LISTS else tuple(chosen)
+    chosen = compress(gradients, wanted)
+    return list(chosen) if _LISTS else tuple(chosen)
 
 
 def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
