@@ -61,10 +61,11 @@ class OneDNN:
         """Images ``[N, C, H, W]`` of float32 again."""
         return _passed_once(x.astype("float32")).transpose([0, 3, 1, 2])
 
-    def call(self, layer: nn.Layer, x: Tensor) -> Tensor:
+    def call(self, layer: nn.Layer, x: Tensor, relu: bool = False) -> Tensor:
         """Any layer that takes and gives images ``[N, C, H, W]`` of float32."""
         covered.check_float32(layer)
-        return _Enter.apply(layer(self.leave(x)), self.dtype)
+        y = layer(self.leave(x))
+        return _Enter.apply(F.relu(y) if relu else y, self.dtype)
 
     def convolve(self, layer: nn.Layer, x: Tensor) -> Tensor:
         if not covered.onednn_convolves(layer):
@@ -77,8 +78,7 @@ class OneDNN:
 
     def normalize(self, layer: nn.Layer, x: Tensor, relu: bool = False) -> Tensor:
         if not covered.onednn_normalizes(layer, x):
-            y = self.call(layer, x)
-            return F.relu(y) if relu else y
+            return self.call(layer, x, relu)
         running = layer._mean, layer._variance
         padded = _padded(x.shape[3])
         if not layer.training or layer._use_global_stats:
