@@ -176,6 +176,21 @@ def test_parts(kind, engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_a_part_that_is_replaced_or_has_another_engine(engine):
+    paddle.seed(0)
+    network = resnet([1, 1], 5, "cifar", width=WIDTH)
+    blocks = [BasicBlock(WIDTH, WIDTH, 1, nn.Identity(), Layers()) for _ in range(2)]
+    set_child("layer1.0", blocks[0])(network)
+    x = images(4, 3, 9, 8)
+    expected = network(x).numpy()
+    use_engine(network, engine)
+    blocks[1].set_state_dict(blocks[0].state_dict())
+    set_child("layer1.0", blocks[1])(network)  # computes by the framework engine
+    use_engine(network.layer2[0].downsample, "framework")
+    np.testing.assert_allclose(network(x).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_single_value_per_channel_is_not_normalised(engine):
     paddle.seed(0)
     network = resnet([1], 5, "cifar", width=WIDTH)
