@@ -32,7 +32,9 @@ __all__ = [
 def use_engine(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
     """Let a network of this library compute by another engine from now on.
 
-    Weights, checkpoints and results stay as they are, up to rounding.
+    Weights, checkpoints and results stay as they are, up to rounding. A layer that an engine does
+    not cover, of another class or with hooks, is called with images ``[N, C, H, W]``, as it is in
+    Paddle; so is a part of the network that is called by hand.
 
     Args:
         engine: ``framework`` (Paddle's own operations), ``channels_last`` (the same on another

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from ctypes import c_float, c_uint, c_void_p
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, wraps
+from itertools import compress
 from typing import Any
 from weakref import ref
 
@@ -61,10 +62,11 @@ class OneDNN:
         """Images ``[N, C, H, W]`` of float32 again."""
         return _passed_once(x.astype("float32")).transpose([0, 3, 1, 2])
 
-    def call(self, layer: nn.Layer, x: Tensor) -> Tensor:
+    def call(self, layer: nn.Layer, x: Tensor, relu: bool = False) -> Tensor:
         """Any layer that takes and gives images ``[N, C, H, W]`` of float32."""
         covered.check_float32(layer)
-        return _Enter.apply(layer(self.leave(x)), self.dtype)
+        y = layer(self.leave(x))
+        return _Enter.apply(F.relu(y) if relu else y, self.dtype)
 
     def convolve(self, layer: nn.Layer, x: Tensor) -> Tensor:
         if not covered.onednn_convolves(layer):
@@ -77,8 +79,7 @@ class OneDNN:
 
     def normalize(self, layer: nn.Layer, x: Tensor, relu: bool = False) -> Tensor:
         if not covered.onednn_normalizes(layer, x):
-            y = self.call(layer, x)
-            return F.relu(y) if relu else y
+            return self.call(layer, x, relu)
         running = layer._mean, layer._variance
         padded = _padded(x.shape[3])
         if not layer.training or layer._use_global_stats:
@@ -236,7 +237,7 @@ def _passed_once(x: Tensor) -> Tensor:
     return y
 
 
-@dataclass
+@dataclass(slots=True)
 class _Inputs:
     """The tensors that an operation takes, or None, and which of them want a gradient."""
 
@@ -255,14 +256,14 @@ def _apply(operation: type[PyLayer], tensors: tuple[Tensor | None, ...], *settin
     demands None for the others, without saying which these are; from a list it takes all.
     """
     wanted = [tensor is not None and not tensor.stop_gradient for tensor in tensors]
-    seen = [tensor for tensor, w in zip(tensors, wanted, strict=True) if w]
+    seen = list(compress(tensors, wanted))
     return operation.apply(_Inputs(tensors, wanted), settings, *([seen] if _LISTS else seen))
 
 
 def _chosen(wanted: list[bool], *gradients: Tensor | None) -> Any:
     """The wanted ones of all gradients, as Paddle takes them from such an operation."""
-    chosen = [gradient for gradient, w in zip(gradients, wanted, strict=True) if w]
-    return chosen if _LISTS else tuple(chosen)
+    chosen = compress(gradients, wanted)
+    return list(chosen) if _LISTS else tuple(chosen)
 
 
 def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:

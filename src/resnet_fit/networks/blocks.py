@@ -74,12 +74,14 @@ class Part(nn.Layer):
 def run(operations: Any, layer: nn.Layer, x: Tensor) -> Tensor:
     """What a layer makes of images, both as the engine of ``operations`` keeps them.
 
-    A layer that is none of this library's parts is called with images ``[N, C, H, W]``.
+    A layer that is none of this library's parts, or computes by another engine, is called with
+    images ``[N, C, H, W]``.
     """
     if covered.is_untouched(layer):
         if type(layer) is nn.Identity:
             return x
-        if isinstance(layer, Part) and type(layer).forward is Part.forward:
+        ours = isinstance(layer, Part) and type(layer).forward is Part.forward
+        if ours and layer.operations is operations:
             return layer.compute(x)
     return operations.call(layer, x)
 
