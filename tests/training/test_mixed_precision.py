@@ -84,7 +84,9 @@ def test_steps_that_the_scale_makes_too_large_do_not_move_the_average(
     scaler = partial(paddle.amp.GradScaler, init_loss_scaling=3e38)
     monkeypatch.setattr(paddle.amp, "GradScaler", scaler)
     # Paddle 3.3 calls float() on an array of one number for a message, which NumPy 2.4 refuses.
-    monkeypatch.setattr(paddle.amp.grad_scaler, "float", np.mean, raising=False)
+    monkeypatch.setattr(
+        paddle.amp.grad_scaler, "float", lambda x: np.asarray(x).item(), raising=False
+    )
     tiny["training"] |= {"ema": {"decay": 0.9}, "epochs": 1}
     overrides = ["training.engine=framework", O1.format("float16")]
     run = fit(parse_config(tiny, overrides), tmp_path, "run")
