@@ -72,9 +72,10 @@ ADVICE = "try a lower optimizer.learning_rate, a warm-up, or training.clip_norm"
 def diverged(what: str, where: Clocked) -> Diverged:
     """The error of a training that has diverged, ``what`` says how."""
     clock = where.clock
+    rate = where.rate or read.learning_rate(where)  # before a first step, that step's
     return Diverged(
         f"the training diverged: {what} in epoch {clock.epoch} at step {clock.step}, at a learning "
-        f"rate of {where.rate:g}; {ADVICE}"
+        f"rate of {rate:g}; {ADVICE}"
     )
 
 
