@@ -2,8 +2,11 @@
 
     python benchmarks/overhead.py [--quick]
 
-Both train one epoch of the same images with the same network, optimizer and schedule. ``fit`` has
-progress, history, VisualDL, metrics and a checkpoint at its end; ``loop`` has nothing.
+All train one epoch of the same images with the same network, optimizer and schedule. ``fit`` has
+the callbacks of a run: progress, history, VisualDL, metrics, a checkpoint at its end, and the
+guards against NaN, slow data and signals; ``skip`` leaves out steps with NaN as well. ``loop`` has
+nothing, and ``again`` is another process of it: its ratio says how small a difference these rounds
+show. ``guard`` times the guard against NaN alone, told as a share of the loop's step.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -19,6 +23,7 @@ import numpy as np
 from alternate import WORKER, Side, alternate, machine, report, serve
 
 BATCH = 128
+GUARDED = 2000  # steps
 
 
 def main() -> None:
@@ -26,19 +31,27 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="3 rounds of 40 steps")
     quick = parser.parse_args().quick
     print(machine())
-    steps, rounds = (40, 3) if quick else (120, 7)
-    sides = {side: Side(__file__, [side, str(steps)]) for side in ("fit", "loop")}
+    steps, rounds = (40, 3) if quick else (60, 15)
+    sides = {side: Side(__file__, [side, str(steps)]) for side in WORK}
     seconds = alternate(sides, rounds)
+    guard = seconds.pop("guard") / GUARDED
     for side, median in seconds.items():
         print(f"resnet20 batch {BATCH} {side:5} {steps * BATCH / median:8.1f} images/s")
-    report("overhead", fit_vs_loop=seconds["fit"] / seconds["loop"])
+    loop = seconds["loop"]
+    report(
+        "overhead",
+        fit_vs_loop=seconds["fit"] / loop,
+        skip_vs_loop=seconds["skip"] / loop,
+        again_vs_loop=seconds["again"] / loop,
+        guard_percent=100 * guard / (loop / steps),
+    )
 
 
 def worker(side: str, steps: int) -> None:
     from resnet_fit.runtime import prepare_environment
 
     prepare_environment()
-    serve((_fit if side == "fit" else _loop)(steps))
+    serve(WORK[side](steps))
 
 
 def _parts(steps: int) -> tuple:
@@ -65,10 +78,11 @@ def _parts(steps: int) -> tuple:
     return loader, network, CrossEntropy(), schedule, make_optimizer(network, settings, schedule)
 
 
-def _fit(steps: int) -> Callable[[], None]:
+def _fit(steps: int, skip: bool = False) -> Callable[[], None]:
     import paddle
 
     from resnet_fit import Checkpoint, History, ProgressBar, VisualDL, classification_metrics
+    from resnet_fit.callbacks import Interruption, NaNGuard, NaNSkip, SlowData
 
     loader, network, loss, _, optimizer = _parts(steps)
     model = paddle.Model(network)
@@ -78,12 +92,17 @@ def _fit(steps: int) -> Callable[[], None]:
 
     def work() -> None:
         run = folder / str(next(number))
+        checkpoint = Checkpoint(run / "checkpoints")
         callbacks = [
+            *([NaNSkip()] if skip else []),
             paddle.callbacks.LRScheduler(),
+            NaNGuard(),
             History(run / "metrics.jsonl"),
             VisualDL(run / "visualdl"),
-            Checkpoint(run / "checkpoints"),
+            SlowData(),
             ProgressBar(),
+            checkpoint,
+            Interruption(checkpoint),
         ]
         model.fit(loader, epochs=1, verbose=0, callbacks=callbacks)
 
@@ -105,6 +124,32 @@ def _loop(steps: int) -> Callable[[], None]:
             schedule.step()
 
     return work
+
+
+def _guard(steps: int) -> Callable[[], None]:
+    import paddle
+
+    from resnet_fit.callbacks import NaNGuard
+
+    _, network, *_ = _parts(1)
+    guard = NaNGuard()
+    guard.set_model(paddle.Model(network))
+    guard.set_params({"metrics": ["loss"]})
+
+    def work() -> None:
+        for step in range(GUARDED):
+            guard.on_train_batch_end(step, {"loss": [1.0], "batch_size": BATCH})
+
+    return work
+
+
+WORK: dict[str, Callable[[int], Callable[[], None]]] = {
+    "fit": _fit,
+    "skip": partial(_fit, skip=True),
+    "loop": _loop,
+    "again": _loop,
+    "guard": _guard,
+}
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ examples:
       see what this machine has, and what makes training fast on it
 
 exit codes: 0 done, 1 the run failed, 2 a mistake in the config or the command,
-            130 or 143 stopped by Ctrl-C or SIGTERM, and saved
+            130, 143 or 129 stopped by Ctrl-C, SIGTERM or a closed terminal, and saved
 """
 
 

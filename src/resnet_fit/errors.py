@@ -22,6 +22,10 @@ class RunFailed(RuntimeError):
     """
 
 
+class Diverged(RunFailed):
+    """A training whose numbers became NaN, infinite or absurdly large."""
+
+
 class Interrupted(Exception):
     """A run that was asked to stop and has saved a checkpoint; ``folder`` is the run's."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,18 +25,47 @@ def write_text(file: Path, text: str) -> None:
 
 def write_json(file: Path, value: Any) -> None:
     """Write a value as JSON text, whole or not at all."""
-    write_text(file, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(file, to_json(value, indent=2) + "\n")
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON text, with null for NaN and infinity, which JSON does not have."""
+    return json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def finite(value: Any) -> Any:
+    """A value of lists and dictionaries, with None for each number that is NaN or infinite."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = (finite(item) for item in value)
+        return list(items) if isinstance(value, list) else tuple(items)
+    return value
 
 
 def write(file: Path, produce: Callable[[Path], object]) -> None:
     """Let ``produce`` write a temporary file beside ``file``, then put it in its place."""
     part = file.with_name(f".{file.name}.part{os.getpid()}")
     try:
-        produce(part)
-        sync(part)
-        os.replace(part, file)
+        with naming(file):
+            produce(part)
+            sync(part)
+            os.replace(part, file)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Let an OSError from within say which file it is about: that of a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(file)
+        raise
 
 
 def user_cache() -> Path:

@@ -104,6 +104,18 @@ def test_the_file_is_whole_when_writing_fails(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [history.file]
 
 
+def test_what_json_does_not_have_is_null(tmp_path):
+    history, model = History(tmp_path / "metrics.jsonl"), make_model()
+    fit(model, history, epochs=1)
+    history.rows[0]["eval"] |= {"top1": float("nan"), "top3": float("inf")}
+    history._write()
+    evaluated = read(history.file)[0]["eval"]
+    assert (evaluated["top1"], evaluated["top3"]) == (None, None)
+    resumed = History(tmp_path / "metrics.jsonl")
+    resumed.set_state_dict(history.state_dict())
+    assert best_row(resumed.rows, "top1", "max") is None
+
+
 def test_best_row():
     accuracies = [0.5, 0.75, float("nan"), 0.75, 0.25]
     rows = [{"epoch": i, "eval": {"top1": a}} for i, a in enumerate(accuracies)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import paddle
 import pytest
 from passing import Time
@@ -164,3 +166,15 @@ def test_evaluations_are_on_the_disk_when_a_run_is_killed(tmp_path):
     with pytest.raises(Killed):
         fit(VisualDL(tmp_path), Kill())
     assert list(scalars(tmp_path)["epoch/eval_loss"]) == [3]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+def test_a_record_that_cannot_be_written_ends_the_training_and_names_the_file(tmp_path):
+    """VisualDL itself prints a warning and goes on, with a file that is damaged from there on."""
+    (tmp_path / RECORDS).symlink_to("/dev/full")
+    callback = VisualDL(tmp_path)
+    with pytest.raises(OSError, match="No space left") as caught:
+        fit(callback)
+    callback.close()
+    assert caught.value.filename == str(tmp_path / RECORDS)
+    assert callback.clock.epoch == 1

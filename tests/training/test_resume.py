@@ -169,6 +169,32 @@ def test_a_densenet_stopped_and_resumed(tiny, tmp_path, monkeypatch):
     assert_equal_runs(tmp_path / "stopped", whole.folder)
 
 
+@pytest.mark.parametrize("saves", [1, 3, 7])
+def test_accumulation_and_averages_stopped_amid_an_epoch(tiny, tmp_path, monkeypatch, saves):
+    """The epochs after it have more steps than what was left of the one it stopped in."""
+    tiny["data"] |= {"batch_size": 25, "limit": 210}  # 9 steps, in groups of 2
+    tiny["training"] |= {"accumulate": 2, "ema": {"decay": 0.9}, "epochs": 3}
+    tiny["logging"] = {"every_steps": 4}
+    whole = fit(parse_config(tiny), tmp_path, "whole").folder
+    with monkeypatch.context() as patch:
+        stop_after(patch, saves)
+        with pytest.raises(Stop):
+            fit(parse_config(tiny, ["checkpoint.every_steps=1"]), tmp_path, "stopped")
+    resume(tmp_path / "stopped")
+    assert_equal_runs(tmp_path / "stopped", whole)
+
+
+def test_stopped_before_its_epoch_was_kept(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(Stop):
+            fit(parse_config(tiny, ["checkpoint.keep=2"]), tmp_path, "run")
+    assert not (tmp_path / "run" / "checkpoints" / "epoch-0001").exists()
+    resume(tmp_path / "run")
+    kept = sorted(p.name for p in (tmp_path / "run" / "checkpoints").glob("epoch-*"))
+    assert kept == ["epoch-0001", "epoch-0002"]
+
+
 def test_a_run_can_be_extended(tiny, tmp_path):
     tiny["schedule"] = {"name": "constant"}
     config = parse_config(tiny)

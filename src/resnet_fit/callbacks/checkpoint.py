@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -10,8 +11,12 @@ from typing import Any, Protocol
 
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
+from resnet_fit.callbacks.nan_guard import diverged
 from resnet_fit.errors import check_choice
+from resnet_fit.files import finite
 from resnet_fit.training.checkpoints import Average, copy_checkpoint, save_checkpoint
+from resnet_fit.training.finite import not_finite
+from resnet_fit.training.state import accumulators
 
 
 class Stateful(Protocol):
@@ -31,6 +36,7 @@ class Checkpoint(Clocked):
         mode: ``max`` or ``min``: which direction is better.
         every_minutes, every_steps: how often ``last`` is saved within an epoch; never by default.
         keep: of how many epochs, the newest ones, to keep the checkpoint as ``epoch-0001`` etc.
+            Folders of other names are never touched.
         average: averaged weights, to be saved beside the network's own.
         parts: whatever else a resumed run needs, by name. Weights, optimizer, schedule, metrics
             and this callback's own best value are saved anyway.
@@ -41,6 +47,7 @@ class Checkpoint(Clocked):
 
     Raises:
         UserError: for another ``mode``; before the first epoch, if the model has no such metric.
+        Diverged: when it is to save NaN or infinite numbers. What was saved before stays.
     """
 
     def __init__(
@@ -104,9 +111,11 @@ class Checkpoint(Clocked):
             copy_checkpoint(self.folder / "last", self.folder / "best")
 
     def complete(self, source: Path) -> None:
-        """Make up for a stop between saving ``last``, loaded from ``source``, and ``best``."""
+        """Make up for a stop between saving ``last``, loaded from ``source``, and its copies."""
         if self._best_step == self.clock.step:
             copy_checkpoint(source, self.folder / "best")
+        if not (self.clock.within_epoch or self.awaits_evaluation):
+            self._keep_epoch(source)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         if self._unsaved:
@@ -127,8 +136,7 @@ class Checkpoint(Clocked):
         Not amid accumulated batches, whose gradients would be lost, and not after an epoch's last
         step, whose evaluation would: the epoch's own checkpoint follows it.
         """
-        accumulated = self.clock.epoch_step % getattr(self.model, "_accumulate", 1)
-        return accumulated == 0 and self.clock.epoch_step != self.clock.epoch_steps
+        return self.ends_group and self.clock.epoch_step != self.clock.epoch_steps
 
     def save(self) -> None:
         """Save ``last`` as the training stands now, between two steps."""
@@ -139,6 +147,7 @@ class Checkpoint(Clocked):
             "metrics": [m.state_dict() for m in model._metrics if hasattr(m, "state_dict")],
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
+        self._require_finite(state)
         save_checkpoint(self.folder / "last", model, state, self.average)
         self._unsaved = False
         self._saved_at = time.monotonic()
@@ -156,13 +165,29 @@ class Checkpoint(Clocked):
         self.awaits_evaluation = True
         self.save()
 
+    def _require_finite(self, state: dict[str, Any]) -> None:
+        model = self.model
+        tensors = {**model.network.state_dict(), **accumulators(model._optimizer, model.network)}
+        name = not_finite(tensors)
+        if name is None and self.average is not None:
+            name = not_finite(self.average.weights())
+            name = name and f"the average of {name}"
+        if name is None and finite(state) != state:
+            name = "a metric"
+        if name is not None:
+            raise diverged(f"{name} became NaN or infinite", self)
+
     def _save_epoch(self) -> None:
         """Save ``last`` after an epoch, and keep it where that is asked for."""
         self.save()
+        self._keep_epoch(self.folder / "last")
+
+    def _keep_epoch(self, source: Path) -> None:
         if self.keep:
-            copy_checkpoint(self.folder / "last", self.folder / f"epoch-{self.clock.epoch:04}")
-            for old in sorted(self.folder.glob("epoch-*"))[: -self.keep]:
-                shutil.rmtree(old, ignore_errors=True)
+            copy_checkpoint(source, self.folder / _epoch_name(self.clock.epoch))
+            kept = {epoch: path for path in self.folder.iterdir() if (epoch := _epoch_of(path))}
+            for epoch in sorted(kept)[: -self.keep]:
+                shutil.rmtree(kept[epoch], ignore_errors=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -175,3 +200,14 @@ class Checkpoint(Clocked):
         self.best, self._best_step = state["best"], state["best_step"]
         # Not in states of before evaluations could be interrupted.
         self._unsaved = self.awaits_evaluation = state.get("awaits_evaluation", False)
+
+
+def _epoch_name(epoch: int) -> str:
+    return f"epoch-{epoch:04}"
+
+
+def _epoch_of(folder: Path) -> int:
+    """The epoch of a folder that was named by `_epoch_name`; 0 for any other."""
+    digits = re.fullmatch(r"epoch-([0-9]+)", folder.name)
+    epoch = int(digits[1]) if digits else 0
+    return epoch if folder.name == _epoch_name(epoch) else 0

@@ -150,6 +150,15 @@ class Clocked(paddle.callbacks.Callback):
         self.clock = clock or Clock()
         self.rate = 0.0
 
+    @property
+    def ends_group(self) -> bool:
+        """Whether the batch that was counted last is the last one before an optimizer step.
+
+        `fit` steps the optimizer after each group of accumulated batches, and at an epoch's end.
+        """
+        step = self.clock.epoch_step
+        return step % getattr(self.model, "_accumulate", 1) == 0 or step == self.clock.epoch_steps
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.clock.begin(self.params["steps"])
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
 
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
-from resnet_fit.files import write_text
+from resnet_fit.files import to_json, write_text
 
 Row = dict[str, Any]
 
@@ -19,6 +18,7 @@ class History(Clocked):
     """One row per epoch: ``epoch``, ``step``, ``learning_rate`` (of its last step), ``train`` and
     ``eval`` with their metrics, ``images_per_second``, ``train_seconds``, ``data_wait`` (the share
     of them spent on waiting for data), ``eval_seconds`` and ``seconds`` since the run began.
+    A metric that is NaN or infinite is null in the file.
 
     Args:
         file: where the rows go as JSON lines; None keeps them in ``rows`` only.
@@ -77,7 +77,7 @@ class History(Clocked):
 
     @property
     def _text(self) -> str:
-        return self._earlier + "".join(json.dumps(row) + "\n" for row in self.rows[-1:])
+        return self._earlier + "".join(to_json(row) + "\n" for row in self.rows[-1:])
 
     def _write(self) -> None:
         if self.file is not None:
@@ -85,7 +85,13 @@ class History(Clocked):
 
 
 def best_row(rows: list[Row], monitor: str, mode: str) -> Row | None:
-    """The row whose evaluation is best in ``monitor``; the first of equals, and never a NaN."""
-    judged = [row for row in rows if not math.isnan(row.get("eval", {}).get(monitor, math.nan))]
-    sign = 1 if mode == "max" else -1
-    return max(judged, key=lambda row: sign * row["eval"][monitor], default=None)
+    """The row whose evaluation is best in ``monitor``; the first of equals.
+
+    NaN and infinity never count.
+    """
+    best, best_value = None, None
+    for row in rows:
+        value = row.get("eval", {}).get(monitor)
+        if value is not None and read.improves(value, best_value, mode):
+            best, best_value = row, value
+    return best

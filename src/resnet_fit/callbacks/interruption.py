@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, stop."""
+"""Ctrl-C, SIGTERM and SIGHUP (a terminal that is gone): finish the step, save, stop."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from resnet_fit.callbacks.checkpoint import Checkpoint
 from resnet_fit.errors import Interrupted
 from resnet_fit.terminal import note
 
+# There is no SIGHUP on Windows.
+HANG_UP = getattr(signal, "SIGHUP", None)
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *([HANG_UP] if HANG_UP is not None else [])]
+
 
 class Interruption(paddle.callbacks.Callback):
     """Lets a training end between two steps, with a checkpoint, when it is asked to.
 
     The first signal waits for the batch that is trained or evaluated; an evaluation that it ends is
-    to be repeated by the run that goes on. The second signal ends at once. One that the program was
-    told to ignore, as Ctrl-C is in the background of a script, stays ignored. To be listed after
-    the checkpoint.
+    to be repeated by the run that goes on. The second signal ends at once, but for SIGHUP, which
+    the kernel and the shell both send when a terminal is gone. A signal that the program was told
+    to ignore, as Ctrl-C is in the background of a script and SIGHUP by nohup, stays ignored. To be
+    listed after the checkpoint.
 
     Raises:
         Interrupted: once the checkpoint is saved.
@@ -32,6 +37,7 @@ class Interruption(paddle.callbacks.Callback):
         self.checkpoint = checkpoint
         self._received = 0
         self._handlers: dict[int, Any] = {}
+        self._terminals: list[int] = []
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self.open()
@@ -40,7 +46,8 @@ class Interruption(paddle.callbacks.Callback):
         """Take the signals over: done by `fit`, and to be done for an evaluation outside of it."""
         self._received = 0
         if threading.current_thread() is threading.main_thread():  # others may not handle signals
-            for number in (signal.SIGINT, signal.SIGTERM):
+            self._terminals = [number for number in (1, 2) if os.isatty(number)]
+            for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._handlers[number] = signal.signal(number, self._receive)
 
@@ -73,9 +80,18 @@ class Interruption(paddle.callbacks.Callback):
             raise Interrupted(self._received, self.checkpoint.folder.parent)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._received:
+        if number == HANG_UP:
+            self._leave_terminal()
+        elif self._received:
             self.close()
             os.kill(os.getpid(), number)
             return
-        self._received = number
+        self._received = self._received or number
         note("stops after this batch and saves; again: at once")
+
+    def _leave_terminal(self) -> None:
+        """Writing to a terminal that is gone fails: from now on nothing is written there."""
+        for number in self._terminals:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,21 @@ def of_last_batch(
 
 
 def improves(value: float, best: float | None, mode: str, by: float = 0.0) -> bool:
-    """Whether a value beats the best one by more than ``by``; no number ever does."""
-    if best is None:
-        return value == value
+    """Whether a value beats the best one by more than ``by``; NaN and infinity never do."""
+    if best is None or not math.isfinite(value):
+        return math.isfinite(value)
     return (value - best if mode == "max" else best - value) > by
+
+
+def has_stepped(callback: paddle.callbacks.Callback) -> bool:
+    """Whether the optimizer's last step moved the weights.
+
+    It does not where `NaNSkip` left it out, or where float16's scaled gradients were too large.
+    """
+    optimizer = callback.model._optimizer
+    overflow = optimizer._get_auxiliary_var("found_inf")
+    left_out = getattr(optimizer, "left_out", False)
+    return not (left_out or (overflow is not None and bool(overflow)))
 
 
 def learning_rate(callback: paddle.callbacks.Callback) -> float:

@@ -1,28 +1,82 @@
-"""A loss that is no number ends a run, since nothing it learns afterwards is worth anything."""
+"""A training that has diverged ends, since nothing it learns afterwards is worth anything."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 from resnet_fit.callbacks import logs as read
-from resnet_fit.callbacks.clock import Clocked
-from resnet_fit.errors import RunFailed
+from resnet_fit.callbacks.clock import Clock, Clocked
+from resnet_fit.errors import Diverged
+from resnet_fit.training.finite import not_finite
+
+# No network that learns has such a loss: guessing among a million classes has 14.
+EXPLODED = 1e4
 
 
 class NaNGuard(Clocked):
-    """Stops a training whose loss is NaN or infinite, before anything of it is saved.
+    """Ends a training with NaN or infinite numbers in it, before anything of it is saved.
+
+    It looks at the loss of each step, at all metrics of each evaluation, and at weights and running
+    statistics every ``every_steps`` steps and at each epoch's end: on a CPU ReLU makes 0 of NaN, so
+    that the loss may stay finite when they are not. `Checkpoint` looks again at all it saves.
+
+    An evaluation with a loss that is finite and absurd is told in a warning, as it may be that of
+    one epoch only. To be listed after the callbacks that evaluate, and before those that write.
+
+    Args:
+        every_steps: a check reads all weights once; at 20 it takes well below 1 % of the time.
+        clock: one that is shared with other callbacks; its own by default.
 
     Raises:
-        RunFailed: naming epoch, step and learning rate.
+        Diverged: naming what is not finite, epoch, step and learning rate.
     """
+
+    def __init__(self, clock: Clock | None = None, every_steps: int = 20) -> None:
+        super().__init__(clock)
+        self.every_steps = every_steps
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(step, logs)
         loss = read.metrics(self, logs).get("loss", 0.0)
         if not math.isfinite(loss):
-            raise RunFailed(
-                f"the loss became {loss} in epoch {self.clock.epoch} at step {self.clock.step}, at "
-                f"a learning rate of {self.rate:g}; the last checkpoint is from before that. Try "
-                "a lower optimizer.learning_rate, a warm-up, or training.clip_norm"
-            )
+            raise diverged(f"the loss became {loss}", self)
+        if self.clock.step % self.every_steps == 0:
+            self._check_network()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        self._check_network()
+
+    def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
+        metrics = read.metrics(self, logs)
+        for name, value in metrics.items():
+            if not math.isfinite(value):
+                raise diverged(f"the evaluation's {name} became {value}", self)
+        problem = exploded(metrics)
+        if problem:
+            warnings.warn(f"epoch {self.clock.epoch}: {problem}; {ADVICE}", stacklevel=1)
+
+    def _check_network(self) -> None:
+        name = not_finite(self.model.network.state_dict())
+        if name is not None:
+            raise diverged(f"{name} became NaN or infinite", self)
+
+
+ADVICE = "try a lower optimizer.learning_rate, a warm-up, or training.clip_norm"
+
+
+def diverged(what: str, where: Clocked) -> Diverged:
+    """The error of a training that has diverged, ``what`` says how."""
+    clock = where.clock
+    return Diverged(
+        f"the training diverged: {what} in epoch {clock.epoch} at step {clock.step}, at a learning "
+        f"rate of {where.rate:g}; {ADVICE}"
+    )
+
+
+def exploded(metrics: dict[str, float]) -> str | None:
+    """What is wrong with an evaluation whose loss is finite and absurd, or None."""
+    losses = {n: v for n, v in metrics.items() if n.endswith("loss") and v > EXPLODED}
+    return next((f"the evaluation's {n} is {v:.3g}" for n, v in losses.items()), None)

@@ -1,31 +1,31 @@
-"""A batch whose gradients are no numbers is left out, as if it had not been drawn."""
+"""A batch that makes NaN or infinite numbers is left out, as if it had not been drawn."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any
 
 import numpy as np
 import paddle
 
-from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
-from resnet_fit.errors import RunFailed
+from resnet_fit.callbacks.nan_guard import diverged
+from resnet_fit.training.finite import all_finite
 
 
 class NaNSkip(Clocked):
-    """Leaves out the steps whose loss or gradients are NaN or infinite, and says so.
+    """Leaves out steps with NaN or infinite numbers in loss, gradients or running statistics.
 
-    The optimizer does not step, and running statistics and metrics are put back. To be listed
-    first. Not for gradients accumulated over several batches.
+    It says so each time. The optimizer does not step, and running statistics and metrics are put
+    back: the forward pass had moved them already. To be listed first. Not for gradients accumulated
+    over several batches. Finite gradients may still make weights infinite, which `NaNGuard` sees.
 
     Args:
-        most: so many in a row are no accident: the run stops.
+        most: so many in a row are no accident, nor is a whole epoch: the run stops.
         clock: one that is shared with other callbacks; its own by default.
 
     Raises:
-        RunFailed: ``most`` steps in a row were left out.
+        Diverged: ``most`` steps in a row were left out, or all steps of an epoch.
     """
 
     def __init__(self, most: int = 20, clock: Clock | None = None) -> None:
@@ -33,7 +33,6 @@ class NaNSkip(Clocked):
         self.most = most
         self.skipped = 0
         self._in_a_row = 0
-        self._refused = False
         self._statistics: list[tuple[paddle.Tensor, paddle.Tensor]] = []
         self._metrics: list[dict[str, Any]] = []
 
@@ -42,10 +41,13 @@ class NaNSkip(Clocked):
         optimizer = self.model._optimizer
         minimize = optimizer.minimize
 
-        def minimize_if_finite(*arguments: Any, **options: Any) -> Any:
-            self._refused = not _finite_gradients(optimizer)
-            return None if self._refused else minimize(*arguments, **options)
+        def minimize_if_finite(loss: paddle.Tensor, *arguments: Any, **options: Any) -> Any:
+            gradients = [p.grad for p in optimizer._parameter_list if p.grad is not None]
+            statistics = [tensor for tensor, _ in self._statistics]
+            optimizer.left_out = not all_finite([loss, *gradients, *statistics])
+            return ([], []) if optimizer.left_out else minimize(loss, *arguments, **options)
 
+        optimizer.left_out = False
         optimizer.minimize = minimize_if_finite  # what `paddle.Model` calls for each step
 
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
@@ -58,17 +60,18 @@ class NaNSkip(Clocked):
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(step, logs)
-        if not self._refused and math.isfinite(read.metrics(self, logs).get("loss", 0.0)):
+        if not self.model._optimizer.left_out:
             self._in_a_row = 0
             return
         self.skipped += 1
         self._in_a_row += 1
-        if self._in_a_row >= self.most:
-            raise RunFailed(
-                f"the gradients were no numbers for {self.most} steps in a row, up to step "
-                f"{self.clock.step} in epoch {self.clock.epoch}, at a learning rate of "
-                f"{self.rate:g}; the last checkpoint may be from before that. Try a lower "
-                "optimizer.learning_rate, a warm-up, or training.clip_norm"
+        clock = self.clock
+        whole_epoch = self._in_a_row >= clock.epoch_step == clock.epoch_steps
+        if self._in_a_row >= self.most or whole_epoch:
+            raise diverged(
+                "loss, gradients or running statistics were NaN or infinite for "
+                f"{self._in_a_row} steps in a row, the last one",
+                self,
             )
         for tensor, before in self._statistics:
             tensor.set_value(before)
@@ -76,8 +79,8 @@ class NaNSkip(Clocked):
             metric.set_state_dict(state)
         self._correct(logs)
         warnings.warn(
-            f"epoch {self.clock.epoch}, step {self.clock.step}: left out, its gradients were no "
-            f"numbers ({self.skipped} such steps so far)",
+            f"epoch {self.clock.epoch}, step {self.clock.step}: left out: NaN or infinite numbers "
+            f"({self.skipped} such steps so far)",
             stacklevel=1,
         )
 
@@ -90,6 +93,7 @@ class NaNSkip(Clocked):
         optimizer = getattr(self.model, "_optimizer", None)
         if optimizer is not None:
             vars(optimizer).pop("minimize", None)
+            vars(optimizer).pop("left_out", None)
 
     def state_dict(self) -> dict[str, Any]:
         return {"skipped": self.skipped, "in_a_row": self._in_a_row}
@@ -106,9 +110,3 @@ class NaNSkip(Clocked):
             values = np.atleast_1d(metric.accumulate())
             for name, value in zip(np.atleast_1d(metric.name()), values, strict=True):
                 (logs or {})[str(name)] = float(value)
-
-
-def _finite_gradients(optimizer: paddle.optimizer.Optimizer) -> bool:
-    """A sum is no number if any of its terms is none; one pass over each gradient."""
-    sums = [p.grad.astype("float32").sum() for p in optimizer._parameter_list if p.grad is not None]
-    return bool(paddle.isfinite(paddle.add_n(sums))) if sums else True

@@ -13,6 +13,7 @@ import visualdl
 
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
+from resnet_fit.files import naming
 
 # The server shows only the newest record file of a folder, so a run must write to one name: a
 # second sitting appends to it, where VisualDL's own dated names would hide the first.
@@ -34,6 +35,9 @@ class VisualDL(Clocked):
         config: text shown under "samples".
         hyperparameters: names and values to compare runs by.
         clock: one that is shared with other callbacks; its own by default.
+
+    Raises:
+        OSError: a record could not be written; it names the file.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class VisualDL(Clocked):
         self.config = config
         self.hyperparameters = hyperparameters
         self._writer: visualdl.LogWriter | None = None
+        self._failure: OSError | None = None
         self._window = _Window()
         self._eval_begun = 0.0
 
@@ -57,6 +62,7 @@ class VisualDL(Clocked):
         self.folder.mkdir(parents=True, exist_ok=True)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints where it appends
             self._writer = visualdl.LogWriter(logdir=str(self.folder), file_name=RECORDS)
+        self._notice_failures()
         super().on_train_begin(logs)
         if self.clock.step:
             return
@@ -95,6 +101,7 @@ class VisualDL(Clocked):
         self._flush()
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        self._flush()
         self.close()
         super().on_train_end(logs)
 
@@ -118,9 +125,31 @@ class VisualDL(Clocked):
             os.truncate(file, min(state["bytes"], file.stat().st_size))
         self._window = _Window(**state["window"])
 
+    def _notice_failures(self) -> None:
+        """VisualDL writes in a thread, which prints an error and goes on without the record."""
+        assert self._writer is not None
+        file = self._writer._get_file_writer()._general_file_writer
+        write = file.write
+
+        def noticed(record: bytes) -> None:
+            if self._failure is None:
+                try:
+                    write(record)
+                except OSError as error:
+                    self._failure = error
+
+        file.write = noticed
+        self._failure = None
+
+    def _require_written(self) -> None:
+        if self._failure is not None:
+            with naming(self.folder / RECORDS):
+                raise self._failure
+
     def _flush(self) -> None:
         if self._writer is not None:
             self._writer._get_file_writer().flush()
+            self._require_written()
 
     def _add_window(self, logs: dict[str, Any] | None) -> None:
         values = read.metrics(self, logs)
@@ -129,6 +158,7 @@ class VisualDL(Clocked):
 
     def _add(self, group: str, values: dict[str, float]) -> None:
         if self._writer is not None:
+            self._require_written()
             for name, value in values.items():
                 self._writer.add_scalar(f"{group}/{name}", float(value), self.clock.step)
 

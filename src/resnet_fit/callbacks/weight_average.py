@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
 from resnet_fit.errors import require
@@ -21,7 +22,8 @@ class WeightAverage(SecondEvaluation):
 
     After each optimizer step ``average = decay * average + (1 - decay) * weight``; in the first
     steps the decay is no more than (1 + n) / (10 + n), so that the random start is soon forgotten.
-    Polyak and Juditsky 1992; in this form Tan and Le 2019, "EfficientNet".
+    A step that was left out does not count. Polyak and Juditsky 1992; in this form Tan and Le 2019,
+    "EfficientNet".
 
     After each evaluation of the weights the average is evaluated as well, and what it reaches is
     handed to all later callbacks under the same names with ``ema_`` in front. To be listed first.
@@ -58,8 +60,7 @@ class WeightAverage(SecondEvaluation):
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(step, logs)
-        done = step + 1  # as `fit` counts, which steps the optimizer at these
-        if done % getattr(self.model, "_accumulate", 1) == 0 or done == self.params["steps"]:
+        if self.ends_group and read.has_stepped(self):
             self.update()
 
     def update(self) -> None:

@@ -92,15 +92,29 @@ def load_checkpoint(
     raise UserError(f"{folder}: no whole checkpoint ({'; '.join(problems)})")
 
 
+def describe_last(folder: Path) -> str:
+    """Where the last checkpoint is and what it is of, for the message of a run that failed."""
+    for candidate in (folder, _beside(folder, "previous")):
+        with suppress(OSError, ValueError, KeyError):
+            clock = json.loads((candidate / STATE).read_text(encoding="utf-8"))["clock"]
+            epoch, step = clock["epoch"], clock["step"]
+            return f"the last checkpoint, {candidate}, is of epoch {epoch}, step {step}"
+    return "no checkpoint was saved before"
+
+
 def copy_checkpoint(source: Path, target: Path) -> None:
-    """Make ``target`` the same checkpoint, without a second copy of the data where the disk can.
+    """Make ``target`` the same checkpoint, with files of its own.
+
+    Hard links would spare the time and the space of a copy, and whoever writes into one folder
+    would damage the other.
 
     Raises:
         RunFailed: if it cannot be written; what stood there before stays.
     """
     with _replacing(target) as part:
         for file in source.iterdir():
-            _link_or_copy(file, part / file.name)
+            shutil.copyfile(file, part / file.name)
+            sync(part / file.name)
     shutil.rmtree(_beside(target, "previous"), ignore_errors=True)
 
 
@@ -187,13 +201,6 @@ def _set_paddles_own(model: paddle.Model, state: dict[str, Any]) -> None:
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in state.items()}
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
 
 
 def _sha256(file: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import Tensor, nn
+from paddle import nn
 
 from resnet_fit.config import Config
 from resnet_fit.engines import check_cinn, choose_engine, compile_forward
@@ -19,6 +19,7 @@ from resnet_fit.networks import count_macs, count_parameters, densenet, freeze, 
 from resnet_fit.networks.parts import check_parts
 from resnet_fit.runtime import choose_device
 from resnet_fit.training import schedules
+from resnet_fit.training.accumulation import accumulated
 from resnet_fit.training.loaders import Loaders, make_loaders
 from resnet_fit.training.losses import BinaryCrossEntropy, CrossEntropy, balanced_weights
 from resnet_fit.training.metrics import classification_metrics
@@ -141,17 +142,14 @@ def prepare(
         )
     amp_configs = use_amp(config.training.amp, network, engine)
     model = paddle.Model(network)
-    model.prepare(optimizer, averaged(loss, config.training.accumulate), metrics, amp_configs)
+    batches = config.training.accumulate
+    model.prepare(
+        optimizer,
+        accumulated(loss, optimizer, batches, config.data.batch_size),
+        metrics,
+        amp_configs,
+    )
     return model
-
-
-def averaged(
-    loss: CrossEntropy | BinaryCrossEntropy, batches: int
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """A loss for gradients accumulated over ``batches``, which Paddle adds up as they come."""
-    if batches == 1:
-        return loss
-    return lambda logits, labels: loss(logits, labels) / batches
 
 
 def full_rate(config: Config) -> float:

@@ -30,16 +30,17 @@ from resnet_fit.callbacks import (
     VisualDL,
     WeightAverage,
 )
+from resnet_fit.callbacks.nan_guard import ADVICE, exploded
 from resnet_fit.callbacks.progress import clock_time
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
 from resnet_fit.config import Config, dump_config, load_run_config
 from resnet_fit.data.loading import FileLoader, Loader
-from resnet_fit.errors import RunFailed, UserError, out_of_memory
+from resnet_fit.errors import Diverged, RunFailed, UserError, out_of_memory
 from resnet_fit.files import lock, write_json, write_text
 from resnet_fit.machine import usable_cores
 from resnet_fit.runtime import describe
 from resnet_fit.terminal import recording, say
-from resnet_fit.training.checkpoints import load_checkpoint
+from resnet_fit.training.checkpoints import describe_last, load_checkpoint
 from resnet_fit.training.experiment import Experiment, set_up
 from resnet_fit.training.summary import summarize
 
@@ -122,10 +123,9 @@ class _Watch:
         self.clock = clock = Clock()
         self.history = History(folder / "metrics.jsonl", clock)
         parts: dict[str, Any] = {"loader": experiment.loaders.train}
-        guard: paddle.callbacks.Callback = NaNGuard(clock)
         self.nan_skip = self.average = self.early_stopping = None
         if config.training.on_nan == "skip":
-            guard = self.nan_skip = parts["nan_skip"] = NaNSkip(clock=clock)
+            self.nan_skip = parts["nan_skip"] = NaNSkip(clock=clock)
         if config.training.ema is not None:
             self.average = WeightAverage(
                 experiment.loaders.evaluation, **config.training.ema.model_dump(), clock=clock
@@ -171,10 +171,11 @@ class _Watch:
         for callback in (*self.second_evaluations, *self.watchers):
             callback.set_model(experiment.model)  # for a test without any epoch before it
         self.callbacks: list[paddle.callbacks.Callback] = [
-            guard,
+            *([self.nan_skip] if self.nan_skip is not None else []),
             paddle.callbacks.LRScheduler(),  # before a checkpoint, which holds the next rate
             *([StepSeed(config.training.seed, clock)] if has_chance else []),
             *self.second_evaluations,
+            NaNGuard(clock),
             *(parts[name] for name in parts if name not in ("loader", "nan_skip", "average")),
             SlowData(faster_data(experiment.loaders.train), clock=clock),
             self.progress,
@@ -246,6 +247,9 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
     summary |= {"stopped_early": watch.has_stopped, "skipped_images": skipped}
     write_json(folder / "summary.json", summary)
     say(f"{clock_time(summary['seconds'])}, all in {folder}")
+    problem = exploded(summary["last"]["eval"])
+    if problem:
+        raise RunFailed(f"the training diverged: {problem} after the last epoch; {ADVICE}")
     return Run(experiment.model, folder, summary)
 
 
@@ -265,6 +269,8 @@ def _fit_epochs(experiment: Experiment, watch: _Watch) -> None:
                 verbose=0,
                 callbacks=watch.callbacks,
             )
+    except Diverged as error:
+        raise RunFailed(f"{error}; {describe_last(watch.checkpoint.folder / 'last')}") from error
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RunFailed) or not out_of_memory(error):
             raise
@@ -351,7 +357,7 @@ def require_space(folder: Path, experiment: Experiment) -> None:
     config = experiment.config
     moments = {"sgd": 0, "momentum": 1, "muon": 1}.get(config.optimizer.name, 2)
     one = 4 * experiment.facts["parameters"] * (1 + moments + (config.training.ema is not None))
-    # last, the one before, the next while it is written, and best; linked copies take nothing.
+    # last, the one before, the next while it is written, best, and those that are kept.
     needed = one * (4 + config.checkpoint.keep)
     free = shutil.disk_usage(folder).free
     if free < needed:

@@ -15,17 +15,24 @@ from paddle import nn
 Arrays = dict[str, np.ndarray]
 
 
-def get_optimizer_state(optimizer: paddle.optimizer.Optimizer, network: nn.Layer) -> Arrays:
+def accumulators(
+    optimizer: paddle.optimizer.Optimizer, network: nn.Layer
+) -> dict[str, paddle.Tensor]:
     """Accumulators by ``<structured parameter name>:<accumulator>``; the schedule is not in it."""
     structured = {p.name: name for name, p in network.named_parameters()}
     prefixes = sorted(structured, key=len, reverse=True)
-    state: Arrays = {}
+    state = {}
     for key, value in optimizer.state_dict().items():
         if not isinstance(value, paddle.Tensor):
             continue
         owner = next(p for p in prefixes if key.startswith(p + "_"))
-        state[f"{structured[owner]}:{key[len(owner) + 1 :]}"] = value.numpy()
+        state[f"{structured[owner]}:{key[len(owner) + 1 :]}"] = value
     return state
+
+
+def get_optimizer_state(optimizer: paddle.optimizer.Optimizer, network: nn.Layer) -> Arrays:
+    """The accumulators as arrays."""
+    return {name: value.numpy() for name, value in accumulators(optimizer, network).items()}
 
 
 def set_optimizer_state(

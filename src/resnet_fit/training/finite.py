@@ -1,0 +1,25 @@
+"""Whether tensors hold nothing but finite numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import paddle
+from paddle import Tensor
+
+
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """False if a value is NaN or infinite; very rarely also if all are finite, but huge.
+
+    One pass over each tensor, without a copy: a sum is not finite if any of its terms is not.
+    """
+    with paddle.no_grad():
+        sums = [t.astype("float32").sum() for t in tensors if "float" in str(t.dtype)]
+        return not sums or bool(paddle.isfinite(paddle.add_n(sums)))
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor with a value that is NaN or infinite, or None."""
+    if all_finite(tensors.values()):
+        return None
+    return next((n for n, t in tensors.items() if not bool(paddle.isfinite(t).all())), None)
