@@ -57,7 +57,9 @@ class LiveLine:
                 transient=True,
                 redirect_stderr=sys.stderr is not None and sys.stderr.isatty(),
             )
-            self._live.start(refresh=True)
+            self._live.start()
+        if self._live is not None:
+            self._live.refresh()
 
     def update(self, share: float, columns: Sequence[Column]) -> None:
         """Show how far it is, from 0 to 1."""
