@@ -222,10 +222,10 @@ Moment = tuple[int, float]
 def draw_moments(rng: random.Random, seconds: float) -> list[Moment]:
     """Of a run that takes so long; mostly amid the training, some at the start."""
     return [
-        (rng.randint(1, 6), rng.uniform(0, 0.1))
+        (rng.randint(1, 4), rng.uniform(0, 0.1))
         if rng.random() < 0.8
         else (0, rng.random() * seconds)
-        for _ in range(rng.randint(1, 6))
+        for _ in range(rng.randint(2, 6))
     ]
 
 

@@ -280,7 +280,7 @@ class Training(Section):
     ``channels_last``) or, on a CPU, those of oneDNN, which are several times faster; ``auto`` takes
     what is fastest on the device. ``compile`` makes one static graph of Paddle's own operations.
     ``accumulate`` batches make one optimizer step; ``clip_norm`` bounds the gradients' global norm.
-    ``on_nan``: what to do when a loss or a gradient is NaN or infinite: stop the run, or leave the
+    ``on_nan``: what to do when a step makes NaN or infinite numbers: stop the run, or leave the
     step out. ``ema`` averages the weights. ``loss: binary_cross_entropy`` takes each class for
     itself, and with ``target_threshold`` every class of more than that probability for a whole one.
     ``class_weights`` multiplies the loss by class; ``balanced`` makes up for unequal numbers of

@@ -30,7 +30,7 @@ from resnet_fit.callbacks import (
     VisualDL,
     WeightAverage,
 )
-from resnet_fit.callbacks.nan_guard import ADVICE, exploded
+from resnet_fit.callbacks.nan_guard import ADVICE, absurd
 from resnet_fit.callbacks.progress import clock_time
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
 from resnet_fit.config import Config, dump_config, load_run_config
@@ -247,9 +247,10 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
     summary |= {"stopped_early": watch.has_stopped, "skipped_images": skipped}
     write_json(folder / "summary.json", summary)
     say(f"{clock_time(summary['seconds'])}, all in {folder}")
-    problem = exploded(summary["last"]["eval"])
-    if problem:
-        raise RunFailed(f"the training diverged: {problem} after the last epoch; {ADVICE}")
+    for which, metrics in (("evaluation", summary["last"]["eval"]), ("test", test or {})):
+        problem = absurd(metrics)
+        if problem:
+            raise RunFailed(f"the training diverged: the last {which}'s {problem}; {ADVICE}")
     return Run(experiment.model, folder, summary)
 
 
