@@ -227,7 +227,15 @@ def test_a_training_goes_on_without_any_output(config, tmp_path, redirection):
     assert [json.loads(row)["epoch"] for row in rows] == [1, 2], "nothing else was written to it"
 
 
-@pytest.mark.parametrize("arguments", [["check", "--config"], ["doctor", "--no-measure"]])
+def test_output_that_cannot_be_written_is_told(tmp_path):
+    """Also what Python would have written when it ends."""
+    arguments = ["doctor", "--no-measure", "--json"]
+    process = in_shell("COMMAND > /dev/full", *arguments, folder=tmp_path)
+    assert process.stdout == "1\n"
+    assert process.stderr == "resnet-fit: standard output: No space left on device\n"
+
+
+@pytest.mark.parametrize("arguments", [["check", "--config"], ["doctor", "--no-measure", "--json"]])
 def test_other_commands_end_quietly_when_nobody_reads_them(config, tmp_path, arguments):
     more = [config] if arguments[-1] == "--config" else []
     process = in_shell("COMMAND | true", *arguments, *more, folder=tmp_path)

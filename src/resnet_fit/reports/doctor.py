@@ -82,7 +82,7 @@ def diagnose(output: Path, console: Console, measure: bool = True, as_json: bool
             except RunFailed as error:
                 found.problems.append(f"a training step does not work: {error}")
     if as_json:
-        print(to_json(asdict(found), indent=2))
+        console.print(to_json(asdict(found), indent=2), soft_wrap=True)
     else:
         show(found, console)
     if found.problems:
