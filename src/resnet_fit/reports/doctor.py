@@ -83,7 +83,7 @@ def diagnose(output: Path, console: Console, measure: bool = True, as_json: bool
             except RunFailed as error:
                 found.problems.append(f"a training step does not work: {error}")
     if as_json:
-        print(json_text(asdict(found)), end="")
+        console.print(json_text(asdict(found)), end="", soft_wrap=True)
     else:
         show(found, console)
     if found.problems:

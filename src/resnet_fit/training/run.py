@@ -230,7 +230,7 @@ class _Watch:
 
     @property
     def second_evaluations(self) -> list[SecondEvaluation]:
-        return [second for second in (self.flips, self.average) if second is not None]
+        return [second for second in (self.average, self.flips) if second is not None]
 
     @property
     def watchers(self) -> list[paddle.callbacks.Callback]:
