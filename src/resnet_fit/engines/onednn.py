@@ -17,10 +17,11 @@ backward pass gets it back by `_with_room`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ctypes import c_float, c_uint
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import paddle
 from paddle import Tensor, nn
@@ -28,8 +29,10 @@ from paddle.autograd import PyLayer
 
 from resnet_fit.engines import library as dnnl
 from resnet_fit.engines.library import Buffer, Description, Primitive
+from resnet_fit.engines.threads import threads
 
 Shape = tuple[int, int, int, int]
+Made = TypeVar("Made")
 
 _TYPES = {"float32": dnnl.FLOAT32, "bfloat16": dnnl.BFLOAT16}
 
@@ -145,8 +148,15 @@ def _fill_up(parameter: Tensor, room: int) -> Tensor:
     return paddle.concat([parameter, paddle.zeros(shape, "float32")], axis)
 
 
-# Operations are compiled once for each shape, of which a training meets few.
-_compiled_once = lru_cache(maxsize=1024)
+def _compiled_once(compile_: Callable[..., Made]) -> Callable[..., Made]:
+    """Keep what is compiled for a shape and a number of threads; what was not used for long goes.
+
+    A training meets few shapes: those of a DenseNet-264, in batches of four sizes, all stay.
+    """
+    kept = lru_cache(maxsize=1024)(lambda threads, *arguments: compile_(*arguments))
+    return lambda *arguments: kept(threads(), *arguments)
+
+
 _packed_weights = Buffer()
 # oneDNN's first choice of a batch norm lets threads spin at barriers until all are there. Where a
 # core has other work to do as well, each barrier lasts until the system lets that thread go on,
@@ -182,21 +192,24 @@ class _Convolution:
 
     def forward(self, x: Tensor, weight: Tensor, y: Tensor) -> None:
         pack, run, size = self._forward
-        packed = _packed_weights.at_least(size)
-        pack(weight.data_ptr(), packed)
-        run(x.data_ptr(), packed, y.data_ptr())
+        with dnnl.LOCK:
+            packed = _packed_weights.at_least(size)
+            pack(weight.data_ptr(), packed)
+            run(x.data_ptr(), packed, y.data_ptr())
 
     def backward_data(self, dy: Tensor, weight: Tensor, dx: Tensor) -> None:
         pack, run, size = self._backward_data
-        packed = _packed_weights.at_least(size)
-        pack(weight.data_ptr(), packed)
-        run(dy.data_ptr(), packed, dx.data_ptr())
+        with dnnl.LOCK:
+            packed = _packed_weights.at_least(size)
+            pack(weight.data_ptr(), packed)
+            run(dy.data_ptr(), packed, dx.data_ptr())
 
     def backward_weights(self, x: Tensor, dy: Tensor, dw: Tensor) -> None:
         run, unpack, size = self._backward_weights
-        packed = _packed_weights.at_least(size)
-        run(x.data_ptr(), dy.data_ptr(), packed)
-        unpack(packed, dw.data_ptr())
+        with dnnl.LOCK:
+            packed = _packed_weights.at_least(size)
+            run(x.data_ptr(), dy.data_ptr(), packed)
+            unpack(packed, dw.data_ptr())
 
     @cached_property
     def _forward(self) -> tuple[Primitive, Primitive, int]:
