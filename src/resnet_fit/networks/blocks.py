@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from resnet_fit.engines import framework
+from resnet_fit.engines.engine import Engine
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Layer:
@@ -59,7 +59,7 @@ class ZeroPad(nn.Layer):
     He et al. 2015, "Deep residual learning", section 3.3, option A.
     """
 
-    operations: Any = framework
+    engine = Engine()
 
     def __init__(self, new_channels: int, stride: int) -> None:
         super().__init__()
@@ -67,17 +67,17 @@ class ZeroPad(nn.Layer):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.operations.zero_pad(x, self.new_channels, self.stride)
+        return self.engine.operations.zero_pad(x, self.new_channels, self.stride)
 
 
 class Projection(nn.Sequential):
     """Shortcut by a 1x1 convolution and a norm: option B of the same section."""
 
-    operations: Any = framework
+    engine = Engine()
 
     def forward(self, x: Tensor) -> Tensor:
         conv, norm = self
-        return self.operations.normalize(norm, self.operations.convolve(conv, x))
+        return self.engine.operations.normalize(norm, self.engine.operations.convolve(conv, x))
 
 
 class StochasticDepth(nn.Layer):
@@ -97,6 +97,8 @@ class StochasticDepth(nn.Layer):
     def forward(self, branch: Tensor) -> Tensor:
         if not self.training:
             return branch
+        if not paddle.in_dynamic_mode():  # Paddle leaves a dropout out of a graph that it saves
+            return branch * F.dropout(paddle.ones_like(branch[:, :1, :1, :1]), self.p)
         stays = paddle.rand([branch.shape[0], 1, 1, 1]) >= self.p
         return branch * (stays.astype("float32") / (1 - self.p)).astype(branch.dtype)
 
@@ -125,14 +127,14 @@ class Block(nn.Layer):
     ReLU, the last one after the shortcut is added.
     """
 
-    operations: Any = framework
+    engine = Engine()
     expansion: int
     depth: int
     downsample: nn.Layer | None
     stochastic_depth: nn.Layer | None
 
     def forward(self, x: Tensor) -> Tensor:
-        ops = self.operations
+        ops = self.engine.operations
         x, around = ops.fork(x) if self.downsample is not None else (x, None)
         for i in range(1, self.depth):
             x = ops.convolve(getattr(self, f"conv{i}"), x)

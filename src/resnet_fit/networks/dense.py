@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.engines import framework
+from resnet_fit.engines.engine import Engine
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import Layers
@@ -26,7 +26,7 @@ BOTTLENECK = 4
 class Stem(nn.Layer):
     """The first convolution; the one for ImageNet is followed by a norm, a ReLU and a max pool."""
 
-    operations: Any = framework
+    engine = Engine()
 
     def __init__(self, kind: str, in_channels: int, out_channels: int, layers: Layers) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Stem(nn.Layer):
         self._batch_norm = layers.norm(out_channels) if kind == "imagenet" else None
 
     def forward(self, images: Tensor) -> Tensor:
-        ops = self.operations
+        ops = self.engine.operations
         x = ops.convolve(self._conv, ops.enter(images))
         if self._batch_norm is None:
             return x
@@ -45,7 +45,7 @@ class Stem(nn.Layer):
 class NormConv(nn.Layer):
     """A norm, a ReLU and a convolution: the order of He et al. 2016, "Identity mappings"."""
 
-    operations: Any = framework
+    engine = Engine()
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int, layers: Layers
@@ -55,14 +55,14 @@ class NormConv(nn.Layer):
         self._conv = layers.conv(in_channels, out_channels, kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        ops = self.operations
+        ops = self.engine.operations
         return ops.convolve(self._conv, ops.normalize(self._batch_norm, x, relu=True))
 
 
 class DenseLayer(nn.Layer):
     """Appends ``growth`` channels, made of all those before by a 1x1 and a 3x3 convolution."""
 
-    operations: Any = framework
+    engine = Engine()
 
     def __init__(self, in_channels: int, growth: int, layers: Layers) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class DenseLayer(nn.Layer):
         self.bn_ac_func2 = NormConv(BOTTLENECK * growth, growth, 3, layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        ops = self.operations
+        ops = self.engine.operations
         x, kept = ops.fork(x)
         return ops.concat(kept, self.bn_ac_func2(self.bn_ac_func1(x)))
 
@@ -78,14 +78,14 @@ class DenseLayer(nn.Layer):
 class Transition(nn.Layer):
     """Fewer channels by a 1x1 convolution, and a quarter of the pixels by an average pool."""
 
-    operations: Any = framework
+    engine = Engine()
 
     def __init__(self, in_channels: int, out_channels: int, layers: Layers) -> None:
         super().__init__()
         self.conv_ac_func = NormConv(in_channels, out_channels, 1, layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.operations.average_pool(self.conv_ac_func(x))
+        return self.engine.operations.average_pool(self.conv_ac_func(x))
 
 
 class DenseNet(nn.Layer):
@@ -98,7 +98,7 @@ class DenseNet(nn.Layer):
     start uniform within 1 / sqrt(features), its biases at zero.
     """
 
-    operations: Any = framework
+    engine = Engine()
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class DenseNet(nn.Layer):
     def forward(self, images: Tensor) -> Tensor:
         if paddle.in_dynamic_mode():
             self._check(images)
-        ops = self.operations
+        ops = self.engine.operations
         x = self.conv1_func(images)
         for stage in range(2, self.num_blocks + 2):
             if stage > 2:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.engines import framework
+from resnet_fit.engines.engine import Engine
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.networks.arguments import check_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import BasicBlock, BottleneckBlock, Layers, make_shortcut
@@ -37,7 +37,7 @@ class ResNet(nn.Layer):
     uniform within 1 / sqrt(features), as torch's linear layers do.
     """
 
-    operations: Any = framework
+    engine = Engine()
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class ResNet(nn.Layer):
     def forward(self, images: Tensor) -> Tensor:
         if paddle.in_dynamic_mode():
             self._check(images)
-        ops = self.operations
+        ops = self.engine.operations
         x = ops.convolve(self.conv1, ops.enter(images))
         x = ops.normalize(self.bn1, x, relu=True)
         if self.stem == "imagenet":
