@@ -13,7 +13,8 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from threading import RLock
@@ -134,6 +135,18 @@ class Handle(c_void_p):
     def __del__(self) -> None:
         if self.value is not None:
             self._destroy(self)
+
+
+@contextmanager
+def _no_cache() -> Iterator[None]:
+    """Lets oneDNN, which has a cache of its own, keep nothing that is dropped here."""
+    capacity = c_int()
+    _dnnl.dnnl_get_primitive_cache_capacity(byref(capacity))
+    _dnnl.dnnl_set_primitive_cache_capacity(0)
+    try:
+        yield
+    finally:
+        _dnnl.dnnl_set_primitive_cache_capacity(capacity)
 
 
 def dims(*values: int) -> Any:
@@ -258,7 +271,9 @@ class Primitive:
     def __init__(self, description: Description, arguments: Sequence[tuple[int, c_void_p]]) -> None:
         self._handle = Handle("primitive")
         self._threads = threads()
-        _check(_dnnl.dnnl_primitive_create(byref(self._handle), description.handle), "compile")
+        with LOCK, _no_cache():
+            status = _dnnl.dnnl_primitive_create(byref(self._handle), description.handle)
+        _check(status, "compile")
         scratchpad = description.layout(QUERY_SCRATCHPAD)
         self._scratch_size = size(scratchpad)
         arguments = [*arguments, (SCRATCHPAD, scratchpad)]

@@ -17,23 +17,22 @@ backward pass gets it back by `_with_room`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from ctypes import c_float, c_uint
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import Any
 
 import paddle
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 from resnet_fit.engines import library as dnnl
+from resnet_fit.engines.cache import Cache
 from resnet_fit.engines.library import Buffer, Description, Primitive
-from resnet_fit.engines.threads import threads
 
 Shape = tuple[int, int, int, int]
-Made = TypeVar("Made")
 
+_cache = Cache()
 _TYPES = {"float32": dnnl.FLOAT32, "bfloat16": dnnl.BFLOAT16}
 
 
@@ -49,6 +48,7 @@ class OneDNN:
         self.dtype = dtype
 
     def enter(self, images: Tensor) -> Tensor:
+        _cache.begin(self, *images.shape)
         return _Enter.apply(images, self.dtype)
 
     def convolve(self, layer: nn.Conv2D, x: Tensor) -> Tensor:
@@ -148,15 +148,6 @@ def _fill_up(parameter: Tensor, room: int) -> Tensor:
     return paddle.concat([parameter, paddle.zeros(shape, "float32")], axis)
 
 
-def _compiled_once(compile_: Callable[..., Made]) -> Callable[..., Made]:
-    """Keep what is compiled for a shape and a number of threads; what was not used for long goes.
-
-    A training meets few shapes: those of a DenseNet-264, in batches of four sizes, all stay.
-    """
-    kept = lru_cache(maxsize=1024)(lambda threads, *arguments: compile_(*arguments))
-    return lambda *arguments: kept(threads(), *arguments)
-
-
 _packed_weights = Buffer()
 # oneDNN's first choice of a batch norm lets threads spin at barriers until all are there. Where a
 # core has other work to do as well, each barrier lasts until the system lets that thread go on,
@@ -164,7 +155,7 @@ _packed_weights = Buffer()
 _NO_BARRIER = "bnorm_tbb_jit"
 
 
-@_compiled_once
+@_cache.once
 class _Convolution:
     """The three passes of a convolution of one geometry, each compiled when first needed.
 
@@ -286,7 +277,7 @@ class _Convolve(PyLayer):
         return dx, dw
 
 
-@_compiled_once
+@_cache.once
 class _Normalization:
     """Batch norm of one shape, by the batch's statistics or by given ones."""
 
@@ -392,7 +383,7 @@ class _Normalize(PyLayer):
         return tuple(g if w else None for g, w in zip(gradients, ctx.wanted, strict=True))
 
 
-@_compiled_once
+@_cache.once
 def _sum(shape: Shape, dtype: str, relu: bool) -> Primitive:
     images = dnnl.channels_last(shape, _TYPES[dtype])
     after = dnnl.THEN_RELU if relu else dnnl.PLAIN
@@ -401,7 +392,7 @@ def _sum(shape: Shape, dtype: str, relu: bool) -> Primitive:
     return Primitive(description, [(role, images) for role in roles])
 
 
-@_compiled_once
+@_cache.once
 def _relu_backward(shape: Shape, dtype: str) -> Primitive:
     images = dnnl.channels_last(shape, _TYPES[dtype])
     nothing = c_float(0), c_float(0)
@@ -451,7 +442,7 @@ class _Fork(PyLayer):
         return dx
 
 
-@_compiled_once
+@_cache.once
 class _Pooling:
     """A pool of stride 2."""
 
@@ -508,7 +499,7 @@ class _Pool(PyLayer):
         return dx
 
 
-@_compiled_once
+@_cache.once
 def _entering(shape: Shape, dtype: str) -> tuple[Primitive, Primitive]:
     """To channels last and the engine's type, and back."""
     outside, inside = dnnl.contiguous(shape), dnnl.channels_last(shape, _TYPES[dtype])
@@ -534,7 +525,7 @@ class _Enter(PyLayer):
         return gradient
 
 
-@_compiled_once
+@_cache.once
 def _copying(shape: Shape, room: int, wide: int, dtype: str) -> tuple[Primitive, Primitive]:
     """Copies between images and so many channels of wider ones, there and back."""
     narrow = dnnl.channels_last(shape, _TYPES[dtype], room)
