@@ -60,6 +60,10 @@ def set_up(config: Config) -> Experiment:
             "slowly",
             stacklevel=2,
         )
+    if config.training.adapt_threads and device != "cpu":
+        warnings.warn(
+            "training.adapt_threads: for a CPU; on a GPU it changes nothing", stacklevel=2
+        )
     seed_everything(config.training.seed)
     loaders = make_loaders(config)
     network = make_network(config, loaders)

@@ -16,6 +16,7 @@ import paddle
 from rich.console import Console
 
 from resnet_fit.callbacks import (
+    AdaptThreads,
     Checkpoint,
     Clock,
     EarlyStopping,
@@ -154,9 +155,11 @@ class _Watch:
             config.checkpoint.keep,
             self.average,
         )
+        self.threads = AdaptThreads() if config.training.adapt_threads else None
         self.progress = ProgressBar(config.training.epochs, clock, self.console)
         self.interruption = Interruption(self.checkpoint)
         self.callbacks: list[paddle.callbacks.Callback] = [
+            *([self.threads] if self.threads is not None else []),
             guard,
             paddle.callbacks.LRScheduler(),  # before a checkpoint, which holds the next rate
             *([StepSeed(config.training.seed, clock)] if has_chance else []),
@@ -185,6 +188,8 @@ class _Watch:
 
     def close(self) -> None:
         self.progress.close()
+        if self.threads is not None:
+            self.threads.close()
         if self.nan_skip is not None:
             self.nan_skip.close()
         self.interruption.close()
