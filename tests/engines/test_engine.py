@@ -11,7 +11,9 @@ import pytest
 from paddle.static import InputSpec
 
 from resnet_fit import densenet, resnet
-from resnet_fit.engines import onednn_problem, use_engine
+from resnet_fit.config.schema import Amp
+from resnet_fit.engines import compile_forward, onednn_problem, use_engine
+from resnet_fit.training.mixed_precision import use_amp
 
 ENGINES = ["framework", "channels_last", *([] if onednn_problem() else ["onednn"])]
 NETWORKS = {
@@ -80,6 +82,29 @@ def test_a_network_saved_after_a_training_gives_its_outputs(kind, engine, tmp_pa
         saved.eval()
         ours = saved(paddle.to_tensor(IMAGES)).numpy()
         np.testing.assert_allclose(ours, expected, atol=1e-5, err_msg=name)
+
+
+def cast(network):
+    use_amp(Amp(level="O1", dtype="bfloat16"), network, "framework")
+
+
+@pytest.mark.parametrize("change", [compile_forward, cast])
+def test_networks_whose_forward_pass_was_replaced_are_copied_and_saved_too(change, tmp_path):
+    network = NETWORKS["stochastic depth"]()
+    change(network)
+    expected = evaluate(network)
+    other = copy.deepcopy(network)
+    np.testing.assert_allclose(evaluate(other), expected, atol=1e-6)
+    for value in other.state_dict().values():
+        paddle.assign(value * 2, value)
+    assert not np.allclose(evaluate(other), expected)
+    np.testing.assert_array_equal(evaluate(network), expected)
+    network.train()
+    path = str(tmp_path / "network")
+    paddle.jit.save(network, path, [InputSpec([None, 3, 16, 16], "float32")])
+    saved = paddle.jit.load(path)
+    saved.eval()
+    np.testing.assert_allclose(saved(paddle.to_tensor(IMAGES)).numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.bfloat16
