@@ -314,6 +314,8 @@ class Training(Section):
     ``class_weights`` multiplies the loss by class; ``balanced`` makes up for unequal numbers of
     images. ``freeze`` keeps layers of the network as they are; ``backbone`` is all but the last
     one. ``flip_averaging`` also reports what images and their mirror images reach together.
+    ``adapt_threads`` lets a CPU compute with fewer threads while other processes need its cores and
+    that is faster; results then depend on them, by rounding.
     """
 
     epochs: PositiveInt
@@ -333,6 +335,7 @@ class Training(Section):
     ema: EMA | None = None
     early_stopping: EarlyStopping | None = None
     flip_averaging: bool = False
+    adapt_threads: bool = False
 
 
 class Checkpoint(Section):

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from resnet_fit.engines import covered, framework
+from resnet_fit.engines import covered
+from resnet_fit.engines.engine import ByEngine
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Layer:
@@ -53,15 +55,13 @@ class Layers:
     norm: Callable[..., nn.Layer] = batch_norm
 
 
-class Part(nn.Layer):
+class Part(ByEngine, nn.Layer):
     """A part of a network, computed by an engine on images as that engine keeps them.
 
     Within a network, parts hand each other such images by :func:`run`. Called as a layer, by hand
     or because it has hooks, a part takes and gives images ``[N, C, H, W]`` under every engine. A
     subclass defines ``compute``.
     """
-
-    operations: Any = framework
 
     def compute(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -135,6 +135,8 @@ class StochasticDepth(Part):
     def compute(self, branch: Tensor) -> Tensor:
         if not self.training:
             return branch
+        if not paddle.in_dynamic_mode():  # Paddle leaves a dropout out of a graph that it saves
+            return branch * F.dropout(paddle.ones_like(branch[:, :1, :1, :1]), self.p)
         stays = paddle.rand([branch.shape[0], 1, 1, 1]) >= self.p
         return branch * (stays.astype("float32") / (1 - self.p)).astype(branch.dtype)
 

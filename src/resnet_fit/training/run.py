@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 
 from resnet_fit.callbacks import (
+    AdaptThreads,
     Checkpoint,
     Clock,
     EarlyStopping,
@@ -189,6 +190,7 @@ class _Watch:
             self.average,
             documents(experiment),
         )
+        self.threads = AdaptThreads() if config.training.adapt_threads else None
         self.progress = self._progress(experiment)
         self.interruption = Interruption(self.checkpoint)
         for second in self.second_evaluations:
@@ -196,6 +198,7 @@ class _Watch:
         for callback in (*self.second_evaluations, *self.watchers):
             callback.set_model(experiment.model)  # for a test without any epoch before it
         self.callbacks: list[paddle.callbacks.Callback] = [
+            *([self.threads] if self.threads is not None else []),
             *([self.nan_skip] if self.nan_skip is not None else []),
             paddle.callbacks.LRScheduler(),  # before a checkpoint, which holds the next rate
             *([StepSeed(config.training.seed, clock)] if has_chance else []),
@@ -247,6 +250,8 @@ class _Watch:
 
     def close(self) -> None:
         self.progress.close()
+        if self.threads is not None:
+            self.threads.close()
         if self.nan_skip is not None:
             self.nan_skip.close()
         self.interruption.close()
