@@ -13,6 +13,7 @@ from resnet_fit.training.finite import not_finite
 
 # No network that learns has such a loss: guessing among a million classes has 14.
 ABSURD = 1e4
+ADVICE = "try a lower optimizer.learning_rate, a warm-up, or training.clip_norm"
 
 
 class NaNGuard(Clocked):
@@ -64,9 +65,6 @@ class NaNGuard(Clocked):
         name = not_finite(self.model.network.state_dict())
         if name is not None:
             raise diverged(f"{name} became NaN or infinite", self)
-
-
-ADVICE = "try a lower optimizer.learning_rate, a warm-up, or training.clip_norm"
 
 
 def diverged(what: str, where: Clocked) -> Diverged:
