@@ -80,10 +80,17 @@ def run(operations: Any, layer: nn.Layer, x: Tensor) -> Tensor:
     if covered.is_untouched(layer):
         if type(layer) is nn.Identity:
             return x
-        ours = isinstance(layer, Part) and type(layer).forward is Part.forward
-        if ours and layer.operations is operations:
+        if _computes_by(operations, layer):
             return layer.compute(x)
     return operations.call(layer, x)
+
+
+def _computes_by(operations: Any, layer: nn.Layer) -> bool:
+    return (
+        isinstance(layer, Part)
+        and type(layer).forward is Part.forward
+        and layer.operations is operations
+    )
 
 
 class Stage(Part, nn.Sequential):
