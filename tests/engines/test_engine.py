@@ -43,11 +43,16 @@ def engines_of(network):
     return [part.engine for part in parts if hasattr(part, "engine")]
 
 
-# Paddle unpickles parameters as tensors, which cannot be trained.
+def pickled(network):
+    try:
+        pickle.dumps(paddle.nn.Linear(1, 1))
+    except TypeError:
+        pytest.skip("this Paddle pickles no layer at all")
+    return pickle.loads(pickle.dumps(network))  # with parameters that cannot be trained
+
+
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(
-    "copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))]
-)
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
 def test_a_copy_computes_the_same_and_is_independent(copied, engine):
     network = NETWORKS["residual"]()
     use_engine(network, engine)
