@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_fit import __version__
-from resnet_fit.errors import Interrupted, UserError, suggest, told
+from resnet_fit.errors import Interrupted, RunFailed, UserError, suggest, told
 from resnet_fit.terminal import (
     OutputClosed,
     close_output,
@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OutputClosed, BrokenPipeError):
         return OUTPUT_CLOSED
     finally:
-        close_output()
+        with suppress(OutputClosed, RunFailed):
+            close_output()  # of what was left by an exit amid it, as after --help
 
 
 def _run(arguments: list[str]) -> int:
@@ -80,6 +81,7 @@ def _run(arguments: list[str]) -> int:
         with warnings.catch_warnings():
             _show_warnings_in_one_line()
             command(arguments)
+        close_output()
     except BaseException as error:
         message = told(error)
         if message is None or (isinstance(error, BrokenPipeError) and command is not train):

@@ -14,7 +14,7 @@ from paddle import nn
 
 from resnet_fit.backends import onednn_problem, use_backend
 from resnet_fit.errors import UserError
-from resnet_fit.networks import count_macs, densenet, resnet
+from resnet_fit.networks import Layers, count_macs, densenet, resnet
 from resnet_fit.networks.blocks import BasicBlock
 
 BACKENDS = ["channels_last"] + ([] if onednn_problem() else ["onednn"])
@@ -106,16 +106,10 @@ def set_child(path: str, layer: nn.Layer) -> Callable[[nn.Layer], None]:
 PARTS: dict[str, tuple[str, Callable[[], nn.Layer]]] = {
     "first convolution": ("conv1", lambda: nn.Conv2D(3, WIDTH, 3, padding=1)),
     "block": ("layer1.0", lambda: nn.Sequential(conv(bias_attr=None), nn.Sigmoid())),
-    "block's subclass": ("layer1.0", lambda: OwnBlock(WIDTH, WIDTH, 1, None, resnet_layers())),
+    "block's subclass": ("layer1.0", lambda: OwnBlock(WIDTH, WIDTH, 1, None, Layers())),
     "stage": ("layer2", lambda: nn.Sequential(nn.Conv2D(WIDTH, 2 * WIDTH, 3, 2, 1), nn.Tanh())),
     "shortcut": ("layer2.0.downsample", lambda: nn.Conv2D(WIDTH, 2 * WIDTH, 1, 2)),
 }
-
-
-def resnet_layers() -> Any:
-    from resnet_fit.networks import Layers
-
-    return Layers()
 
 
 def images(*shape: int) -> paddle.Tensor:
@@ -181,7 +175,22 @@ def test_parts(kind, engine):
     assert_equal_steps(build(place, make()), engine, True)
 
 
-@pytest.mark.parametrize("engine", BACKENDS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_part_that_is_replaced_or_has_another_engine(engine):
+    paddle.seed(0)
+    network = resnet([1, 1], 5, "cifar", width=WIDTH)
+    blocks = [BasicBlock(WIDTH, WIDTH, 1, nn.Identity(), Layers()) for _ in range(2)]
+    set_child("layer1.0", blocks[0])(network)
+    x = images(4, 3, 9, 8)
+    expected = network(x).numpy()
+    use_engine(network, engine)
+    blocks[1].set_state_dict(blocks[0].state_dict())
+    set_child("layer1.0", blocks[1])(network)  # computes by the framework engine
+    use_engine(network.layer2[0].downsample, "framework")
+    np.testing.assert_allclose(network(x).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_single_value_per_channel_is_not_normalised(engine):
     paddle.seed(0)
     network = resnet([1], 5, "cifar", width=WIDTH)
@@ -293,3 +302,19 @@ def test_summaries_count_every_parameter(engine, capsys):
     assert capsys.readouterr().out == printed
     model = paddle.Model(network, paddle.static.InputSpec([None, 3, 32, 32], name="images"))
     assert model.summary() == expected[0]
+
+
+@pytest.mark.bfloat16
+@needs_onednn
+def test_layers_of_paddle_between_layers_in_bfloat16():
+    paddle.seed(0)
+    network = build("layer1.0.bn1", nn.GroupNorm(2, WIDTH))
+    set_child("layer1.0.conv2", conv(bias_attr=None, groups=3))(network)
+    set_child("layer2.0.conv1", nn.Conv2D(WIDTH, 2 * WIDTH, 3, 2, 1))(network)
+    expected = step(network, training=False)
+    network.clear_gradients()
+    use_engine(network, "onednn", "bfloat16")
+    for name, value in step(network, training=False).items():
+        error = np.linalg.norm(value - expected[name])
+        assert error <= 0.2 * np.linalg.norm(expected[name]), name
+    assert network.layer2[0].conv1.bias.grad.dtype == paddle.float32

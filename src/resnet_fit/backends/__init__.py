@@ -1,19 +1,18 @@
 """Who computes a network's operations: Paddle itself, in either layout, or oneDNN on a CPU.
 
-A network calls its operations through an attribute, ``operations``, so that one definition of a
-block serves both. They are those of `resnet_fit.backends.plain` until `use_backend` says else.
+A network calls its operations through an attribute, ``engine``, so that one definition of a block
+serves all. They are those of `resnet_fit.engines.framework` until `use_engine` says else.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import paddle
 from paddle import nn
 
-from resnet_fit.backends import channels_last, framework
-from resnet_fit.backends.compiled import check_cinn, compile_forward
-from resnet_fit.backends.forward import replace_forward
+from resnet_fit.engines.compiled import check_cinn, compile_forward
+from resnet_fit.engines.engine import Engine
+from resnet_fit.engines.forward import replace_forward
+from resnet_fit.engines.threads import set_threads, threads
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.machine import has_bfloat16
 
@@ -25,14 +24,18 @@ __all__ = [
     "compile_forward",
     "onednn_problem",
     "replace_forward",
-    "use_backend",
+    "set_threads",
+    "threads",
+    "use_engine",
 ]
 
 
 def use_backend(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
     """Let a network of this library compute by another engine from now on.
 
-    Weights, checkpoints and results stay as they are, up to rounding.
+    Weights, checkpoints and results stay as they are, up to rounding. A layer that an engine does
+    not cover, of another class or with hooks, is called with images ``[N, C, H, W]``, as it is in
+    Paddle; so is a part of the network that is called by hand.
 
     Args:
         engine: ``framework`` (Paddle's own operations), ``channels_last`` (the same on another
@@ -46,21 +49,19 @@ def use_backend(network: nn.Layer, engine: str, dtype: str = "float32") -> None:
     """
     check_choice("engine", engine, BACKENDS)
     check_choice("dtype", dtype, ("float32", "bfloat16"))
-    operations: Any = channels_last if engine == "channels_last" else framework
     if engine == "onednn":
         problem = onednn_problem()
         if problem:
             raise UserError(f"the onednn engine cannot be used: {problem}")
         if dtype == "bfloat16" and not has_bfloat16():
             raise UserError(f"dtype={dtype!r}: this processor has no bfloat16; use float32")
-        from resnet_fit.backends.onednn import OneDNN
-
-        operations = OneDNN(dtype)
-    ours = [part for part in network.sublayers(include_self=True) if hasattr(part, "operations")]
+    parts = network.sublayers(include_self=True)
+    ours = [part for part in parts if isinstance(getattr(part, "engine", None), Engine)]
     if not ours and engine != "framework":
         raise UserError(f"engine={engine!r}: {type(network).__name__} has no part of this library")
+    chosen = Engine(engine, dtype)
     for part in ours:
-        part.operations = operations
+        part.engine = chosen
 
 
 def choose_backend(name: str, device: str, compiled: bool = False) -> str:

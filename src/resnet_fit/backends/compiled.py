@@ -47,13 +47,15 @@ def compile_forward(
     strategy.fuse_bn_act_ops = fuse_norms
     strategy.fuse_bn_add_act_ops = fuse_norms
     static = paddle.jit.to_static(
-        network.forward, build_strategy=strategy, backend=backend, full_graph=True
+        network.forward.__func__, build_strategy=strategy, backend=backend, full_graph=True
     )
 
-    def compute(images: Tensor) -> Any:
+    def compute(forward: Any, images: Tensor) -> Any:
+        own = forward.__self__  # the network, or a copy of it, which gets a graph of its own
+        of_network = static.__get__(own, type(own))
         # Paddle writes files to the home folder, and speaks to its developers, while it traces.
         with home_with(*STATIC_GRAPH), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return static(images)
+            return of_network(images)
 
     replace_forward(network, compute)

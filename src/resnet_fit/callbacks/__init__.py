@@ -1,5 +1,6 @@
 """Callbacks for `paddle.Model.fit`, each usable alone."""
 
+from resnet_fit.callbacks.adapt_threads import AdaptThreads
 from resnet_fit.callbacks.checkpoint import Checkpoint
 from resnet_fit.callbacks.clock import Clock
 from resnet_fit.callbacks.early_stopping import EarlyStopping
@@ -16,6 +17,7 @@ from resnet_fit.callbacks.visualdl import VisualDL
 from resnet_fit.callbacks.weight_average import WeightAverage
 
 __all__ = [
+    "AdaptThreads",
     "Checkpoint",
     "Clock",
     "EarlyStopping",

@@ -308,12 +308,14 @@ class Training(Section):
     ``channels_last``) or, on a CPU, those of oneDNN, which are several times faster; ``auto`` takes
     what is fastest on the device. ``compile`` makes one static graph of Paddle's own operations.
     ``accumulate`` batches make one optimizer step; ``clip_norm`` bounds the gradients' global norm.
-    ``on_nan``: what to do when a loss or a gradient is NaN or infinite: stop the run, or leave the
+    ``on_nan``: what to do when a step makes NaN or infinite numbers: stop the run, or leave the
     step out. ``ema`` averages the weights. ``loss: binary_cross_entropy`` takes each class for
     itself, and with ``target_threshold`` every class of more than that probability for a whole one.
     ``class_weights`` multiplies the loss by class; ``balanced`` makes up for unequal numbers of
     images. ``freeze`` keeps layers of the network as they are; ``backbone`` is all but the last
     one. ``flip_averaging`` also reports what images and their mirror images reach together.
+    ``adapt_threads`` lets a CPU compute with fewer threads while other processes need its cores and
+    that is faster; results then depend on them, by rounding.
     """
 
     epochs: PositiveInt
@@ -333,6 +335,7 @@ class Training(Section):
     ema: EMA | None = None
     early_stopping: EarlyStopping | None = None
     flip_averaging: bool = False
+    adapt_threads: bool = False
 
 
 class Checkpoint(Section):

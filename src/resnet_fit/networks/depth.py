@@ -5,8 +5,8 @@ Free of Paddle, so that a config can be checked without waiting for it.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 from resnet_fit.errors import UserError, listed
@@ -120,13 +120,8 @@ def as_count(value: Any) -> int | None:
 
     NumPy's integers are not Python's: Paddle's layers refuse them.
     """
-    if isinstance(value, bool):
-        return None
-    try:
-        count = operator.index(value)
-    except TypeError:
-        return None
-    return count if count >= 1 else None
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return int(value) if whole and value >= 1 else None
 
 
 def _nearest(depth: int, valid: Iterable[int]) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.backends import plain
+from resnet_fit.engines.engine import ByEngine
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import (
@@ -36,15 +36,13 @@ BLOCKS: dict[str, type[BasicBlock] | type[BottleneckBlock]] = {
 WIDTHS = {"imagenet": 64, "cifar": 64, "cifar3": 16}
 
 
-class ResNet(nn.Layer):
+class ResNet(ByEngine, nn.Layer):
     """Stages of residual blocks between a stem and one linear layer; see :func:`resnet`.
 
     Maps images ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``. Sublayers are named
     ``conv1 bn1 layer1 layer2 ... fc`` as in torchvision and paddle.vision. Weights of ``fc`` start
     uniform within 1 / sqrt(features), as torch's linear layers do.
     """
-
-    operations: Any = plain
 
     def __init__(
         self,

@@ -67,6 +67,10 @@ def set_up(config: Config, recorded: DataRecord | None = None) -> Experiment:
             "slowly",
             stacklevel=2,
         )
+    if config.training.adapt_threads and device != "cpu":
+        warnings.warn(
+            "training.adapt_threads: for a CPU; on a GPU it changes nothing", stacklevel=2
+        )
     seed_everything(config.training.seed)
     loaders = make_loaders(config, recorded)
     network = make_network(config, loaders, with_weights=recorded is None)

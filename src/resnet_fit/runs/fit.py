@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 
 from resnet_fit.callbacks import (
+    AdaptThreads,
     Checkpoint,
     Clock,
     EarlyStopping,
@@ -30,7 +31,7 @@ from resnet_fit.callbacks import (
     VisualDL,
     WeightAverage,
 )
-from resnet_fit.callbacks.nan_guard import ADVICE, exploded
+from resnet_fit.callbacks.nan_guard import ADVICE, absurd
 from resnet_fit.callbacks.progress import clock_time
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
 from resnet_fit.runs.config import Config, dump_config
@@ -189,6 +190,7 @@ class _Watch:
             self.average,
             documents(experiment),
         )
+        self.threads = AdaptThreads() if config.training.adapt_threads else None
         self.progress = self._progress(experiment)
         self.interruption = Interruption(self.checkpoint)
         for second in self.second_evaluations:
@@ -196,6 +198,7 @@ class _Watch:
         for callback in (*self.second_evaluations, *self.watchers):
             callback.set_model(experiment.model)  # for a test without any epoch before it
         self.callbacks: list[paddle.callbacks.Callback] = [
+            *([self.threads] if self.threads is not None else []),
             *([self.nan_skip] if self.nan_skip is not None else []),
             paddle.callbacks.LRScheduler(),  # before a checkpoint, which holds the next rate
             *([StepSeed(config.training.seed, clock)] if has_chance else []),
@@ -230,7 +233,7 @@ class _Watch:
 
     @property
     def second_evaluations(self) -> list[SecondEvaluation]:
-        return [second for second in (self.flips, self.average) if second is not None]
+        return [second for second in (self.average, self.flips) if second is not None]
 
     @property
     def watchers(self) -> list[paddle.callbacks.Callback]:
@@ -247,6 +250,8 @@ class _Watch:
 
     def close(self) -> None:
         self.progress.close()
+        if self.threads is not None:
+            self.threads.close()
         if self.nan_skip is not None:
             self.nan_skip.close()
         self.interruption.close()
@@ -275,9 +280,10 @@ def _train(experiment: Experiment, watch: _Watch) -> Run:
     summary |= {"stopped_early": watch.has_stopped, "skipped_images": skipped}
     write_json(folder / "summary.json", summary)
     say(f"{clock_time(summary['seconds'])}, all in {folder}")
-    problem = exploded(summary["last"]["eval"])
-    if problem:
-        raise RunFailed(f"the training diverged: {problem} after the last epoch; {ADVICE}")
+    for which, metrics in (("evaluation", summary["last"]["eval"]), ("test", test or {})):
+        problem = absurd(metrics)
+        if problem:
+            raise RunFailed(f"the training diverged: the last {which}'s {problem}; {ADVICE}")
     return Run(experiment.model, folder, summary)
 
 

@@ -5,6 +5,7 @@ What concerns GPUs is written by Paddle's documentation and was not run on one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import paddle
@@ -53,9 +54,8 @@ def use_amp(amp: Amp, network: nn.Layer, engine: str) -> dict[str, Any] | None:
     use_backend(network, engine)
     if not fast:
         return None
-    forward = network.forward
 
-    def cast(images: Tensor) -> Any:
+    def cast(forward: Callable[[Tensor], Any], images: Tensor) -> Any:
         with paddle.amp.auto_cast(level=amp.level, dtype=amp.dtype):
             return forward(images)
 
