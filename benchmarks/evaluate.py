@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 from alternate import WORKER, report, serve
-from engine import NETWORKS, compare, make_network, make_work, our_model, torch_network
+from backends import NETWORKS, compare, make_network, make_work, our_model, torch_network
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
     python benchmarks/memory.py [--quick]
 
 The most that a process has held (VmHWM of Linux), imports and all, after a few training steps at
-one batch size. Sides are those of `benchmarks/engine.py`; each measurement is a process of its own.
+one batch size. Sides are those of `benchmarks/backends.py`; each measurement is a process of its
+own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 
 from alternate import WORKER, machine, report
-from engine import UNTOUCHED, make_step, ratios, side_names
+from backends import UNTOUCHED, make_step, ratios, side_names
 
 STEPS = 3  # the first builds what the optimizer keeps
 

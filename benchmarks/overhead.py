@@ -1,4 +1,4 @@
-"""What `fit` with all callbacks costs beside a loop written by hand, on the same engine and data.
+"""What `fit` with all callbacks costs beside a loop written by hand, on the same backend and data.
 
     python benchmarks/overhead.py [--quick]
 

@@ -44,8 +44,8 @@ def test_redirected_output_is_plain_text(tmp_path):
     assert rows["processor"].endswith(machine.processor())
     threads = " ".join(rows["OMP_NUM_THREADS"].split())
     assert threads == "OMP_NUM_THREADS 1 your own, which wins"
-    engine = "paddle" if onednn_problem() else "onednn"
-    assert rows["device and engine by auto"].endswith(engine)
+    backend = "paddle" if onednn_problem() else "onednn"
+    assert rows["device and backend by auto"].endswith(backend)
     assert "nothing is broken" in rows
     assert not (tmp_path / "runs").exists()
 
@@ -111,10 +111,10 @@ def in_process(monkeypatch, tmp_path, capsys):
     return call
 
 
-@pytest.mark.skipif(onednn_problem() is not None, reason="no onednn engine here")
+@pytest.mark.skipif(onednn_problem() is not None, reason="no onednn backend here")
 def test_an_engine_that_computes_wrongly(in_process):
-    assert doctor.engines_apart() < 1e-5
-    process = in_process("engines_apart", lambda: float("nan"), "--no-measure")
+    assert doctor.backends_apart() < 1e-5
+    process = in_process("backends_apart", lambda: float("nan"), "--no-measure")
     assert_broken(process, "train with --set training.backend=paddle")
 
 
@@ -148,7 +148,7 @@ def test_gains_compare_without_and_with(monkeypatch):
     monkeypatch.setattr(Trial, "start", lambda trial: trial)
 
     def seconds(trial: Trial) -> float:
-        slow = 11 if trial.engine == "paddle" else 1
+        slow = 11 if trial.backend == "paddle" else 1
         return (slow + len(trial.without)) / (2 if trial.dtype == "bfloat16" else 1)
 
     monkeypatch.setattr(doctor, "alternate", lambda sides, _: {t: seconds(t) for t in sides})
@@ -157,8 +157,8 @@ def test_gains_compare_without_and_with(monkeypatch):
     assert {what: gain.ratio for what, gain in found.items()} == {
         "OMP_NUM_THREADS=4": 2,
         "MALLOC_...": 4,
-        "MKL_DEBUG_CPU_TYPE, framework engine": round(12 / 11, 2),
-        "onednn engine": 11,
+        "MKL_DEBUG_CPU_TYPE, paddle backend": round(12 / 11, 2),
+        "onednn backend": 11,
         "bfloat16": 2,
         "all but bfloat16": 16,
     }

@@ -60,7 +60,7 @@ def test_what_is_printed_is_the_config_and_comments(alone, write_yaml, tiny, cap
     assert load_config(write_yaml(text, "printed.yaml")) == expected
     comments = "\n".join(re.findall(r"^# (.*)", text, re.MULTILINE))
     for pattern in (
-        r"^cpu, \w+ engine$",
+        r"^cpu, \w+ backend$",
         r"^[\d,]+ parameters; [\d,]+ multiply-accumulates for an image in evaluation$",
         r"^1,437 images to train on, 360 to evaluate on; 23 batches an epoch, 115 in all$",
         r"^training takes about \S+ s an epoch \(\S+ images/s, from 2 batches after 2 to warm up",

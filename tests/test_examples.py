@@ -129,7 +129,10 @@ title: Widths
 set: [training.epochs=2, data.limit=200]
 against: [epochs, minutes]
 runs:
-  narrow: {label: of 4, config: tiny.yaml, set: [model.width=4, 'callbacks.weight_average={decay: 0.9}']}
+  narrow:
+    label: of 4
+    config: tiny.yaml
+    set: [model.width=4, 'callbacks.weight_average={decay: 0.9}']
   wide: {label: of 8, config: tiny.yaml}
 """
 

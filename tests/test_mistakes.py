@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from resnet_fit.cli import main
-from resnet_fit.data.datasets import cifar as cifar_files
+from resnet_fit.data.datasets import cifar as cifar_module
 
 Change = Callable[[dict[str, Any]], object]
 # As Change, with a folder to write files to.
@@ -624,12 +624,12 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
 @pytest.fixture
 def alone(tmp_path, monkeypatch):
     """No data of this machine, no network, and a CIFAR of sixty images."""
-    monkeypatch.delenv(cifar_files.ENVIRONMENT, raising=False)
+    monkeypatch.delenv(cifar_module.ENVIRONMENT, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     small = dataclasses.replace(
-        cifar_files.CIFAR10, urls=("http://127.0.0.1:9/no",), counts=CIFAR_COUNTS
+        cifar_module.CIFAR10, urls=("http://127.0.0.1:9/no",), counts=CIFAR_COUNTS
     )
-    monkeypatch.setattr(cifar_files, "CIFAR10", small)
+    monkeypatch.setattr(cifar_module, "CIFAR10", small)
 
 
 def children() -> set[int]:
@@ -665,16 +665,16 @@ def test_a_download_that_is_not_what_it_should_be(
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}/cifar.tar.gz"
         monkeypatch.setattr(
-            cifar_files,
+            cifar_module,
             "CIFAR10",
-            dataclasses.replace(cifar_files.CIFAR10, urls=(url,), md5="0" * 32),
+            dataclasses.replace(cifar_module.CIFAR10, urls=(url,), md5="0" * 32),
         )
         tiny["data"] = {"name": "cifar10"}
         code, lines = run(capsys, "--config", write_yaml(tiny), "--output", tmp_path / "runs")
         server.shutdown()
         thread.join()
     assert_refused(code, lines, url, "md5", f"expected {'0' * 32}", "put cifar-10-python.tar.gz at")
-    assert not list(cifar_files.cache_folder().iterdir())
+    assert not list(cifar_module.cache_folder().iterdir())
     assert not (tmp_path / "runs").exists()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from resnet_fit import machine, runtime
+from resnet_fit.errors import RunFailed
 from resnet_fit.runtime import find_settings
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
@@ -73,6 +74,12 @@ def test_a_users_own_value_wins(bare, monkeypatch):
 def test_glibcs_tunables_are_a_users_own_value_too(bare, monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     assert by_variable()["MALLOC_MMAP_THRESHOLD_"].users == "glibc.malloc.hugetlb=1"
+
+
+def test_visualdl_that_cannot_be_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "visualdl", None)
+    with pytest.raises(RunFailed, match=r"^VisualDL cannot be imported .*logging.visualdl=false$"):
+        runtime.import_visualdl()
 
 
 THREADS = """

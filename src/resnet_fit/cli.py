@@ -6,9 +6,10 @@ import importlib
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from resnet_fit.errors import Interrupted, UserError, suggest, told
+from resnet_fit.errors import Interrupted, RunFailed, UserError, suggest, told
 from resnet_fit.terminal import OutputClosed, close_output, complain, open_streams
 
 DONE, FAILED, USERS_MISTAKE = 0, 1, 2
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OutputClosed, BrokenPipeError):
         return OUTPUT_CLOSED
     finally:
-        close_output()
+        with suppress(OutputClosed, RunFailed):
+            close_output()  # of what was left by an exit amid it, as after --help
 
 
 def _run(arguments: list[str]) -> int:
@@ -45,6 +47,7 @@ def _run(arguments: list[str]) -> int:
                 train.run(arguments, {command: _summary(command) for command in COMMANDS})
             else:
                 _command(name).run(arguments[1:])
+        close_output()
     except BaseException as error:
         message = told(error)
         if message is None or (isinstance(error, BrokenPipeError) and name is not None):

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from resnet_fit.errors import Interrupted, RunFailed, told
 from resnet_fit.run_log import RunLog
@@ -99,7 +99,7 @@ def command_console() -> Console:
 def open_streams() -> None:
     """Replace standard streams that were closed before the start, as by ``>&-``.
 
-    The next file to be opened would get their number, and what is printed in it.
+    Otherwise the next file to be opened gets their number, and what is printed goes into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
@@ -110,8 +110,15 @@ def open_streams() -> None:
 
 
 def close_output() -> None:
-    """Write what is left, so that Python finds nothing to write when it ends, and to fail at."""
-    _write(sys.stdout, "")
+    """Write what waits to be written, which Python does at its end without telling of a failure.
+
+    Raises:
+        OutputClosed: nobody reads it any more.
+        RunFailed: it cannot be written, for another reason.
+    """
+    error = _write(sys.stdout, "")
+    if error is not None:
+        _end(error)
 
 
 class _Output:
@@ -177,7 +184,7 @@ def _go_on(error: Exception) -> None:
     note(f"standard output: {_reason(error)}; the run goes on, and its run.log has these lines")
 
 
-def _end(error: Exception) -> None:
+def _end(error: Exception) -> NoReturn:
     if isinstance(error, BrokenPipeError):
         raise OutputClosed
     raise RunFailed(f"standard output: {_reason(error)}")

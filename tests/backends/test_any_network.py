@@ -1,4 +1,4 @@
-"""Whatever network of this library is drawn, every engine computes what Paddle does in float64."""
+"""Whatever network of this library is drawn, every backend computes what Paddle does in float64."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def compute(
 def compute_by_paddle(
     network: nn.Layer, case: dict[str, Any], dtype: str
 ) -> tuple[tuple[Results, Results], Decisions]:
-    """The same, by the plain engine, and what was decided by."""
+    """The same, by the plain backend, and what was decided by."""
     decisions = Decisions()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plain, "F", decisions)
@@ -177,7 +177,7 @@ def compute_by_paddle(
 
 
 def check(case: dict[str, Any]) -> None:
-    """Compare every engine with float64, by the error of Paddle's own operations in float32.
+    """Compare every backend with float64, by the error of Paddle's own operations in float32.
 
     That is what float32 costs on this network: the most in four runs, of which three have weights
     moved by their last bit, for one run may be lucky. Other orders of the same sums may cost more:
@@ -194,10 +194,10 @@ def check(case: dict[str, Any]) -> None:
     exact, decisions = compute_by_paddle(exact_network, case, "float64")
     first, rounded = compute_by_paddle(network, case, "float32")
     nudged = [compute(network, case, nudge=nudge) for nudge in (6e-8, -6e-8, 1.2e-7)]
-    engines = {}
-    for engine in BACKENDS:
-        use_backend(network, engine)
-        engines[engine] = compute(network, case)
+    backends = {}
+    for backend in BACKENDS:
+        use_backend(network, backend)
+        backends[backend] = compute(network, case)
     compared = exact if are_clear(decisions, rounded) else exact[:1]
     for kind, right in enumerate(compared):
         largest = max(np.abs(value).max() for value in right.values())
@@ -205,11 +205,11 @@ def check(case: dict[str, Any]) -> None:
             assert value.dtype == np.float64
             scale = max(np.abs(value).max(), largest / 10 if kind == 1 else 0)
             costs = [np.abs(run[kind][name] - value).max() for run in (first, *nudged)]
-            for engine, found in engines.items():
+            for backend, found in backends.items():
                 assert found[kind].keys() == right.keys()
                 assert found[kind][name].shape == value.shape
                 error = np.abs(found[kind][name] - value).max()
-                assert error <= 30 * (max(costs) + 2e-6 * scale), (engine, name, error, costs)
+                assert error <= 30 * (max(costs) + 2e-6 * scale), (backend, name, error, costs)
 
 
 @settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=SLOW)

@@ -1,4 +1,4 @@
-"""What an engine does not cover is computed by Paddle, as images that Paddle's layers expect."""
+"""What a backend does not cover is computed by Paddle, as images that Paddle's layers expect."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from paddle import nn
 
 from resnet_fit.backends import onednn_problem, use_backend
 from resnet_fit.errors import UserError
-from resnet_fit.networks import count_macs, densenet, resnet
+from resnet_fit.networks import Layers, count_macs, densenet, resnet
 from resnet_fit.networks.blocks import BasicBlock
 
 BACKENDS = ["channels_last"] + ([] if onednn_problem() else ["onednn"])
-needs_onednn = pytest.mark.skipif(bool(onednn_problem()), reason="no onednn engine here")
+needs_onednn = pytest.mark.skipif(bool(onednn_problem()), reason="no onednn backend here")
 WIDTH = 6
 
 
@@ -106,16 +106,10 @@ def set_child(path: str, layer: nn.Layer) -> Callable[[nn.Layer], None]:
 PARTS: dict[str, tuple[str, Callable[[], nn.Layer]]] = {
     "first convolution": ("conv1", lambda: nn.Conv2D(3, WIDTH, 3, padding=1)),
     "block": ("layer1.0", lambda: nn.Sequential(conv(bias_attr=None), nn.Sigmoid())),
-    "block's subclass": ("layer1.0", lambda: OwnBlock(WIDTH, WIDTH, 1, None, resnet_layers())),
+    "block's subclass": ("layer1.0", lambda: OwnBlock(WIDTH, WIDTH, 1, None, Layers())),
     "stage": ("layer2", lambda: nn.Sequential(nn.Conv2D(WIDTH, 2 * WIDTH, 3, 2, 1), nn.Tanh())),
     "shortcut": ("layer2.0.downsample", lambda: nn.Conv2D(WIDTH, 2 * WIDTH, 1, 2)),
 }
-
-
-def resnet_layers() -> Any:
-    from resnet_fit.networks import Layers
-
-    return Layers()
 
 
 def images(*shape: int) -> paddle.Tensor:
@@ -136,12 +130,12 @@ def step(network: nn.Layer, training: bool) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in results.items() if value is not None}
 
 
-def assert_equal_steps(network: nn.Layer, engine: str, training: bool) -> None:
+def assert_equal_steps(network: nn.Layer, backend: str, training: bool) -> None:
     state = {name: value.clone() for name, value in network.state_dict().items()}
     expected = step(network, training)
     network.clear_gradients()
     network.set_state_dict(state)
-    use_backend(network, engine)
+    use_backend(network, backend)
     ours = step(network, training)
     assert ours.keys() == expected.keys()
     for name, value in expected.items():
@@ -155,39 +149,54 @@ def build(place: str, layer: nn.Layer) -> nn.Layer:
     return network
 
 
-@pytest.mark.parametrize("engine", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", CONVOLUTIONS)
-def test_convolutions(kind, engine):
+def test_convolutions(kind, backend):
     paddle.seed(0)
     network = resnet([1, 1], 5, "cifar", width=WIDTH, shortcut="none")
     set_child("layer1.0.conv2", CONVOLUTIONS[kind]())(network)
-    assert_equal_steps(network, engine, True)
+    assert_equal_steps(network, backend, True)
 
 
-@pytest.mark.parametrize("engine", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("place", ["bn1", "layer1.0.bn2"])  # with a ReLU, and without
 @pytest.mark.parametrize("kind", NORMS)
-def test_norms(kind, place, training, engine):
+def test_norms(kind, place, training, backend):
     paddle.seed(0)
-    assert_equal_steps(build(place, NORMS[kind]()), engine, training)
+    assert_equal_steps(build(place, NORMS[kind]()), backend, training)
 
 
-@pytest.mark.parametrize("engine", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", PARTS)
-def test_parts(kind, engine):
+def test_parts(kind, backend):
     paddle.seed(0)
     place, make = PARTS[kind]
-    assert_equal_steps(build(place, make()), engine, True)
+    assert_equal_steps(build(place, make()), backend, True)
 
 
-@pytest.mark.parametrize("engine", BACKENDS)
-def test_a_single_value_per_channel_is_not_normalised(engine):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_part_that_is_replaced_or_has_another_engine(backend):
+    paddle.seed(0)
+    network = resnet([1, 1], 5, "cifar", width=WIDTH)
+    blocks = [BasicBlock(WIDTH, WIDTH, 1, nn.Identity(), Layers()) for _ in range(2)]
+    set_child("layer1.0", blocks[0])(network)
+    x = images(4, 3, 9, 8)
+    expected = network(x).numpy()
+    use_backend(network, backend)
+    blocks[1].set_state_dict(blocks[0].state_dict())
+    set_child("layer1.0", blocks[1])(network)  # computes by the paddle backend
+    use_backend(network.layer2[0].downsample, "paddle")
+    np.testing.assert_allclose(network(x).numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_single_value_per_channel_is_not_normalised(backend):
     paddle.seed(0)
     network = resnet([1], 5, "cifar", width=WIDTH)
     x = images(1, 3, 1, 1)
     expected = network(x).numpy()
-    use_backend(network, engine)
+    use_backend(network, backend)
     np.testing.assert_allclose(network(x).numpy(), expected, rtol=1e-5)
     np.testing.assert_array_equal(network.bn1._variance.numpy(), 1)
 
@@ -198,7 +207,7 @@ def test_parameters_of_other_types_are_refused_in_one_line(place):
     network = resnet([1], 5, "cifar", width=WIDTH)
     use_backend(network, "onednn")
     getattr(network, place).to(dtype="float64")
-    message = "the onednn engine computes with parameters of float32, but .* is float64; use"
+    message = "the onednn backend computes with parameters of float32, but .* is float64; use"
     with pytest.raises(UserError, match=message):
         network(images(2, 3, 8, 8))
 
@@ -234,14 +243,14 @@ NETWORKS = {
 
 
 @pytest.mark.filterwarnings("ignore:stem='imagenet'")
-@pytest.mark.parametrize("engine", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_hooks_see_what_they_see_in_paddle(kind, engine):
+def test_hooks_see_what_they_see_in_paddle(kind, backend):
     """All layers, with images [N, C, H, W], and called once for each use."""
     network = NETWORKS[kind]()
     network.eval()
     other = copy.deepcopy(network)
-    use_backend(other, engine)
+    use_backend(other, backend)
     expected, seen = watch(network), watch(other)
     network(images(2, 3, 16, 20))
     other(images(2, 3, 16, 20))
@@ -252,11 +261,11 @@ def test_hooks_see_what_they_see_in_paddle(kind, engine):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("engine", BACKENDS)
-def test_a_hook_changes_the_output_until_it_is_removed(engine):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_hook_changes_the_output_until_it_is_removed(backend):
     network = resnet([1], 5, "cifar", width=WIDTH)
     network.eval()
-    use_backend(network, engine)
+    use_backend(network, backend)
     x = images(2, 3, 8, 8)
     before = network(x).numpy()
     for layer in (network.conv1, network.bn1, network.layer1):
@@ -266,8 +275,8 @@ def test_a_hook_changes_the_output_until_it_is_removed(engine):
         np.testing.assert_array_equal(network(x).numpy(), before)
 
 
-@pytest.mark.parametrize("engine", BACKENDS)
-def test_parts_called_by_hand_take_images_of_paddle(engine):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_parts_called_by_hand_take_images_of_paddle(backend):
     network = densenet([1, 1], 5, "cifar", growth=WIDTH)
     network.eval()
     x = images(2, 3, 8, 8)
@@ -279,17 +288,33 @@ def test_parts_called_by_hand_take_images_of_paddle(engine):
         return y.numpy()
 
     expected = by_hand()
-    use_backend(network, engine)
+    use_backend(network, backend)
     np.testing.assert_allclose(by_hand(), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("engine", BACKENDS)
-def test_summaries_count_every_parameter(engine, capsys):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_summaries_count_every_parameter(backend, capsys):
     network = resnet(8, 5, "cifar3")
     expected = paddle.summary(network, (1, 3, 32, 32)), count_macs(network, 32)
     printed = capsys.readouterr().out
-    use_backend(network, engine)
+    use_backend(network, backend)
     assert (paddle.summary(network, (1, 3, 32, 32)), count_macs(network, 32)) == expected
     assert capsys.readouterr().out == printed
     model = paddle.Model(network, paddle.static.InputSpec([None, 3, 32, 32], name="images"))
     assert model.summary() == expected[0]
+
+
+@pytest.mark.bfloat16
+@needs_onednn
+def test_layers_of_paddle_between_layers_in_bfloat16():
+    paddle.seed(0)
+    network = build("layer1.0.bn1", nn.GroupNorm(2, WIDTH))
+    set_child("layer1.0.conv2", conv(bias_attr=None, groups=3))(network)
+    set_child("layer2.0.conv1", nn.Conv2D(WIDTH, 2 * WIDTH, 3, 2, 1))(network)
+    expected = step(network, training=False)
+    network.clear_gradients()
+    use_backend(network, "onednn", "bfloat16")
+    for name, value in step(network, training=False).items():
+        error = np.linalg.norm(value - expected[name])
+        assert error <= 0.2 * np.linalg.norm(expected[name]), name
+    assert network.layer2[0].conv1.bias.grad.dtype == paddle.float32

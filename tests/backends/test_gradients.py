@@ -1,4 +1,4 @@
-"""Paddle's ways to differentiate work through every engine, or are refused."""
+"""Paddle's ways to differentiate work through every backend, or are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from resnet_fit.backends import onednn_problem, use_backend
 from resnet_fit.networks import densenet, resnet
 
 BACKENDS = ["channels_last"] + ([] if onednn_problem() else ["onednn"])
-needs_onednn = pytest.mark.skipif(bool(onednn_problem()), reason="no onednn engine here")
+needs_onednn = pytest.mark.skipif(bool(onednn_problem()), reason="no onednn backend here")
 # Paddle 2.6 refuses to compute some of the gradients of an operation written in Python.
 needs_paddle_3 = pytest.mark.skipif(paddle.__version__.startswith("2."), reason="Paddle 3 only")
 NETWORKS: dict[str, Callable[[], nn.Layer]] = {
@@ -23,11 +23,11 @@ NETWORKS: dict[str, Callable[[], nn.Layer]] = {
 }
 
 
-def build(kind: str, engine: str) -> nn.Layer:
+def build(kind: str, backend: str) -> nn.Layer:
     paddle.seed(0)
     network = NETWORKS[kind]()
     network.eval()  # so that passes can be repeated
-    use_backend(network, engine)
+    use_backend(network, backend)
     return network
 
 
@@ -57,14 +57,14 @@ WANTED = {
 
 
 @needs_paddle_3
-@pytest.mark.parametrize("engine", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("wanted", WANTED)
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_some_gradients_alone(kind, wanted, frozen, engine):
+def test_some_gradients_alone(kind, wanted, frozen, backend):
     """Twice through one graph, and without a trace in what the optimizer will take."""
     gradients = {}
-    for name in ("paddle", engine):
+    for name in ("paddle", backend):
         network, x = build(kind, name), images()
         if frozen:
             for parameter in parameters(network)[1:6]:
@@ -75,13 +75,13 @@ def test_some_gradients_alone(kind, wanted, frozen, engine):
         gradients[name] = paddle.grad(loss, inputs)
         assert_close(gradients[name], once)
         assert all(tensor.grad is None for tensor in [x, *network.parameters()])
-    assert_close(gradients[engine], gradients["paddle"])
+    assert_close(gradients[backend], gradients["paddle"])
 
 
-@pytest.mark.parametrize("engine", BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_gradients_add_up_over_two_passes(kind, engine):
-    network, x = build(kind, engine), images()
+def test_gradients_add_up_over_two_passes(kind, backend):
+    network, x = build(kind, backend), images()
     network(x).sum().backward()
     once = [p.grad.clone() for p in parameters(network)]
     network(x).sum().backward()
@@ -92,8 +92,8 @@ def test_gradients_add_up_over_two_passes(kind, engine):
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_second_derivatives_in_channels_last(kind):
     found = []
-    for engine in ("paddle", "channels_last"):
-        network, x = build(kind, engine), images()
+    for backend in ("paddle", "channels_last"):
+        network, x = build(kind, backend), images()
         network.train()  # Paddle differentiates no norm twice in evaluation
         (gradient,) = paddle.grad(network(x).sum(), [x], create_graph=True)
         (gradient**2).sum().backward()
@@ -106,7 +106,7 @@ def test_second_derivatives_in_channels_last(kind):
 def test_second_derivatives_in_onednn_are_refused(kind):
     """Paddle puts what is raised in a backward pass into an error of its own."""
     network, x = build(kind, "onednn"), images()
-    message = "UserError: create_graph=True: the onednn engine has no second derivatives; use"
+    message = "UserError: create_graph=True: the onednn backend has no second derivatives; use"
     with pytest.raises(OSError, match=message):
         paddle.grad(network(x).sum(), [x, *parameters(network)], create_graph=True)
 
@@ -124,8 +124,8 @@ def test_a_second_backward_pass_is_refused_before_paddle_crashes():
 @needs_paddle_3
 def test_two_losses_of_one_graph():
     found = []
-    for engine in ("paddle", "onednn"):
-        network, x = build("dense", engine), images()
+    for backend in ("paddle", "onednn"):
+        network, x = build("dense", backend), images()
         logits = network(x)
         (first,) = paddle.grad(logits.sum(), [x], retain_graph=True)
         (logits**2).sum().backward()

@@ -1,4 +1,4 @@
-"""The onednn engine computes what Paddle's own operations do: values, gradients and buffers."""
+"""The onednn backend computes what Paddle's own operations do: values, gradients and buffers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resnet_fit.errors import UserError
 from resnet_fit.networks import densenet, resnet
 
 if onednn_problem():
-    pytest.skip(f"no onednn engine here: {onednn_problem()}", allow_module_level=True)
+    pytest.skip(f"no onednn backend here: {onednn_problem()}", allow_module_level=True)
 
 from resnet_fit.backends import dnnl
 from resnet_fit.backends.onednn import OneDNN
@@ -214,7 +214,7 @@ def test_some_channels_of_a_padded_pixel(channels):
 
 
 def test_images_of_other_layouts():
-    """As Paddle's own operations leave them between two of the engine's."""
+    """As Paddle's own operations leave them between two of the backend's."""
     ops, x, conv = OneDNN(), noise(2, 4, 6, 7), nn.Conv2D(4, 4, 3, padding=1)
     images = (
         paddle.to_tensor(x.transpose([0, 2, 3, 1])),

@@ -93,11 +93,11 @@ def test_auto_takes_no_engine_without_a_static_form():
 
 def test_an_engine_that_does_not_exist_is_refused():
     network = resnet(8, 10, "cifar3")
-    with pytest.raises(UserError, match=r"engine='onedn': choose .* Did you mean 'onednn'"):
+    with pytest.raises(UserError, match=r"backend='onedn': choose .* Did you mean 'onednn'"):
         use_backend(network, "onedn")
     with pytest.raises(UserError, match="dtype='bf16': choose float32 or bfloat16"):
         use_backend(network, "onednn", "bf16")
-    with pytest.raises(UserError, match="engine='static': choose auto, framework"):
+    with pytest.raises(UserError, match="backend='static': choose auto, paddle"):
         choose_backend("static", "cpu")
 
 
@@ -122,7 +122,7 @@ def test_a_network_of_others_computes_by_paddle_alone():
         use_backend(paddle.nn.Linear(2, 2), "channels_last")
 
 
-@pytest.mark.skipif(onednn_problem() is not None, reason="no onednn engine here")
+@pytest.mark.skipif(onednn_problem() is not None, reason="no onednn backend here")
 def test_onednn_is_not_taken_where_paddle_copies_views():
     paddle.set_flags({"FLAGS_use_stride_kernel": False})
     try:

@@ -160,8 +160,25 @@ def test_within_an_epoch_as_often_as_asked(tmp_path):
     make_model().fit(
         TRAIN, EVAL, epochs=2, verbose=0, callbacks=[Count(tmp_path, every_minutes=1e-9)]
     )
-    # Not twice at an epoch's last step: a run cannot go on from before its evaluation.
-    assert Count.steps == [1, 2, 3, 4, 5, 6]
+    # Twice at an epoch's last step: before its evaluation and after it.
+    assert Count.steps == [1, 2, 3, 3, 4, 5, 6, 6]
+
+
+def test_the_first_epoch_is_saved_before_its_evaluation(tmp_path):
+    """Whatever ends the evaluation: there is something to go on from."""
+
+    class Notes(paddle.callbacks.Callback):
+        steps: ClassVar[list[tuple[int, bool]]] = []
+
+        def on_eval_batch_end(self, step, logs=None):
+            saved = state(tmp_path / "last")
+            self.steps.append((saved["clock"]["step"], saved["checkpoint"]["awaits_evaluation"]))
+
+    model = make_model()
+    model.fit(TRAIN, EVAL, epochs=2, verbose=0, callbacks=[Checkpoint(tmp_path), Notes()])
+    assert Notes.steps == [(3, True)] * 2 + [(3, False)] * 2, "the others after it alone"
+    assert not state(tmp_path / "last")["checkpoint"]["awaits_evaluation"]
+    assert not state(tmp_path / "best")["checkpoint"]["awaits_evaluation"]
 
 
 def test_as_often_as_asked_in_steps_and_the_newest_epochs_kept(tmp_path):

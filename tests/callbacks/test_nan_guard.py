@@ -72,7 +72,9 @@ def test_an_evaluation_before_it_is_written_or_saved(tmp_path):
     with pytest.raises(Diverged, match=r"the evaluation's loss became nan in epoch 1 at step 3"):
         make_model().fit(TRAIN, [poison], verbose=0, callbacks=[NaNGuard(), history, checkpoint])
     assert "eval" not in history.rows[0]
-    assert not (tmp_path / "last").exists()
+    saved = json.loads((tmp_path / "last" / "state.json").read_text())["checkpoint"]
+    assert saved == {"best": None, "best_step": None, "awaits_evaluation": True}
+    assert not (tmp_path / "best").exists()
 
 
 def test_the_evaluation_of_averaged_weights():
@@ -93,16 +95,16 @@ def test_an_absurd_loss_of_an_evaluation_is_told():
 
 
 @pytest.mark.parametrize("on_nan", ["stop", "skip"])
-@pytest.mark.parametrize("engine", ["paddle", "onednn"])
+@pytest.mark.parametrize("backend", ["paddle", "onednn"])
 @pytest.mark.filterwarnings("ignore:epoch")
 def test_a_run_that_diverges_fails_and_has_nothing_that_is_not_finite(
-    tiny, tmp_path, on_nan, engine
+    tiny, tmp_path, on_nan, backend
 ):
     tiny["model"]["depth"] = 18
     tiny["data"]["limit"] = 320
     tiny["optimizer"]["learning_rate"] = 1e3
     tiny["schedule"] = {"name": "constant"}
-    tiny["training"] |= {"epochs": 4, "on_nan": on_nan, "engine": engine}
+    tiny["training"] |= {"epochs": 4, "on_nan": on_nan, "backend": backend}
     with pytest.raises(RunFailed, match=r"the training diverged: .*; (no|the last) checkpoint"):
         fit(parse_config(tiny), tmp_path, "run")
     check_json(tmp_path / "run")
@@ -152,7 +154,7 @@ def test_a_run_that_ends_with_an_absurd_loss_has_failed(tiny, tmp_path):
     tiny["data"]["limit"] = 100
     with (
         pytest.warns(UserWarning, match="epoch 1: the evaluation's loss is"),
-        pytest.raises(RunFailed, match=r"the evaluation's loss is \S+ after the last epoch"),
+        pytest.raises(RunFailed, match=r"the last evaluation's loss is \d"),
     ):
         fit(parse_config(tiny), tmp_path, "run")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["last"]["eval"]["loss"] > 1e4

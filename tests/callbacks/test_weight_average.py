@@ -61,9 +61,9 @@ def test_it_is_judged_beside_the_weights():
     assert history.rows[-1]["eval"]["ema_loss"] != history.rows[-1]["eval"]["loss"]
 
 
-@pytest.mark.parametrize("engine", ["paddle", "onednn"])
-def test_a_run_keeps_the_average_and_paddle_opens_it(tiny, tmp_path, engine):
-    tiny["training"] |= {"ema": {"decay": 0.9}, "engine": engine}
+@pytest.mark.parametrize("backend", ["paddle", "onednn"])
+def test_a_run_keeps_the_average_and_paddle_opens_it(tiny, tmp_path, backend):
+    tiny["training"] |= {"ema": {"decay": 0.9}, "backend": backend}
     tiny["checkpoint"] = {"monitor": "ema_top1"}
     run = fit(parse_config(tiny), tmp_path, "run")
     saved = run.summary["best"]["eval"]["ema_top1"]

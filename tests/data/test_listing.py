@@ -205,6 +205,7 @@ def test_what_is_left_out_is_counted_by_kind(tmp_path):
 def test_links_that_lead_round_stop_nothing(tmp_path):
     root = tree(tmp_path / "photos", "a/1.jpg", "a/deep/2.jpg", "b/1.jpg")
     (root / "a/deep/up").symlink_to(root / "a")
+    (root / "a/home").symlink_to(root)
     (root / "a/over").symlink_to(root / "b")
     (root / "b/over").symlink_to(root / "a")
     (root / "b/self.jpg").symlink_to(root / "b/self.jpg")

@@ -42,7 +42,7 @@ def state(network):
     return {name: value.numpy().copy() for name, value in network.state_dict().items()}
 
 
-@pytest.mark.parametrize("engine", ["paddle", "onednn"])
+@pytest.mark.parametrize("backend", ["paddle", "onednn"])
 @pytest.mark.parametrize(
     ("parts", "kept"),
     [
@@ -51,9 +51,9 @@ def state(network):
         (["layer2.0.bn2"], lambda name: name.startswith("layer2.0.bn2.")),
     ],
 )
-def test_frozen_layers_stay_to_the_last_bit_and_others_do_not(engine, parts, kept):
+def test_frozen_layers_stay_to_the_last_bit_and_others_do_not(backend, parts, kept):
     network = small()
-    use_backend(network, engine)
+    use_backend(network, backend)
     freeze(network, parts)
     before = state(network)
     train(network, OPTIMIZERS[1].build(network, 0.1))
@@ -72,11 +72,11 @@ def test_a_frozen_backbone_computes_in_training_what_it_does_in_evaluation():
     np.testing.assert_allclose(training, network(images).numpy(), atol=1e-6)
 
 
-@pytest.mark.parametrize("engine", ["paddle", "onednn"])
-def test_gradients_pass_a_frozen_norm(engine):
+@pytest.mark.parametrize("backend", ["paddle", "onednn"])
+def test_gradients_pass_a_frozen_norm(backend):
     """What is before a frozen part learns through it, by its running statistics."""
     network = small()
-    use_backend(network, engine)
+    use_backend(network, backend)
     freeze(network, ["layer2"])
     network.train()
     images = paddle.to_tensor(np.random.default_rng(1).normal(size=(4, 3, 8, 8)).astype("float32"))

@@ -293,14 +293,14 @@ def test_what_does_not_exist_is_refused_in_one_line(options, message):
 
 
 @pytest.mark.parametrize(
-    "engine",
+    "backend",
     ["paddle", "channels_last", *([] if onednn_problem() else ["onednn"])],
 )
 @pytest.mark.parametrize("shape", [[2, 8, 8, 3], [3, 8, 8], [2, 1, 8, 8]])
 @pytest.mark.parametrize("build", [resnet, densenet])
-def test_batches_of_another_shape_are_refused(engine, shape, build):
+def test_batches_of_another_shape_are_refused(backend, shape, build):
     network = build([1], 2, "cifar")
-    use_backend(network, engine)
+    use_backend(network, backend)
     with pytest.raises(UserError, match=r"images: received the shape .* expected \[N, 3, H, W\]"):
         network(paddle.zeros(shape))
 

@@ -33,20 +33,20 @@ def test_later_blocks_are_left_out_more():
 
 
 @pytest.mark.parametrize(
-    ("engine", "dtype"),
+    ("backend", "dtype"),
     [
         ("paddle", "float32"),
         ("onednn", "float32"),
         pytest.param("onednn", "bfloat16", marks=pytest.mark.bfloat16),
     ],
 )
-def test_networks_have_it_in_training_alone(engine, dtype):
+def test_networks_have_it_in_training_alone(backend, dtype):
     paddle.seed(1)
     plain = resnet([1, 1], num_classes=5, stem="cifar", width=8)
     network = resnet([1, 1], num_classes=5, stem="cifar", width=8, stochastic_depth=0.5)
     network.set_state_dict(plain.state_dict())
-    use_backend(plain, engine, dtype)
-    use_backend(network, engine, dtype)
+    use_backend(plain, backend, dtype)
+    use_backend(network, backend, dtype)
     images = paddle.to_tensor(np.random.default_rng(0).normal(size=(16, 3, 8, 8)).astype("float32"))
     plain.eval()
     network.eval()

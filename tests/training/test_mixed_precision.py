@@ -1,8 +1,10 @@
 """Mixed precision as on a GPU, by a CPU that is told to be one: all but the numbers' own type."""
 
 import json
+from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import paddle
 import paddle.amp.grad_scaler
 import pytest
@@ -73,6 +75,26 @@ def test_float16_scales_the_loss_and_goes_on_so(tiny, tmp_path, casts):
     assert scaler["incr_count"] == steps
     longer = resume(run.folder, ["training.epochs=3"])
     assert checkpoint_of(longer)["scaler"]["incr_count"] == longer.summary["last"]["step"] > steps
+
+
+@pytest.mark.filterwarnings("ignore:epoch 1, step")
+def test_steps_that_the_scale_makes_too_large_do_not_move_the_average(
+    tiny, tmp_path, casts, monkeypatch
+):
+    scaler = partial(paddle.amp.GradScaler, init_loss_scaling=3e38)
+    monkeypatch.setattr(paddle.amp, "GradScaler", scaler)
+    # Paddle 3.3 calls float() on an array of one number for a message, which NumPy 2.4 refuses.
+    monkeypatch.setattr(
+        paddle.amp.grad_scaler, "float", lambda x: np.asarray(x).item(), raising=False
+    )
+    tiny["training"] |= {"ema": {"decay": 0.9}, "epochs": 1}
+    overrides = ["training.backend=paddle", O1.format("float16")]
+    run = fit(parse_config(tiny, overrides), tmp_path, "run")
+    updates = checkpoint_of(run)["average"]["updates"]
+    assert 0 < updates < run.summary["last"]["step"]
+    told = checkpoint_of(fit(parse_config(tiny, [*overrides, "training.on_nan=skip"]), tmp_path))
+    assert told["average"]["updates"] == updates
+    assert told["nan_skip"]["skipped"] == run.summary["last"]["step"] - updates
 
 
 def test_bfloat16_needs_no_scale(tiny, tmp_path, casts):

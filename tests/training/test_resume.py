@@ -194,13 +194,25 @@ def test_accumulation_and_averages_stopped_amid_an_epoch(tiny, tmp_path, monkeyp
 
 def test_stopped_before_its_epoch_was_kept(tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        stop_after(patch, 1)
+        stop_after(patch, 2)  # the first one is before the evaluation
         with pytest.raises(Stop):
             fit(parse_config(tiny, ["checkpoint.keep=2"]), tmp_path, "run")
     assert not (tmp_path / "run" / "checkpoints" / "epoch-0001").exists()
     resume(tmp_path / "run")
     kept = sorted(p.name for p in (tmp_path / "run" / "checkpoints").glob("epoch-*"))
     assert kept == ["epoch-0001", "epoch-0002"]
+
+
+def test_stopped_in_the_first_evaluation(tiny, tmp_path, monkeypatch):
+    """Dead at once, without a chance to save."""
+    whole = fit(parse_config(tiny), tmp_path, "whole").folder
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(Stop):
+            fit(parse_config(tiny), tmp_path, "stopped")
+    assert len(rows(tmp_path / "stopped")) == 1
+    resume(tmp_path / "stopped")
+    assert_equal_runs(tmp_path / "stopped", whole)
 
 
 def test_a_run_can_be_extended(tiny, tmp_path):

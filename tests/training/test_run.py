@@ -78,10 +78,10 @@ def test_another_seed_gives_another_run(finished, tiny, tmp_path):
 
 
 def test_equals_a_loop_written_by_hand(finished, tiny):
-    """Same data, start and engine: losses, metrics and weights of a plain Paddle loop.
+    """Same data, start and backend: losses, metrics and weights of a plain Paddle loop.
 
-    With another engine rounding alone moves an epoch's loss by 1e-4: a ReLU here or there decides
-    otherwise. What engines differ in is tested with them.
+    With another backend rounding alone moves an epoch's loss by 1e-4: a ReLU here or there decides
+    otherwise. What backends differ in is tested with them.
     """
     config = parse_config(tiny)
     seed_everything(config.training.seed)
@@ -195,14 +195,14 @@ def test_monitor_must_exist_before_the_first_epoch(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("amp", "engine", "message"),
+    ("amp", "backend", "message"),
     [
         ({"level": "O1", "dtype": "bfloat16"}, "paddle", "training.amp.level.*float32"),
         ({"level": "O1"}, "onednn", "training.amp.dtype: received float16"),
     ],
 )
-def test_mixed_precision_is_refused_where_it_does_nothing(tiny, tmp_path, amp, engine, message):
-    tiny["training"] |= {"amp": amp, "device": "cpu", "engine": engine}
+def test_mixed_precision_is_refused_where_it_does_nothing(tiny, tmp_path, amp, backend, message):
+    tiny["training"] |= {"amp": amp, "device": "cpu", "backend": backend}
     with pytest.raises(UserError, match=message):
         fit(parse_config(tiny), tmp_path, "amp")
     assert not list(tmp_path.iterdir())
@@ -210,7 +210,7 @@ def test_mixed_precision_is_refused_where_it_does_nothing(tiny, tmp_path, amp, e
 
 @pytest.mark.bfloat16
 def test_bfloat16_on_a_cpu_learns_as_float32_does(finished, tiny, tmp_path):
-    tiny["training"] |= {"amp": {"level": "O1", "dtype": "bfloat16"}, "engine": "onednn"}
+    tiny["training"] |= {"amp": {"level": "O1", "dtype": "bfloat16"}, "backend": "onednn"}
     last = fit(parse_config(tiny), tmp_path, "bfloat16").summary["last"]
     exact = finished.summary["last"]
     assert last["train"]["loss"] == pytest.approx(exact["train"]["loss"], rel=0.05)

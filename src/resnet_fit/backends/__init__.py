@@ -1,7 +1,7 @@
 """Who computes a network's operations: Paddle itself, in either layout, or oneDNN on a CPU.
 
-A network calls its operations through an attribute, ``operations``, so that one definition of a
-block serves both. They are those of `resnet_fit.backends.plain` until `use_backend` says else.
+A network calls its operations through an attribute, ``backend``, so that one definition of a block
+serves all. They are those of `resnet_fit.backends.plain` until `use_backend` says else.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from resnet_fit.backends import channels_last, plain
+from resnet_fit.backends.backend import Backend
 from resnet_fit.backends.compiled import check_cinn, compile_forward
 from resnet_fit.backends.forward import replace_forward
+from resnet_fit.backends.threads import set_threads, threads
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.machine import has_bfloat16
 
@@ -25,6 +26,8 @@ __all__ = [
     "compile_forward",
     "onednn_problem",
     "replace_forward",
+    "set_threads",
+    "threads",
     "use_backend",
 ]
 
@@ -32,7 +35,9 @@ __all__ = [
 def use_backend(network: nn.Layer, backend: str, dtype: str = "float32") -> None:
     """Let a network of this library compute by another backend from now on.
 
-    Weights, checkpoints and results stay as they are, up to rounding.
+    Weights, checkpoints and results stay as they are, up to rounding. A layer that a backend does
+    not cover, of another class or with hooks, is called with images ``[N, C, H, W]``, as it is in
+    Paddle; so is a part of the network that is called by hand.
 
     Args:
         backend: ``paddle`` (Paddle's own operations), ``channels_last`` (the same on another
@@ -46,23 +51,20 @@ def use_backend(network: nn.Layer, backend: str, dtype: str = "float32") -> None
     """
     check_choice("backend", backend, BACKENDS)
     check_choice("dtype", dtype, ("float32", "bfloat16"))
-    operations: Any = channels_last if backend == "channels_last" else plain
     if backend == "onednn":
         problem = onednn_problem()
         if problem:
             raise UserError(f"the onednn backend cannot be used: {problem}")
         if dtype == "bfloat16" and not has_bfloat16():
             raise UserError(f"dtype={dtype!r}: this processor has no bfloat16; use float32")
-        from resnet_fit.backends.onednn import OneDNN
-
-        operations = OneDNN(dtype)
     ours = _parts_of(network)
     if not ours and backend != "paddle":
         raise UserError(
             f"backend={backend!r}: {type(network).__name__} has no part of this library"
         )
+    chosen = Backend(backend, dtype)
     for part in ours:
-        part.operations = operations
+        part.backend = chosen
 
 
 def choose_backend(
@@ -87,7 +89,8 @@ def choose_backend(
 
 def _parts_of(network: nn.Layer) -> list[Any]:
     """The layers of a network that compute by a backend."""
-    return [layer for layer in network.sublayers(include_self=True) if hasattr(layer, "operations")]
+    layers = network.sublayers(include_self=True)
+    return [layer for layer in layers if isinstance(getattr(layer, "backend", None), Backend)]
 
 
 def onednn_problem() -> str | None:

@@ -2,7 +2,7 @@
 
 GPUs with tensor cores multiply half-precision convolutions in this layout; in the other one each
 convolution is surrounded by transpositions. Written by Paddle's documentation: results are those of
-the framework engine, which tests on a CPU show; what it brings on a GPU was not measured.
+the paddle backend, which tests on a CPU show; what it brings on a GPU was not measured.
 """
 
 from __future__ import annotations

@@ -35,25 +35,27 @@ def compile_forward(
 ) -> None:
     """Let a network compute by a static graph, made at the first batch of each size.
 
-    For Paddle's own operations: those of the onednn engine have no static form.
+    For Paddle's own operations: those of the onednn backend have no static form.
 
     Args:
         backend: None, or ``CINN``, Paddle's compiler; see `check_cinn`.
         fuse_norms: batch norm and ReLU as one operation, by Paddle 2.6 on a GPU. It is for networks
-            in float16 on the channels_last engine: Paddle's kernel takes no other layout, and does
+            in float16 on the channels_last backend: Paddle's kernel takes no other layout, and does
             not look. Paddle 3 leaves such fusing to CINN, and this without effect.
     """
     strategy = paddle.static.BuildStrategy()
     strategy.fuse_bn_act_ops = fuse_norms
     strategy.fuse_bn_add_act_ops = fuse_norms
     static = paddle.jit.to_static(
-        network.forward, build_strategy=strategy, backend=backend, full_graph=True
+        network.forward.__func__, build_strategy=strategy, backend=backend, full_graph=True
     )
 
-    def compute(images: Tensor) -> Any:
+    def compute(forward: Any, images: Tensor) -> Any:
+        own = forward.__self__  # the network, or a copy of it, which gets a graph of its own
+        of_network = static.__get__(own, type(own))
         # Paddle writes files to the home folder, and speaks to its developers, while it traces.
         with home_with(*STATIC_GRAPH), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return static(images)
+            return of_network(images)
 
     replace_forward(network, compute)

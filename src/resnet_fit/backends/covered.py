@@ -1,4 +1,4 @@
-"""Which layers an engine computes by itself. All others are handed to Paddle, in Paddle's layout.
+"""Which layers a backend computes by itself. All others are handed to Paddle, in Paddle's layout.
 
 The answer is found anew at each call, by a few attributes, so that it stays right when a layer is
 changed: a hook may come and go, and weights may be converted.
@@ -10,6 +10,9 @@ import paddle
 from paddle import Tensor, nn
 
 from resnet_fit.errors import UserError
+
+# For `in`, which tries identity first: Paddle's == of types is slow.
+_FLOAT32 = (paddle.float32,)
 
 
 def is_untouched(layer: nn.Layer) -> bool:
@@ -51,8 +54,8 @@ def onednn_convolves(layer: nn.Layer) -> bool:
         and layer._dilation == [1, 1]
         and layer._padding_algorithm == "EXPLICIT"
         and len(layer._updated_padding) == 2  # four where the sides differ
-        and _float32(layer.weight)
-        and (layer.bias is None or _float32(layer.bias))
+        and _are_float32(layer, "weight")
+        and (layer.bias is None or _are_float32(layer, "bias"))
     )
 
 
@@ -65,12 +68,7 @@ def onednn_normalizes(layer: nn.Layer, x: Tensor) -> bool:
     """
     return (
         is_plain_norm(layer)
-        and layer.weight is not None
-        and layer.bias is not None
-        and _float32(layer.weight)
-        and _float32(layer.bias)
-        and _float32(layer._mean)
-        and _float32(layer._variance)
+        and _are_float32(layer, "weight", "bias", "_mean", "_variance")
         and layer._epsilon > 0
         and (layer.training or layer._use_global_stats is not False)
         and (not layer.training or x.shape[0] * x.shape[1] * x.shape[2] > 1)
@@ -78,19 +76,25 @@ def onednn_normalizes(layer: nn.Layer, x: Tensor) -> bool:
 
 
 def check_float32(layer: nn.Layer) -> None:
-    """Raise UserError for a layer of parameters that the onednn engine would have to round.
+    """Raise UserError for a layer of parameters that the onednn backend would have to round.
 
     Raises:
         UserError: naming the parameter.
     """
     for name, parameter in layer.named_parameters():
-        if not _float32(parameter):
+        if parameter.dtype not in _FLOAT32:
             dtype = str(parameter.dtype).rpartition(".")[2]
             raise UserError(
-                f"the onednn engine computes with parameters of float32, but {name} of "
-                f"{layer.full_name()} is {dtype}; use the engine 'paddle'"
+                f"the onednn backend computes with parameters of float32, but {name} of "
+                f"{layer.full_name()} is {dtype}; use the backend 'paddle'"
             )
 
 
-def _float32(tensor: Tensor) -> bool:
-    return tensor.dtype == paddle.float32
+def _are_float32(layer: nn.Layer, *names: str) -> bool:
+    """Whether ``layer`` has all these parameters, in float32."""
+    parameters = layer._parameters  # an attribute of a layer takes ten times as long
+    for name in names:
+        parameter = parameters.get(name)
+        if parameter is None or parameter.dtype not in _FLOAT32:
+            return False
+    return True

@@ -2,6 +2,10 @@
 
 Only what `resnet_fit.backends.onednn` needs: memory descriptors, and primitives to execute on
 addresses. Names and numbers are those of ``dnnl_types.h``.
+
+Any number of Python threads may use it. What they share (a primitive with the addresses it is to
+work on, memory for what is needed only within a call) is used by one at a time, under `LOCK`; each
+operation has all cores anyway.
 """
 
 from __future__ import annotations
@@ -9,10 +13,15 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 from pathlib import Path
+from threading import RLock
 from typing import Any
+
+from resnet_fit.backends.threads import computing_with, threads
+from resnet_fit.errors import UserError
 
 FLOAT32, BFLOAT16 = 3, 2
 FORWARD_TRAINING, FORWARD_INFERENCE, BACKWARD = 64, 96, 128
@@ -65,10 +74,15 @@ def _load() -> ctypes.CDLL:
     loaded.dnnl_memory_desc_get_size.argtypes = [c_void_p]
     loaded.dnnl_primitive_desc_query_md.restype = c_void_p
     loaded.dnnl_primitive_desc_query_md.argtypes = [c_void_p, c_int, c_int]
+    loaded.dnnl_memory_desc_clone.argtypes = [c_void_p, c_void_p]
     loaded.dnnl_memory_set_data_handle.argtypes = [c_void_p, c_void_p]
     loaded.dnnl_primitive_execute.argtypes = [c_void_p, c_void_p, c_int, c_void_p]
     if loaded.dnnl_version().contents.major != 3:
         raise Unavailable("the oneDNN in the installed Paddle is not version 3")
+    try:
+        threads()
+    except UserError as error:
+        raise Unavailable(str(error)) from None
     return loaded
 
 
@@ -81,6 +95,9 @@ _dnnl = _load()
 _engine, _stream = c_void_p(), c_void_p()
 _check(_dnnl.dnnl_engine_create(byref(_engine), 1, c_size_t(0)), "start on this processor")
 _check(_dnnl.dnnl_stream_create(byref(_stream), _engine, 1), "open a stream")
+
+# Held by a Python thread from writing to shared memory until the result is used.
+LOCK = RLock()
 
 
 def version() -> str:
@@ -105,13 +122,41 @@ def _attributes(relu: bool) -> c_void_p:
 PLAIN, THEN_RELU = _attributes(relu=False), _attributes(relu=True)
 
 
+class Handle(c_void_p):
+    """A pointer to one of oneDNN's objects, which is destroyed with it.
+
+    Args:
+        kind: the middle of the name of the function that destroys it.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self._destroy = getattr(_dnnl, f"dnnl_{kind}_destroy")
+
+    def __del__(self) -> None:
+        if self.value is not None:
+            self._destroy(self)
+
+
+@contextmanager
+def _no_cache() -> Iterator[None]:
+    """Lets oneDNN, which has a cache of its own, keep nothing that is dropped here."""
+    capacity = c_int()
+    _dnnl.dnnl_get_primitive_cache_capacity(byref(capacity))
+    _dnnl.dnnl_set_primitive_cache_capacity(0)
+    try:
+        yield
+    finally:
+        _dnnl.dnnl_set_primitive_cache_capacity(capacity)
+
+
 def dims(*values: int) -> Any:
     return (c_int64 * 12)(*values)
 
 
-def layout(shape: Sequence[int], dtype: int, strides: Sequence[int] | None = None) -> c_void_p:
+def layout(shape: Sequence[int], dtype: int, strides: Sequence[int] | None = None) -> Handle:
     """A memory descriptor; without strides, the layout is oneDNN's to choose."""
-    descriptor = c_void_p()
+    descriptor = Handle("memory_desc")
     sizes = (byref(descriptor), len(shape), dims(*shape), dtype)
     if strides is None:
         status = _dnnl.dnnl_memory_desc_create_with_tag(*sizes, ANY_LAYOUT)
@@ -121,7 +166,7 @@ def layout(shape: Sequence[int], dtype: int, strides: Sequence[int] | None = Non
     return descriptor
 
 
-def contiguous(shape: Sequence[int], dtype: int = FLOAT32) -> c_void_p:
+def contiguous(shape: Sequence[int], dtype: int = FLOAT32) -> Handle:
     """A descriptor of plain row-major memory."""
     strides = [1]
     for size in reversed(shape[1:]):
@@ -129,7 +174,7 @@ def contiguous(shape: Sequence[int], dtype: int = FLOAT32) -> c_void_p:
     return layout(shape, dtype, strides)
 
 
-def channels_last(shape: Sequence[int], dtype: int, padded: int | None = None) -> c_void_p:
+def channels_last(shape: Sequence[int], dtype: int, padded: int | None = None) -> Handle:
     """A descriptor of images ``[N, C, H, W]`` that lie in memory as ``[N, H, W, C]``.
 
     ``padded`` is the number of channels that each pixel takes in memory, where these are more.
@@ -147,7 +192,8 @@ def size(descriptor: c_void_p) -> int:
 class Buffer:
     """Memory that grows and never shrinks, on huge pages where the system grants them.
 
-    One serves a purpose in all layers, since its content lives only within one call.
+    One serves a purpose in all layers, since its content lives only within one call. Who uses it
+    holds `LOCK`.
     """
 
     _HUGE = 1 << 21
@@ -177,13 +223,13 @@ class Description:
 
     Args:
         operation: the middle of a name of the C interface.
-        arguments: what that function takes between the engine and the end.
+        arguments: what that function takes between `_engine` and the end.
         prefer: how the name of an implementation begins that is taken, if there is one, instead
             of the first that oneDNN offers.
     """
 
     def __init__(self, operation: str, *arguments: Any, prefer: str = "") -> None:
-        self.handle = c_void_p()
+        self.handle = Handle("primitive_desc")
         create = getattr(_dnnl, f"dnnl_{operation}_primitive_desc_create")
         if operation == "reorder":
             source, destination, attributes = arguments
@@ -193,7 +239,7 @@ class Description:
         _check(create(byref(self.handle), *arguments), f"do {operation}")
         while not self.implementation.startswith(prefer):
             if _dnnl.dnnl_primitive_desc_next_impl(self.handle):  # that was the last one
-                _dnnl.dnnl_primitive_desc_destroy(self.handle)
+                self.handle = Handle("primitive_desc")
                 _check(create(byref(self.handle), *arguments), f"do {operation}")
                 break
 
@@ -204,12 +250,19 @@ class Description:
         _dnnl.dnnl_primitive_desc_query(self.handle, QUERY_NAME, 0, byref(name))
         return (name.value or b"").decode()
 
-    def layout(self, query: int) -> c_void_p:
-        return c_void_p(_dnnl.dnnl_primitive_desc_query_md(self.handle, query, 0))
+    def layout(self, query: int) -> Handle:
+        """The descriptor of one of its arguments; one without a pointer where there is none."""
+        descriptor = Handle("memory_desc")
+        found = _dnnl.dnnl_primitive_desc_query_md(self.handle, query, 0)
+        if found is not None:  # a part of the description, which may be gone before its user
+            _check(_dnnl.dnnl_memory_desc_clone(byref(descriptor), found), "describe memory")
+        return descriptor
 
 
 class Primitive:
     """An operation ready to run. Call it with one address for each of its ``arguments``.
+
+    It is made for the number of threads that there is when it is made, and always runs with that.
 
     Args:
         description: what to run.
@@ -217,28 +270,38 @@ class Primitive:
     """
 
     def __init__(self, description: Description, arguments: Sequence[tuple[int, c_void_p]]) -> None:
-        self._handle = c_void_p()
-        _check(_dnnl.dnnl_primitive_create(byref(self._handle), description.handle), "compile")
+        self._handle = Handle("primitive")
+        self._threads = threads()
+        with LOCK, _no_cache():
+            status = _dnnl.dnnl_primitive_create(byref(self._handle), description.handle)
+        _check(status, "compile")
         scratchpad = description.layout(QUERY_SCRATCHPAD)
         self._scratch_size = size(scratchpad)
         arguments = [*arguments, (SCRATCHPAD, scratchpad)]
         self._arguments = (_Argument * len(arguments))()
-        self._memories: list[int] = []
+        self._memories: list[Handle] = []
         for slot, (role, descriptor) in zip(self._arguments, arguments, strict=True):
-            memory = c_void_p()
+            memory = Handle("memory")
             _check(_dnnl.dnnl_memory_create(byref(memory), descriptor, _engine, None), "use memory")
-            assert memory.value is not None
             slot.role, slot.memory = role, memory.value
-            self._memories.append(memory.value)
+            self._memories.append(memory)
         self._address = ctypes.addressof(self._arguments)
 
     def __call__(self, *addresses: int) -> None:
-        scratch = _scratch.at_least(self._scratch_size) if self._scratch_size else None
-        for memory, address in zip(self._memories, (*addresses, scratch), strict=True):
-            _dnnl.dnnl_memory_set_data_handle(memory, address)
-        status = _dnnl.dnnl_primitive_execute(
-            self._handle, _stream, len(self._memories), self._address
-        )
+        if threads() == self._threads:
+            self._run(addresses)
+        else:
+            with computing_with(self._threads):
+                self._run(addresses)
+
+    def _run(self, addresses: tuple[int, ...]) -> None:
+        with LOCK:
+            scratch = _scratch.at_least(self._scratch_size) if self._scratch_size else None
+            for memory, address in zip(self._memories, (*addresses, scratch), strict=True):
+                _dnnl.dnnl_memory_set_data_handle(memory, address)
+            status = _dnnl.dnnl_primitive_execute(
+                self._handle, _stream, len(self._memories), self._address
+            )
         _check(status, "run")
 
 

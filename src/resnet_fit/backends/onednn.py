@@ -6,7 +6,7 @@ dynamic graphs, one differentiable operation at a time.
 
 Between `enter` and `mean`, activations are tensors ``[N, H, W, C]``. Parameters stay where they are
 and as they are, ``[O, I, H, W]`` in float32: checkpoints, optimizers and `paddle.Model` see nothing
-of the engine.
+of the backend.
 
 In memory, the channels of a pixel may be padded to a multiple of 16: oneDNN's fast batch norms need
 that, the others are very slow. A padded tensor is a view of a wider one: its pixels lie further
@@ -22,7 +22,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from ctypes import c_float, c_uint, c_void_p
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, wraps
+from functools import cached_property, wraps
+from itertools import compress
 from typing import Any
 from weakref import ref
 
@@ -32,12 +33,14 @@ from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
 from resnet_fit.backends import covered, dnnl
+from resnet_fit.backends.cache import Cache
 from resnet_fit.backends.dnnl import Buffer, Description, Primitive
 from resnet_fit.errors import UserError, require
 
 Shape = tuple[int, int, int, int]
 Pair = tuple[int, int]
 
+_cache = Cache()
 _TYPES = {"float32": dnnl.FLOAT32, "bfloat16": dnnl.BFLOAT16}
 
 
@@ -54,16 +57,18 @@ class OneDNN:
 
     def enter(self, images: Tensor) -> Tensor:
         require(images.shape[0] > 0, "images", list(images.shape), "one image or more")
+        _cache.begin(self, *images.shape)
         return _Enter.apply(images, self.dtype)
 
     def leave(self, x: Tensor) -> Tensor:
         """Images ``[N, C, H, W]`` of float32 again."""
         return _passed_once(x.astype("float32")).transpose([0, 3, 1, 2])
 
-    def call(self, layer: nn.Layer, x: Tensor) -> Tensor:
+    def call(self, layer: nn.Layer, x: Tensor, relu: bool = False) -> Tensor:
         """Any layer that takes and gives images ``[N, C, H, W]`` of float32."""
         covered.check_float32(layer)
-        return _Enter.apply(layer(self.leave(x)), self.dtype)
+        y = layer(self.leave(x))
+        return _Enter.apply(F.relu(y) if relu else y, self.dtype)
 
     def convolve(self, layer: nn.Layer, x: Tensor) -> Tensor:
         if not covered.onednn_convolves(layer):
@@ -76,8 +81,7 @@ class OneDNN:
 
     def normalize(self, layer: nn.Layer, x: Tensor, relu: bool = False) -> Tensor:
         if not covered.onednn_normalizes(layer, x):
-            y = self.call(layer, x)
-            return F.relu(y) if relu else y
+            return self.call(layer, x, relu)
         running = layer._mean, layer._variance
         padded = _padded(x.shape[3])
         if not layer.training or layer._use_global_stats:
@@ -226,7 +230,7 @@ def _passed_once(x: Tensor) -> Tensor:
     def check(_: Tensor) -> None:
         if kept() is None:
             raise UserError(
-                "a second backward() through one graph: with the onednn engine Paddle cannot do "
+                "a second backward() through one graph: with the onednn backend Paddle cannot do "
                 "that; add the losses, or use paddle.grad with retain_graph=True, or "
                 "use_backend(network, 'paddle')"
             )
@@ -235,7 +239,7 @@ def _passed_once(x: Tensor) -> Tensor:
     return y
 
 
-@dataclass
+@dataclass(slots=True)
 class _Inputs:
     """The tensors that an operation takes, or None, and which of them want a gradient."""
 
@@ -254,14 +258,14 @@ def _apply(operation: type[PyLayer], tensors: tuple[Tensor | None, ...], *settin
     demands None for the others, without saying which these are; from a list it takes all.
     """
     wanted = [tensor is not None and not tensor.stop_gradient for tensor in tensors]
-    seen = [tensor for tensor, w in zip(tensors, wanted, strict=True) if w]
+    seen = list(compress(tensors, wanted))
     return operation.apply(_Inputs(tensors, wanted), settings, *([seen] if _LISTS else seen))
 
 
 def _chosen(wanted: list[bool], *gradients: Tensor | None) -> Any:
     """The wanted ones of all gradients, as Paddle takes them from such an operation."""
-    chosen = [gradient for gradient, w in zip(gradients, wanted, strict=True) if w]
-    return chosen if _LISTS else tuple(chosen)
+    chosen = compress(gradients, wanted)
+    return list(chosen) if _LISTS else tuple(chosen)
 
 
 def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -271,7 +275,7 @@ def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     def checked(*arguments: Any) -> Any:
         if paddle.is_grad_enabled():  # only under create_graph=True
             raise UserError(
-                "create_graph=True: the onednn engine has no second derivatives; use "
+                "create_graph=True: the onednn backend has no second derivatives; use "
                 "use_backend(network, 'paddle')"
             )
         return backward(*arguments)
@@ -279,8 +283,6 @@ def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
     return checked
 
 
-# Operations are compiled once for each shape, of which a training meets few.
-_compiled_once = lru_cache(maxsize=1024)
 _packed_weights = Buffer()
 # oneDNN's first choice of a batch norm lets threads spin at barriers until all are there. Where a
 # core has other work to do as well, each barrier lasts until the system lets that thread go on,
@@ -288,7 +290,7 @@ _packed_weights = Buffer()
 _NO_BARRIER = "bnorm_tbb_jit"
 
 
-@_compiled_once
+@_cache.once
 class _Convolution:
     """The three passes of a convolution of one geometry, each compiled when first needed.
 
@@ -321,21 +323,24 @@ class _Convolution:
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> None:
         pack, run, size = self._forward
-        packed = _packed_weights.at_least(size)
-        pack(weight.data_ptr(), packed)
-        run(x.data_ptr(), packed, y.data_ptr(), *_addresses(bias))
+        with dnnl.LOCK:
+            packed = _packed_weights.at_least(size)
+            pack(weight.data_ptr(), packed)
+            run(x.data_ptr(), packed, y.data_ptr(), *_addresses(bias))
 
     def backward_data(self, dy: Tensor, weight: Tensor, dx: Tensor) -> None:
         pack, run, size = self._backward_data
-        packed = _packed_weights.at_least(size)
-        pack(weight.data_ptr(), packed)
-        run(dy.data_ptr(), packed, dx.data_ptr())
+        with dnnl.LOCK:
+            packed = _packed_weights.at_least(size)
+            pack(weight.data_ptr(), packed)
+            run(dy.data_ptr(), packed, dx.data_ptr())
 
     def backward_weights(self, x: Tensor, dy: Tensor, dw: Tensor, db: Tensor | None) -> None:
         run, unpack, size = self._backward_weights
-        packed = _packed_weights.at_least(size)
-        run(x.data_ptr(), dy.data_ptr(), packed, *_addresses(db))
-        unpack(packed, dw.data_ptr())
+        with dnnl.LOCK:
+            packed = _packed_weights.at_least(size)
+            run(x.data_ptr(), dy.data_ptr(), packed, *_addresses(db))
+            unpack(packed, dw.data_ptr())
 
     @cached_property
     def _forward(self) -> tuple[Primitive, Primitive, int]:
@@ -425,7 +430,7 @@ class _Convolve(PyLayer):
         return _chosen(ctx.wanted, dx, dw, db)
 
 
-@_compiled_once
+@_cache.once
 class _Normalization:
     """Batch norm of one shape, by the batch's statistics or by given ones."""
 
@@ -531,7 +536,7 @@ class _Normalize(PyLayer):
         return _chosen(wanted, dx, dscale[:channels], dshift[:channels])
 
 
-@_compiled_once
+@_cache.once
 def _sum(shape: Shape, dtype: str, relu: bool) -> Primitive:
     images = dnnl.channels_last(shape, _TYPES[dtype])
     after = dnnl.THEN_RELU if relu else dnnl.PLAIN
@@ -540,7 +545,7 @@ def _sum(shape: Shape, dtype: str, relu: bool) -> Primitive:
     return Primitive(description, [(role, images) for role in roles])
 
 
-@_compiled_once
+@_cache.once
 def _relu_backward(shape: Shape, dtype: str) -> Primitive:
     images = dnnl.channels_last(shape, _TYPES[dtype])
     nothing = c_float(0), c_float(0)
@@ -594,7 +599,7 @@ class _Fork(PyLayer):
         return dx
 
 
-@_compiled_once
+@_cache.once
 class _Pooling:
     """A pool of stride 2."""
 
@@ -652,9 +657,9 @@ class _Pool(PyLayer):
         return dx
 
 
-@_compiled_once
+@_cache.once
 def _entering(shape: Shape, dtype: str) -> tuple[Primitive, Primitive]:
-    """To channels last and the engine's type, and back."""
+    """To channels last and the backend's type, and back."""
     outside, inside = dnnl.contiguous(shape), dnnl.channels_last(shape, _TYPES[dtype])
     return dnnl.reorder(outside, inside), dnnl.reorder(inside, outside)
 
@@ -679,7 +684,7 @@ class _Enter(PyLayer):
         return gradient
 
 
-@_compiled_once
+@_cache.once
 def _copying(shape: Shape, padded: int, wide: int, dtype: str) -> tuple[Primitive, Primitive]:
     """Copies between images and so many channels of wider ones, there and back."""
     narrow = dnnl.channels_last(shape, _TYPES[dtype], padded)

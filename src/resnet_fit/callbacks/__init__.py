@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from resnet_fit.lazy import exports
 
 if TYPE_CHECKING:
+    from resnet_fit.callbacks.adapt_threads import AdaptThreads
     from resnet_fit.callbacks.checkpoint import Checkpoint
     from resnet_fit.callbacks.clock import Clock
     from resnet_fit.callbacks.early_stopping import EarlyStopping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from resnet_fit.callbacks.weight_average import WeightAverage
 
 __all__ = [
+    "AdaptThreads",
     "Checkpoint",
     "Clock",
     "EarlyStopping",

@@ -30,6 +30,9 @@ class Stateful(Protocol):
 class Checkpoint(Clocked):
     """Saves ``last`` after every epoch, and ``best`` when an evaluation beats all before it.
 
+    Before an epoch's evaluation ``last`` is saved as well where there is none yet, or where it is
+    due by ``every_minutes``: an evaluation takes its time too, and may be ended by anything.
+
     Args:
         folder: gets the folders ``last`` and ``best``.
         monitor: a metric of the evaluation.
@@ -44,7 +47,7 @@ class Checkpoint(Clocked):
         clock: one that is shared with other callbacks; its own by default.
 
     Attributes:
-        awaits_evaluation: whether ``last`` is of an epoch whose evaluation was interrupted.
+        awaits_evaluation: whether ``last`` is of an epoch whose evaluation is still to be made.
 
     Raises:
         UserError: for another ``mode``; before the first epoch, if the model has no such metric.
@@ -103,6 +106,11 @@ class Checkpoint(Clocked):
         super().on_epoch_end(epoch, logs)
         self._unsaved = True
 
+    def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if self._unsaved and (self._is_due_by_time or not (self.folder / "last").exists()):
+            self.save_before_evaluation()
+            self._unsaved = True  # until it is evaluated
+
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
         if not self._unsaved:
             return
@@ -129,10 +137,13 @@ class Checkpoint(Clocked):
 
     @property
     def _is_due(self) -> bool:
-        minutes = (time.monotonic() - self._saved_at) / 60
-        by_time = self.every_minutes is not None and minutes >= self.every_minutes
         by_steps = self.every_steps is not None and self.clock.epoch_step % self.every_steps == 0
-        return by_time or by_steps
+        return by_steps or self._is_due_by_time
+
+    @property
+    def _is_due_by_time(self) -> bool:
+        minutes = (time.monotonic() - self._saved_at) / 60
+        return self.every_minutes is not None and minutes >= self.every_minutes
 
     @property
     def can_save(self) -> bool:
@@ -158,7 +169,7 @@ class Checkpoint(Clocked):
         self._saved_at = time.monotonic()
 
     def save_before_evaluation(self) -> None:
-        """Save an epoch amid its evaluation, for a run that goes on by repeating that.
+        """Save an epoch before or amid its evaluation, which a run that goes on makes first.
 
         Outside of an epoch's evaluation nothing is saved.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -16,7 +17,10 @@ BAR_RANK = 3
 
 @dataclass(frozen=True)
 class Column:
-    """A piece of the line. The higher its rank, the sooner a narrow terminal goes without it."""
+    """A piece of the line. The higher its rank, the sooner a narrow terminal goes without it.
+
+    One of rank 1 keeps its text when another title begins.
+    """
 
     text: str
     rank: int
@@ -53,7 +57,9 @@ class LiveLine:
                 transient=True,
                 redirect_stderr=sys.stderr is not None and sys.stderr.isatty(),
             )
-            self._live.start(refresh=True)
+            self._live.start()
+        if self._live is not None:
+            self._live.refresh()
 
     def update(self, share: float, columns: Sequence[Column]) -> None:
         """Show how far it is, from 0 to 1."""
@@ -68,7 +74,7 @@ class LiveLine:
         """Erase the line and give the terminal back."""
         if self._live is not None:
             for stream in (sys.stdout, sys.stderr):  # half a line may wait in rich's proxies
-                if stream is not None:
+                with suppress(OSError, ValueError, AttributeError):  # closed, or not there
                     stream.flush()
             self._title = ""  # rich draws it once more
             self._live.stop()

@@ -12,7 +12,8 @@ from resnet_fit.errors import Diverged
 from resnet_fit.training.finite import not_finite
 
 # No network that learns has such a loss: guessing among a million classes has 14.
-EXPLODED = 1e4
+ABSURD = 1e4
+ADVICE = "try a lower optimizer.learning_rate, a warm-up, or optimizer.clip_norm"
 
 
 class NaNGuard(Clocked):
@@ -56,9 +57,11 @@ class NaNGuard(Clocked):
         for name, value in metrics.items():
             if not math.isfinite(value):
                 raise diverged(f"the evaluation's {name} became {value}", self)
-        problem = exploded(metrics)
+        problem = absurd(metrics)
         if problem:
-            warnings.warn(f"epoch {self.clock.epoch}: {problem}; {ADVICE}", stacklevel=1)
+            warnings.warn(
+                f"epoch {self.clock.epoch}: the evaluation's {problem}; {ADVICE}", stacklevel=1
+            )
 
     def _check_network(self) -> None:
         name = not_finite(self.model.network.state_dict())
@@ -66,19 +69,17 @@ class NaNGuard(Clocked):
             raise diverged(f"{name} became NaN or infinite", self)
 
 
-ADVICE = "try a lower optimizer.learning_rate, a warm-up, or optimizer.clip_norm"
-
-
 def diverged(what: str, where: Clocked) -> Diverged:
     """The error of a training that has diverged, ``what`` says how."""
     clock = where.clock
+    rate = where.rate or read.learning_rate(where)  # before a first step, that step's
     return Diverged(
         f"the training diverged: {what} in epoch {clock.epoch} at step {clock.step}, at a learning "
-        f"rate of {where.rate:g}; {ADVICE}"
+        f"rate of {rate:g}; {ADVICE}"
     )
 
 
-def exploded(metrics: dict[str, float]) -> str | None:
-    """What is wrong with an evaluation whose loss is finite and absurd, or None."""
-    losses = {n: v for n, v in metrics.items() if n.endswith("loss") and v > EXPLODED}
-    return next((f"the evaluation's {n} is {v:.3g}" for n, v in losses.items()), None)
+def absurd(metrics: dict[str, float]) -> str | None:
+    """Which loss is far beyond any that a network has that learns, or None."""
+    losses = {name: value for name, value in metrics.items() if name.endswith("loss")}
+    return next((f"{n} is {v:.3g}" for n, v in losses.items() if not v <= ABSURD), None)

@@ -54,7 +54,6 @@ class NaNSkip(Clocked):
 
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_begin(step, logs)
-        self._refused = False
         tensors = self.model.network.state_dict().values()
         # Paddle's batch norm keeps its running statistics among the parameters.
         self._statistics = [(t, t.clone()) for t in tensors if t.stop_gradient]

@@ -17,6 +17,8 @@ from resnet_fit.terminal import record, training_console
 
 # The share of an epoch that is spent on waiting for data is shown from here on.
 WORTH_SAYING = 0.05
+# Seconds between two states of the live line, which is drawn still less often.
+INTERVAL = 0.1
 # Columns of a terminal from which on lines are indented to be under each other.
 ROOMY = 80
 
@@ -53,7 +55,7 @@ class ProgressBar(Clocked):
         self._within_fit = False
         self._steps: int | None = None
         self._images, self._views = 0, 1
-        self._begun = 0.0
+        self._begun = self._updated = 0.0
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
@@ -69,7 +71,7 @@ class ProgressBar(Clocked):
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(step, logs)
         clock = self.clock
-        if self.live_line.is_shown:
+        if self._is_due:
             ends = f"epoch ends in {clock_time(self.time_left.of_epoch)}"
             self._update(clock.epoch_step, clock.epoch_steps, logs, clock.images_per_second, ends)
 
@@ -98,7 +100,7 @@ class ProgressBar(Clocked):
         self._images += images
         share = (step + 1) / self._steps if self._steps else 1.0
         self.time_left.evaluate(images * self._views, share)
-        if self.live_line.is_shown:
+        if self._is_due:
             speed = self._images / (time.perf_counter() - self._begun or 1.0)
             self._update(step + 1, self._steps, logs, speed, self._epoch if self._line else "")
 
@@ -129,6 +131,11 @@ class ProgressBar(Clocked):
         return f"epoch {self.clock.epoch:>{len(str(self.epochs))}}/{self.epochs}"
 
     @property
+    def _is_due(self) -> bool:
+        """Whether the live line is to show something new, which not every short step has to."""
+        return self.live_line.is_shown and time.perf_counter() - self._updated >= INTERVAL
+
+    @property
     def _epochs_left(self) -> int:
         return (self.epochs or 0) - self.clock.epoch
 
@@ -136,6 +143,7 @@ class ProgressBar(Clocked):
         self, step: int, steps: int | None, logs: dict[str, Any] | None, speed: float, middle: str
     ) -> None:
         """Let the live line show a step, by what matters most."""
+        self._updated = time.perf_counter()
         values = read.own_metrics(self, logs)
         most = next((name for name in values if not name.endswith("loss")), None)
         ranks = {name: 5 if name == "loss" else 8 for name in values} | {most: 2}
@@ -159,7 +167,8 @@ class ProgressBar(Clocked):
     def _print(self, pieces: Sequence[str]) -> None:
         record("  ".join(pieces))
         width = self.console.width if self.console.is_terminal else None
-        self.console.print("\n".join(packed(pieces, width)))
+        text = "\n".join(packed(pieces, width))
+        self.console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def _groups(metrics: dict[str, float], what: str = "") -> list[str]:

@@ -145,7 +145,7 @@ class Builder:
         return result
 
     def _with_merged(self, node: yaml.MappingNode) -> list[Pair]:
-        """The entries of a mapping, and of those that its ``<<`` names what it does not have."""
+        """The entries of a mapping, then those that ``<<`` adds: keys it does not have itself."""
         if id(node) in self._entries:
             return self._entries[id(node)]
         entries = [pair for pair in node.value if not _is_merge(pair[0])]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
-from typing_extensions import Self
 
 from resnet_fit.data.paths import Copies, Paths
 from resnet_fit.errors import UserError, require
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +76,21 @@ class FileDataset:
         return type(self)(paths, self.labels[indices], self.classes, copies)
 
 
-D = TypeVar("D", bound=ArrayDataset | FileDataset)
+class Samples(Protocol):
+    """What both have."""
+
+    @property
+    def labels(self) -> np.ndarray: ...
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: np.ndarray) -> Self: ...
+
+
+D = TypeVar("D", bound=Samples)
 
 
 def split(dataset: D, fraction: float, seed: int = 0) -> tuple[D, D]:

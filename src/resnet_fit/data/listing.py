@@ -155,7 +155,8 @@ class _Walk:
 
         Not by recursion: folders may be nested more deeply than Python's calls.
         """
-        way: list[tuple[Identity | None, Iterator[Entry]]] = [(None, iter([(top, FOLDER)]))]
+        root = self.stamps[0][:2]
+        way: list[tuple[Identity, Iterator[Entry]]] = [(root, iter([(top, FOLDER)]))]
         while way:
             path, kind = next(way[-1][1], (b"", None))
             if kind is None:
@@ -203,7 +204,8 @@ def _kind(entry: os.DirEntry[bytes]) -> str:
         return IMAGE
     if entry.is_symlink() and not os.path.exists(entry.path):
         return LOST_LINKS
-    return os.fsdecode(b"." + extension.lower()) if stem else WITHOUT_EXTENSION
+    named = stem and extension
+    return os.fsdecode(b"." + extension.lower()) if named else WITHOUT_EXTENSION
 
 
 def _stamp(folder: bytes | str) -> Stamp:

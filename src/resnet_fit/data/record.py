@@ -17,7 +17,7 @@ import numpy as np
 from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.digest import content_digest, names_digest
 from resnet_fit.errors import UserError
-from resnet_fit.files import to_json
+from resnet_fit.files import json_text
 
 # To be raised when a field is added, or one gets another meaning.
 FORMAT = 1
@@ -144,7 +144,7 @@ class DataRecord:
 
     def to_json(self) -> str:
         """The record as text: see the attributes for what it holds."""
-        return to_json({"format": FORMAT} | asdict(self), indent=2) + "\n"
+        return json_text({"format": FORMAT} | asdict(self))
 
     def difference(self, now: DataRecord) -> str | None:
         """In one line the first thing in which ``now`` differs from this, or None."""

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import paddle
+import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from resnet_fit.backends import covered, plain
+from resnet_fit.backends import covered
+from resnet_fit.backends.backend import ByBackend
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Layer:
@@ -53,15 +55,13 @@ class Layers:
     norm: Callable[..., nn.Layer] = batch_norm
 
 
-class Part(nn.Layer):
-    """A part of a network, computed by an engine on images as that engine keeps them.
+class Part(ByBackend, nn.Layer):
+    """A part of a network, computed by a backend on images as that backend keeps them.
 
     Within a network, parts hand each other such images by :func:`run`. Called as a layer, by hand
-    or because it has hooks, a part takes and gives images ``[N, C, H, W]`` under every engine. A
+    or because it has hooks, a part takes and gives images ``[N, C, H, W]`` under every backend. A
     subclass defines ``compute``.
     """
-
-    operations: Any = plain
 
     def compute(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -72,16 +72,25 @@ class Part(nn.Layer):
 
 
 def run(operations: Any, layer: nn.Layer, x: Tensor) -> Tensor:
-    """What a layer makes of images, both as the engine of ``operations`` keeps them.
+    """What a layer makes of images, both as the backend of ``operations`` keeps them.
 
-    A layer that is none of this library's parts is called with images ``[N, C, H, W]``.
+    A layer that is none of this library's parts, or computes by another backend, is called with
+    images ``[N, C, H, W]``.
     """
     if covered.is_untouched(layer):
         if type(layer) is nn.Identity:
             return x
-        if isinstance(layer, Part) and type(layer).forward is Part.forward:
+        if _computes_by(operations, layer):
             return layer.compute(x)
     return operations.call(layer, x)
+
+
+def _computes_by(operations: Any, layer: nn.Layer) -> bool:
+    return (
+        isinstance(layer, Part)
+        and type(layer).forward is Part.forward
+        and layer.operations is operations
+    )
 
 
 class Stage(Part, nn.Sequential):
@@ -133,6 +142,8 @@ class StochasticDepth(Part):
     def compute(self, branch: Tensor) -> Tensor:
         if not self.training:
             return branch
+        if not paddle.in_dynamic_mode():  # Paddle leaves a dropout out of a graph that it saves
+            return branch * F.dropout(paddle.ones_like(branch[:, :1, :1, :1]), self.p)
         stays = paddle.rand([branch.shape[0], 1, 1, 1]) >= self.p
         return branch * (stays.astype("float32") / (1 - self.p)).astype(branch.dtype)
 

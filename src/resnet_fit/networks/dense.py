@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
 
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.backends import plain
+from resnet_fit.backends.backend import ByBackend
 from resnet_fit.errors import UserError
 from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import Layers, Part, Stage, run
@@ -80,7 +79,7 @@ class Transition(Part):
         return ops.average_pool(run(ops, self.conv_ac_func, x))
 
 
-class DenseNet(nn.Layer):
+class DenseNet(ByBackend, nn.Layer):
     """Dense blocks with transitions between them, a stem and one linear layer; see
     :func:`densenet`.
 
@@ -89,8 +88,6 @@ class DenseNet(nn.Layer):
     db_conv_3 ...`` as the paper's stages begin at 2, ``batch_norm`` and ``out``. Weights of ``out``
     start uniform within 1 / sqrt(features), its biases at zero.
     """
-
-    operations: Any = plain
 
     def __init__(
         self, chosen: settings.DenseNet, num_classes: int, in_channels: int, layers: Layers

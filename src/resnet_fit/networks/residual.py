@@ -10,7 +10,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.backends import plain as plain_operations
+from resnet_fit.backends.backend import ByBackend
 from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import (
     BasicBlock,
@@ -30,15 +30,13 @@ BLOCKS: dict[str, type[BasicBlock] | type[BottleneckBlock]] = {
 }
 
 
-class ResNet(nn.Layer):
+class ResNet(ByBackend, nn.Layer):
     """Stages of residual blocks between a stem and one linear layer; see :func:`resnet`.
 
     Maps images ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``. Sublayers are named
     ``conv1 bn1 layer1 layer2 ... fc`` as in torchvision and paddle.vision. Weights of ``fc`` start
     uniform within 1 / sqrt(features), as torch's linear layers do.
     """
-
-    operations: Any = plain_operations
 
     def __init__(
         self, chosen: settings.ResNet, num_classes: int, in_channels: int, layers: Layers

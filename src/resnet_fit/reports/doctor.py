@@ -18,7 +18,7 @@ from rich.table import Table
 
 from resnet_fit import __version__, machine
 from resnet_fit.errors import RunFailed
-from resnet_fit.files import to_json
+from resnet_fit.files import json_text
 from resnet_fit.reports.alternation import alternate
 from resnet_fit.reports.trial import IMAGES, STEP, Trial
 from resnet_fit.runtime import (
@@ -83,7 +83,7 @@ def diagnose(output: Path, console: Console, measure: bool = True, as_json: bool
             except RunFailed as error:
                 found.problems.append(f"a training step does not work: {error}")
     if as_json:
-        print(to_json(asdict(found), indent=2))
+        console.print(json_text(asdict(found)), end="", soft_wrap=True)
     else:
         show(found, console)
     if found.problems:
@@ -160,12 +160,12 @@ def _examine_paddle(found: Diagnosis) -> None:
     build = f"CUDA {paddle.version.cuda()}" if paddle.is_compiled_with_cuda() else "CPU"
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     device = choose_device("auto")
-    engine = choose_backend("auto", device)
+    backend = choose_backend("auto", device)
     problem = onednn_problem()
     found.machine |= {
         "Paddle is built for": build,
         "GPUs": [paddle.device.cuda.get_device_name(i) for i in range(gpus)],
-        "device and engine by auto": f"{device}, {engine}",
+        "device and backend by auto": f"{device}, {backend}",
     }
     if build == "CPU" and Path("/dev/nvidia0").exists():
         found.warnings.append(
@@ -173,20 +173,20 @@ def _examine_paddle(found: Diagnosis) -> None:
         )
     if problem:
         found.versions["oneDNN"] = None
-        found.warnings.append(f"no onednn engine, which is faster on CPUs: {problem}")
+        found.warnings.append(f"no onednn backend, which is faster on CPUs: {problem}")
         return
     from resnet_fit.backends import dnnl
 
     found.versions["oneDNN"] = dnnl.version()
-    apart = engines_apart()
+    apart = backends_apart()
     if not apart < ROUNDING:
         found.problems.append(
-            f"the onednn engine computes wrongly here ({apart:.1e} beside Paddle's own results); "
+            f"the onednn backend computes wrongly here ({apart:.1e} beside Paddle's own results); "
             "train with --set training.backend=paddle"
         )
 
 
-def engines_apart() -> float:
+def backends_apart() -> float:
     """How far results of a small network by oneDNN are from Paddle's own, relative to those."""
     import paddle
 
@@ -217,8 +217,8 @@ def measure_gains(settings: Sequence[Setting]) -> list[Gain]:
     """
     from resnet_fit.backends import onednn_problem
 
-    framework = Trial("paddle")
-    best = framework if onednn_problem() else Trial("onednn")
+    plain = Trial("paddle")
+    best = plain if onednn_problem() else Trial("onednn")
     values = {s.variable: s.users or s.value for s in settings}
     memory = frozenset(name for name in values if name.startswith("MALLOC_"))
     pairs: dict[str, tuple[Trial, Trial]] = {}
@@ -228,13 +228,13 @@ def measure_gains(settings: Sequence[Setting]) -> list[Gain]:
     if memory:
         pairs["MALLOC_..."] = replace(best, without=memory), best
     if "MKL_DEBUG_CPU_TYPE" in values:  # oneDNN has its own kernels
-        slow = replace(framework, without=frozenset(["MKL_DEBUG_CPU_TYPE"]))
-        pairs["MKL_DEBUG_CPU_TYPE, framework engine"] = slow, framework
-    if best is not framework:
-        pairs["onednn engine"] = framework, best
+        slow = replace(plain, without=frozenset(["MKL_DEBUG_CPU_TYPE"]))
+        pairs["MKL_DEBUG_CPU_TYPE, paddle backend"] = slow, plain
+    if best is not plain:
+        pairs["onednn backend"] = plain, best
         if machine.has_bfloat16():
             pairs["bfloat16"] = best, replace(best, dtype="bfloat16")
-    pairs["all but bfloat16"] = replace(framework, without=frozenset(values)), best
+    pairs["all but bfloat16"] = replace(plain, without=frozenset(values)), best
 
     trials = dict.fromkeys(trial for pair in pairs.values() for trial in pair)
     seconds = alternate({trial: trial.start() for trial in trials}, ROUNDS)

@@ -27,27 +27,28 @@ from resnet_fit.files import no_new_files
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.experiment import Experiment, set_up
 
-# First steps are slow: operations are prepared, and the optimizer makes what it keeps.
+# The first steps are slow: operations are prepared, and the optimizer makes its accumulators.
 WARM_UP_STEPS = 2
-# They also find batches that were made ahead. Where there are many, no longer than this.
+# Batches that the loader made ahead belong to the warm-up too, but for no longer than this.
 WARM_UP_SECONDS = 8.0
-# What is measured: so many batches and seconds, but not many more seconds than the last figure.
+# `Metered`'s least batches, least seconds, and most seconds.
 TRAINING = (5, 3.0, 15.0)
 EVALUATION = (2, 1.0, 8.0)
 
 
 @dataclass
 class Metered:
-    """Batches of a loader, epoch after epoch, until enough is known of the time they take.
+    """Batches of a loader, epoch after epoch, until enough of them were timed.
 
-    Each takes what goes by until the consumer asks for the next one.
+    The time of a batch goes from when the one before was done to when the consumer asks for the
+    next one, so it includes waiting for data. First batches are a warm-up and do not count.
 
     Args:
-        loader: where they come from.
-        least: so many batches are measured at least,
-        seconds: and for so long,
-        most_seconds: or for so long, if they are slow.
-        group: batches are measured in multiples of this number, those of one optimizer step.
+        loader: where the batches come from.
+        least: the least number of batches to time.
+        seconds: the least time to go on for.
+        most_seconds: after this time the end comes even if there were fewer than ``least``.
+        group: batches of one optimizer step; a multiple of it is timed.
     """
 
     loader: Loader
@@ -75,7 +76,7 @@ class Metered:
                     return
 
     def __len__(self) -> int:
-        """More than are ever drawn: the end of an epoch is not reached."""
+        """More than will be drawn: for `fit`, the end of the epoch never comes."""
         return sys.maxsize
 
     @property

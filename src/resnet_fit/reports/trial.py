@@ -18,23 +18,23 @@ class Trial:
     """Under which conditions the step is made.
 
     Attributes:
-        engine: ``framework`` or ``onednn``.
+        backend: ``paddle`` or ``onednn``.
         dtype: of the activations by ``onednn``.
         without: variables that are to be as nobody had set them.
     """
 
-    engine: str
+    backend: str
     dtype: str = "float32"
     without: frozenset[str] = frozenset()
 
     def start(self) -> Side:
         """A process that repeats the step."""
         code = code_for_child(f"from {__name__} import main; main(*sys.argv[2:])")
-        arguments = [self.engine, self.dtype, *sorted(self.without)]
+        arguments = [self.backend, self.dtype, *sorted(self.without)]
         return Side(f"-c{code}", arguments, dict.fromkeys(self.without))
 
 
-def make_step(engine: str, dtype: str) -> Callable[[], object]:
+def make_step(backend: str, dtype: str) -> Callable[[], object]:
     """A step of Momentum on random images."""
     import paddle
 
@@ -43,7 +43,7 @@ def make_step(engine: str, dtype: str) -> Callable[[], object]:
 
     paddle.set_device("cpu")
     network = resnet([1, 1, 1, 1], CLASSES, "cifar")
-    use_backend(network, engine, dtype)
+    use_backend(network, backend, dtype)
     optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
     images, labels = paddle.rand([IMAGES, 3, PIXELS, PIXELS]), paddle.randint(0, CLASSES, [IMAGES])
 
@@ -57,8 +57,8 @@ def make_step(engine: str, dtype: str) -> Callable[[], object]:
     return step
 
 
-def main(engine: str, dtype: str, *without: str) -> None:
+def main(backend: str, dtype: str, *without: str) -> None:
     for setting in find_settings():
         if setting.variable not in without:
             setting.apply()
-    serve(make_step(engine, dtype))
+    serve(make_step(backend, dtype))

@@ -15,7 +15,7 @@ import paddle
 from paddle import nn
 
 from resnet_fit.callbacks import Relay
-from resnet_fit.callbacks.nan_guard import ADVICE, exploded
+from resnet_fit.callbacks.nan_guard import ADVICE, absurd
 from resnet_fit.callbacks.progress import clock_time
 from resnet_fit.checkpoints.files import CONFIG, DATA, find_checkpoint
 from resnet_fit.checkpoints.folder import describe_last, load_whole, needed_files, read_state
@@ -190,9 +190,10 @@ def _train(experiment: Experiment, follows: Callbacks) -> Run:
     summary |= {"stopped_early": follows.has_stopped, "skipped_images": skipped}
     write_json(folder / "summary.json", summary)
     say(f"{clock_time(summary['seconds'])}, all in {folder}")
-    problem = exploded(summary["last"]["eval"])
-    if problem:
-        raise RunFailed(f"the training diverged: {problem} after the last epoch; {ADVICE}")
+    for which, metrics in (("evaluation", summary["last"]["eval"]), ("test", test or {})):
+        problem = absurd(metrics)
+        if problem:
+            raise RunFailed(f"the training diverged: the last {which}'s {problem}; {ADVICE}")
     return Run(experiment.model, folder, summary)
 
 

@@ -6,6 +6,7 @@ one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import paddle
@@ -52,9 +53,8 @@ def use_precision(precision: str, network: nn.Layer, backend: str) -> dict[str, 
     use_backend(network, backend)
     if precision == "float32":
         return None
-    forward = network.forward
 
-    def cast(images: Tensor) -> Any:
+    def cast(forward: Callable[[Tensor], Any], images: Tensor) -> Any:
         with paddle.amp.auto_cast(level="O1", dtype=precision):
             return forward(images)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PlainValidator
@@ -55,13 +55,8 @@ def as_count(value: Any) -> int | None:
 
     NumPy's integers are not Python's: Paddle's layers refuse them.
     """
-    if isinstance(value, bool):
-        return None
-    try:
-        count = operator.index(value)
-    except TypeError:
-        return None
-    return count if count >= 1 else None
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return int(value) if whole and value >= 1 else None
 
 
 def _depth(value: Any) -> int | list[int]:

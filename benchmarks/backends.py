@@ -1,19 +1,26 @@
 """Training steps: this library, Paddle as installed, and PyTorch, on the same network and batch.
 
-    python benchmarks/engine.py [--quick]
+    python benchmarks/backends.py [--quick] [--beside-busy]
 
 Sides: ``ours`` and ``ours_bf16`` are `paddle.Model.train_batch` as a run of this library does it;
 ``paddle`` is a loop written by hand with Paddle's default settings; ``torch`` and ``torch_bf16``
 (where PyTorch is installed) the same loop in channels-last, the second under autocast. Those in
 bfloat16 are left out on a processor that has none.
+
+With ``--beside-busy``: what is left of each side's images per second beside a process that keeps
+one core busy. ``ours`` has a fixed number of threads there, and ``adaptive`` the callback of
+``training.adapt_threads``.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -42,14 +49,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="ResNets, smaller batches, 2 rounds")
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, help="all by default")
+    parser.add_argument("--beside-busy", action="store_true", help="with one core taken; ResNet-20")
     options = parser.parse_args()
     rounds = 2 if options.quick else 7
+    if options.beside_busy:
+        names = options.networks or ["resnet20"]
+        report("engine_beside_busy", **compare_beside_busy(names, options.quick, rounds))
+        return
     names = options.networks or [
         name
         for name, (model, *_) in NETWORKS.items()
         if model["name"] == "resnet" or not options.quick
     ]
-    report("engine", **compare(__file__, names, options.quick, rounds))
+    report("backend", **compare(__file__, names, options.quick, rounds))
 
 
 def compare(script: str, networks: list[str], quick: bool, rounds: int) -> dict[str, float]:
@@ -68,6 +80,52 @@ def compare(script: str, networks: list[str], quick: bool, rounds: int) -> dict[
             print(f"{name:15} batch {batch:4} {side:11} {batch / median:8.1f} images/s")
         found |= ratios(name, seconds)
     return found
+
+
+def compare_beside_busy(networks: list[str], quick: bool, rounds: int) -> dict[str, float]:
+    """Print images per second of each side, alone and beside a busy process; the share kept."""
+    print(machine())
+    found: dict[str, float] = {}
+    names = ["ours", "adaptive", *(["torch"] if importlib.util.find_spec("torch") else [])]
+    for name in networks:
+        _, _, full_batch, quick_batch = NETWORKS[name]
+        batch = quick_batch if quick else full_batch
+        pace = []
+        for beside in (nullcontext(), busy_process()):
+            with beside:
+                arguments = [name, str(batch), str(10 if quick else 20)]
+                sides = {side: Side(__file__, [side, *arguments]) for side in names}
+                pace.append(alternate(sides, rounds))
+        for side, alone in pace[0].items():
+            busy = pace[1][side]
+            found[f"{name}_{side}_kept"] = kept = alone / busy
+            print(
+                f"{name:15} batch {batch:4} {side:11} {batch / alone:8.1f} images/s, beside a busy "
+                f"process {batch / busy:8.1f}: {kept:.0%}"
+            )
+    return found
+
+
+@contextmanager
+def busy_process() -> Iterator[None]:
+    """A process that computes all the time, on whichever core the system gives it."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def serve_for(step: Callable[[], object], seconds: float) -> None:
+    """As `serve`, by steps for so many seconds at a time: a number of threads has to be found."""
+    step()
+    for _ in sys.stdin:
+        begun, steps = time.perf_counter(), 0
+        while time.perf_counter() - begun < seconds:
+            step()
+            steps += 1
+        print(f"seconds {(time.perf_counter() - begun) / steps}", flush=True)
 
 
 def side_names() -> list[str]:
@@ -96,7 +154,8 @@ def ratios(name: str, cost: dict[str, float]) -> dict[str, float]:
 def make_step(side: str, name: str, batch: int) -> Callable[[], object]:
     """A training step of a network on random images."""
     options, images, labels = make_work(name, batch)
-    make = {"paddle": _paddle, "torch": _torch, "torch_bf16": _torch}.get(side, _ours)
+    makers = {"paddle": _paddle, "torch": _torch, "torch_bf16": _torch, "adaptive": _adaptive}
+    make = makers.get(side, _ours)
     return make(side, options, images, labels)
 
 
@@ -132,8 +191,30 @@ def _ours(side: str, options: dict[str, Any], images: np.ndarray, labels: np.nda
     return lambda: model.train_batch([images], [labels])
 
 
+def _adaptive(
+    side: str, options: dict[str, Any], images: np.ndarray, labels: np.ndarray
+) -> Callable:
+    model = our_model(side, options)
+    from resnet_fit.callbacks import AdaptThreads
+
+    callback = AdaptThreads()
+    callback.on_train_begin()
+    done = 0.0
+
+    def step() -> None:
+        nonlocal done
+        if time.perf_counter() - done > 1:  # other sides had their turns, which do not count
+            callback.on_epoch_begin(0)
+        callback.on_train_batch_begin(0)
+        model.train_batch([images], [labels])
+        callback.on_train_batch_end(0, {"batch_size": len(images)})
+        done = time.perf_counter()
+
+    return step
+
+
 def our_model(side: str, options: dict[str, Any]) -> Any:
-    """A `paddle.Model` on the engine that a run would take."""
+    """A `paddle.Model` on the backend that a run would take."""
     from resnet_fit.runtime import prepare_environment
 
     prepare_environment()
@@ -144,8 +225,8 @@ def our_model(side: str, options: dict[str, Any]) -> Any:
     from resnet_fit.training.optimizers.momentum import Momentum
 
     network = make_network(options)
-    engine = choose_backend("auto", "cpu")
-    use_backend(network, engine, "bfloat16" if side.endswith("bf16") else "float32")
+    backend = choose_backend("auto", "cpu")
+    use_backend(network, backend, "bfloat16" if side.endswith("bf16") else "float32")
     loss = CrossEntropy()
     settings = Momentum(learning_rate=0.01, nesterov=True, weight_decay=5e-4)
     model = paddle.Model(network)
@@ -197,6 +278,8 @@ def _torch(side: str, options: dict[str, Any], images: np.ndarray, labels: np.nd
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [WORKER]:
-        serve(make_step(sys.argv[2], sys.argv[3], int(sys.argv[4])))
+        side, name, batch, *seconds = sys.argv[2:]
+        step = make_step(side, name, int(batch))
+        serve_for(step, float(seconds[0])) if seconds else serve(step)
     else:
         main()

@@ -1,0 +1,96 @@
+"""How many threads to compute with while other processes need cores too."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import NamedTuple
+
+
+class Steps(NamedTuple):
+    """One or more steps: their seconds and images, and how many seconds of cores others took."""
+
+    seconds: float
+    images: int
+    taken: float
+
+    @property
+    def pace(self) -> float:
+        """Seconds per image."""
+        return self.seconds / self.images
+
+
+class ThreadPolicy:
+    """Decides, step by step, between all threads and fewer.
+
+    The threads of an operation wait for each other, so that one core with other work to do slows
+    all of them. While others keep half a core or more busy, this tries as many threads as they
+    leave cores, keeps what is faster, and looks again from time to time. When they are gone it goes
+    back to all.
+
+    Args:
+        threads: all of them, the number to start with.
+        steps, seconds: how much of a number is measured, at least.
+        rest: time between two trials, in multiples of what a trial takes.
+        gain: the share of its time that a step must save for the number to change.
+        memory: seconds over which the cores taken by others are averaged.
+
+    Attributes:
+        threads: the number for the next step.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        steps: int = 5,
+        seconds: float = 2.0,
+        rest: float = 20.0,
+        gain: float = 0.03,
+        memory: float = 5.0,
+    ) -> None:
+        self.all = self._kept = threads
+        self._steps, self._seconds = steps, seconds
+        self._rest, self._gain, self._memory = rest, gain, memory
+        self._taken = 0.0
+        self._resting = 0.0  # seconds until the next trial
+        self.restart()
+
+    def restart(self) -> None:
+        """What was measured is dropped: steps from now on may have images of another size."""
+        self._course = self._rest_and_try()
+        self.threads = next(self._course)
+
+    def step(self, seconds: float, images: int, taken: float) -> int:
+        """The number for the next step.
+
+        Args:
+            seconds, images: of the step that is done.
+            taken: cores that other processes kept busy lately.
+        """
+        self._taken += (taken - self._taken) * min(1.0, seconds / self._memory)
+        if self.all > 1 and self._taken >= 0.5:
+            self.threads = self._course.send(Steps(seconds, images, taken * seconds))
+        else:
+            self._kept, self._resting = self.all, 0.0
+            self.restart()
+        return self.threads
+
+    def _rest_and_try(self) -> Generator[int, Steps, None]:
+        while True:
+            while self._resting > 0:
+                step = yield self._kept
+                self._resting -= step.seconds
+            usual = yield from self._measure(self._kept)
+            left = max(1, self.all - int(usual.taken / usual.seconds + 0.5))
+            other = left if left != self._kept else self.all
+            tried = yield from self._measure(other)
+            if tried.pace < usual.pace * (1 - self._gain):
+                self._kept = other
+            self._resting = self._rest * (usual.seconds + tried.seconds)
+
+    def _measure(self, threads: int) -> Generator[int, Steps, Steps]:
+        """Some steps together. The first is left out: it may have to compile."""
+        yield threads
+        steps: list[Steps] = []
+        while len(steps) < self._steps or sum(step.seconds for step in steps) < self._seconds:
+            steps.append((yield threads))
+        return Steps(*(sum(values) for values in zip(*steps, strict=True)))
