@@ -8,13 +8,13 @@ import math
 import pytest
 
 from resnet_fit.cli import main
-from resnet_fit.files import finite, to_json, write_json, write_text
+from resnet_fit.files import finite, json_text, write_json, write_text
 
 
 def test_what_json_does_not_have_is_null(tmp_path):
     value = {"a": [1.5, math.nan], "b": {"c": -math.inf}, "d": (math.inf, "NaN", 3, None, True)}
     plain = {"a": [1.5, None], "b": {"c": None}, "d": [None, "NaN", 3, None, True]}
-    assert json.loads(to_json(value)) == plain
+    assert json.loads(json_text(value)) == json.loads(json_text(value, None)) == plain
     write_json(tmp_path / "value.json", value)
     assert json.loads((tmp_path / "value.json").read_text()) == plain
 
@@ -22,6 +22,11 @@ def test_what_json_does_not_have_is_null(tmp_path):
 def test_what_is_finite_stays_the_same():
     value = {"a": [1.5, (2, 3)], "b": {"c": "x", "d": None}}
     assert finite(value) == value
+
+
+def test_a_name_that_is_no_text_is_the_same_when_it_is_read_again(tmp_path):
+    write_json(tmp_path / "names.json", ["caf\udce9.jpg", "é"])
+    assert json.loads((tmp_path / "names.json").read_text("utf-8")) == ["caf\udce9.jpg", "é"]
 
 
 def test_an_error_that_names_no_file_names_the_one_that_is_written(tmp_path, monkeypatch):

@@ -25,12 +25,17 @@ def write_text(file: Path, text: str) -> None:
 
 def write_json(file: Path, value: Any) -> None:
     """Write a value as JSON text, whole or not at all."""
-    write_text(file, to_json(value, indent=2) + "\n")
+    write_text(file, json_text(value))
 
 
-def to_json(value: Any, indent: int | None = None) -> str:
-    """JSON text, with null for NaN and infinity, which JSON does not have."""
-    return json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """A value as JSON text in UTF-8, with null for NaN and infinity, which JSON does not have.
+
+    Names of files may hold bytes that are no text; they are written as JSON's escapes, and are the
+    same when they are read again.
+    """
+    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def finite(value: Any) -> Any:

@@ -73,7 +73,9 @@ def test_an_evaluation_before_it_is_written_or_saved(tmp_path):
     with pytest.raises(Diverged, match=r"the evaluation's loss became nan in epoch 1 at step 3"):
         make_model().fit(TRAIN, [poison], verbose=0, callbacks=[NaNGuard(), history, checkpoint])
     assert "eval" not in history.rows[0]
-    assert not (tmp_path / "last").exists()
+    saved = json.loads((tmp_path / "last" / "state.json").read_text())["checkpoint"]
+    assert saved == {"best": None, "best_step": None, "awaits_evaluation": True}
+    assert not (tmp_path / "best").exists()
 
 
 def test_the_evaluation_of_averaged_weights():

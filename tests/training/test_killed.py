@@ -124,7 +124,7 @@ def draw(rng: random.Random, photos: Path) -> dict[str, Any]:
         ),
         "training": training,
         "checkpoint": {
-            "every_steps": rng.randint(1, 4),
+            "every_steps": rng.choice([None, 1, 2, 3, 4]),
             "keep": rng.choice([0, 2]),
             **rng.choice([{"monitor": "loss", "mode": "min"}, {"monitor": "top1", "mode": "max"}]),
         },
@@ -220,13 +220,14 @@ Moment = tuple[int, float]
 
 
 def draw_moments(rng: random.Random, seconds: float) -> list[Moment]:
-    """Of a run that takes so long; mostly amid the training, some at the start."""
-    return [
-        (rng.randint(1, 4), rng.uniform(0, 0.1))
-        if rng.random() < 0.8
-        else (0, rng.random() * seconds)
-        for _ in range(rng.randint(2, 6))
-    ]
+    """Of a run that takes so long: the first soon, the others mostly amid what is left of it."""
+    moments = [(1, rng.uniform(0, 0.05))]
+    for _ in range(rng.randint(1, 5)):
+        amid = rng.random() < 0.8
+        moments.append(
+            (rng.randint(1, 4), rng.uniform(0, 0.1)) if amid else (0, rng.random() * seconds)
+        )
+    return moments
 
 
 def run_killed(

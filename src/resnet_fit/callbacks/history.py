@@ -9,7 +9,7 @@ from typing import Any
 
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
-from resnet_fit.files import to_json, write_text
+from resnet_fit.files import json_text, write_text
 
 Row = dict[str, Any]
 
@@ -77,7 +77,7 @@ class History(Clocked):
 
     @property
     def _text(self) -> str:
-        return self._earlier + "".join(to_json(row) + "\n" for row in self.rows[-1:])
+        return self._earlier + "".join(json_text(row, None) for row in self.rows[-1:])
 
     def _write(self) -> None:
         if self.file is not None:

@@ -13,6 +13,7 @@ from resnet_fit.training.finite import not_finite
 
 # No network that learns has such a loss: guessing among a million classes has 14.
 ABSURD = 1e4
+ADVICE = "try a lower optimizer.learning_rate, a warm-up, or training.clip_norm"
 
 
 class NaNGuard(Clocked):
@@ -66,15 +67,13 @@ class NaNGuard(Clocked):
             raise diverged(f"{name} became NaN or infinite", self)
 
 
-ADVICE = "try a lower optimizer.learning_rate, a warm-up, or training.clip_norm"
-
-
 def diverged(what: str, where: Clocked) -> Diverged:
     """The error of a training that has diverged, ``what`` says how."""
     clock = where.clock
+    rate = where.rate or read.learning_rate(where)  # before a first step, that step's
     return Diverged(
         f"the training diverged: {what} in epoch {clock.epoch} at step {clock.step}, at a learning "
-        f"rate of {where.rate:g}; {ADVICE}"
+        f"rate of {rate:g}; {ADVICE}"
     )
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from resnet_fit import __version__, machine
 from resnet_fit.errors import RunFailed
-from resnet_fit.files import to_json
+from resnet_fit.files import json_text
 from resnet_fit.reports.alternation import alternate
 from resnet_fit.reports.trial import IMAGES, STEP, Trial
 from resnet_fit.runtime import (
@@ -82,7 +82,7 @@ def diagnose(output: Path, console: Console, measure: bool = True, as_json: bool
             except RunFailed as error:
                 found.problems.append(f"a training step does not work: {error}")
     if as_json:
-        console.print(to_json(asdict(found), indent=2), soft_wrap=True)
+        console.print(json_text(asdict(found)), end="", soft_wrap=True)
     else:
         show(found, console)
     if found.problems:
