@@ -6,8 +6,8 @@ from weakref import ref
 
 import pytest
 
-from resnet_fit.engines import set_threads, threads
-from resnet_fit.engines.cache import Cache
+from resnet_fit.backends import set_threads, threads
+from resnet_fit.backends.cache import Cache
 
 
 class Compiled:

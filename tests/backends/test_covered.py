@@ -175,7 +175,7 @@ def test_parts(kind, engine):
     assert_equal_steps(build(place, make()), engine, True)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 def test_a_part_that_is_replaced_or_has_another_engine(engine):
     paddle.seed(0)
     network = resnet([1, 1], 5, "cifar", width=WIDTH)
@@ -183,14 +183,14 @@ def test_a_part_that_is_replaced_or_has_another_engine(engine):
     set_child("layer1.0", blocks[0])(network)
     x = images(4, 3, 9, 8)
     expected = network(x).numpy()
-    use_engine(network, engine)
+    use_backend(network, engine)
     blocks[1].set_state_dict(blocks[0].state_dict())
     set_child("layer1.0", blocks[1])(network)  # computes by the framework engine
-    use_engine(network.layer2[0].downsample, "framework")
+    use_backend(network.layer2[0].downsample, "framework")
     np.testing.assert_allclose(network(x).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 def test_a_single_value_per_channel_is_not_normalised(engine):
     paddle.seed(0)
     network = resnet([1], 5, "cifar", width=WIDTH)
@@ -313,7 +313,7 @@ def test_layers_of_paddle_between_layers_in_bfloat16():
     set_child("layer2.0.conv1", nn.Conv2D(WIDTH, 2 * WIDTH, 3, 2, 1))(network)
     expected = step(network, training=False)
     network.clear_gradients()
-    use_engine(network, "onednn", "bfloat16")
+    use_backend(network, "onednn", "bfloat16")
     for name, value in step(network, training=False).items():
         error = np.linalg.norm(value - expected[name])
         assert error <= 0.2 * np.linalg.norm(expected[name]), name

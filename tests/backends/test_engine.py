@@ -11,11 +11,11 @@ import pytest
 from paddle.static import InputSpec
 
 from resnet_fit import densenet, resnet
+from resnet_fit.backends import compile_forward, onednn_problem, use_backend
 from resnet_fit.config.schema import Amp
-from resnet_fit.engines import compile_forward, onednn_problem, use_engine
-from resnet_fit.training.mixed_precision import use_amp
+from resnet_fit.training.precision import use_amp
 
-ENGINES = ["framework", "channels_last", *([] if onednn_problem() else ["onednn"])]
+BACKENDS = ["framework", "channels_last", *([] if onednn_problem() else ["onednn"])]
 NETWORKS = {
     "residual": lambda: resnet([1, 1], 10, "cifar", width=8),
     "stochastic depth": lambda: resnet([1, 1], 10, "cifar", width=8, stochastic_depth=0.5),
@@ -51,28 +51,28 @@ def pickled(network):
     return pickle.loads(pickle.dumps(network))  # with parameters that cannot be trained
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickled])
 def test_a_copy_computes_the_same_and_is_independent(copied, engine):
     network = NETWORKS["residual"]()
-    use_engine(network, engine)
+    use_backend(network, engine)
     expected = evaluate(network)
     other = copied(network)
     np.testing.assert_array_equal(evaluate(other), expected)
     assert {each.name for each in engines_of(other)} == {engine}
     for value in other.state_dict().values():
         paddle.assign(value * 2, value)
-    use_engine(other, "framework")
+    use_backend(other, "framework")
     np.testing.assert_array_equal(evaluate(network), expected)
     assert {each.name for each in engines_of(network)} == {engine}
 
 
 @pytest.mark.filterwarnings("ignore:'inputs' was not specified")
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_network_saved_after_a_training_gives_its_outputs(kind, engine, tmp_path):
     network = NETWORKS[kind]()
-    use_engine(network, engine)
+    use_backend(network, engine)
     before = engines_of(network)
     model = trained_model(network)
     model.save(str(tmp_path / "model"), training=False)
@@ -116,7 +116,7 @@ def test_networks_whose_forward_pass_was_replaced_are_copied_and_saved_too(chang
 def test_a_network_in_bfloat16_is_saved_in_float32(tmp_path):
     network = NETWORKS["residual"]()
     expected = evaluate(network)
-    use_engine(network, "onednn", "bfloat16")
+    use_backend(network, "onednn", "bfloat16")
     path = str(tmp_path / "network")
     paddle.jit.save(network, path, [InputSpec([None, 3, 16, 16], "float32")])
     saved = paddle.jit.load(path)

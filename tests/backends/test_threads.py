@@ -13,11 +13,11 @@ import paddle
 import pytest
 
 from resnet_fit import densenet, resnet
-from resnet_fit.engines import onednn_problem, set_threads, threads, use_engine
+from resnet_fit.backends import onednn_problem, set_threads, threads, use_backend
 from resnet_fit.errors import UserError
 
-ENGINES = ["framework", "channels_last", *([] if onednn_problem() else ["onednn"])]
-needs_onednn = pytest.mark.skipif("onednn" not in ENGINES, reason="no onednn engine here")
+BACKENDS = ["framework", "channels_last", *([] if onednn_problem() else ["onednn"])]
+needs_onednn = pytest.mark.skipif("onednn" not in BACKENDS, reason="no onednn engine here")
 
 
 @pytest.fixture(autouse=True)
@@ -44,13 +44,13 @@ STRESS = """
 import sys, threading
 import numpy as np, paddle
 from resnet_fit import densenet, resnet
-from resnet_fit.engines import use_engine
+from resnet_fit.backends import use_backend
 
 def make(seed):
     paddle.seed(seed)
     build = densenet if seed % 2 else resnet
     network = build([2, 1], 10, "cifar")
-    use_engine(network, "onednn")
+    use_backend(network, "onednn")
     return network
 
 def train(seed, network):
@@ -99,10 +99,10 @@ def test_networks_trained_at_the_same_time_for_longer():
     assert run_in_child("THREADS, STEPS = 6, 60" + STRESS) == "equal\n"
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 def test_several_threads_evaluate_one_network(engine):
     network = resnet([1, 1], 10, "cifar", width=16)
-    use_engine(network, engine)
+    use_backend(network, engine)
     network.eval()
     batches = [paddle.rand([n, 3, 16, 16]) for n in (1, 4, 9, 16)]
     expected = [network(images).numpy() for images in batches]
@@ -128,13 +128,13 @@ def test_memory_stays_bounded_where_every_batch_has_another_size():
     grown = run_in_child("""
 import paddle
 from resnet_fit import resnet
-from resnet_fit.engines import use_engine
+from resnet_fit.backends import use_backend
 
 def megabytes():
     return int(open("/proc/self/statm").read().split()[1]) * 4096 / 1e6
 
 network = resnet([1], 10, "cifar", width=16)
-use_engine(network, "onednn")
+use_backend(network, "onednn")
 network(paddle.rand([2, 3, 64, 64])).sum().backward()
 for i in range(56):
     network(paddle.rand([2, 3, 24 + i % 8, 24 + i // 8])).sum().backward()
@@ -153,11 +153,11 @@ def outputs_and_gradients(network, images):
     return [logits.numpy(), *gradients]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", BACKENDS)
 @pytest.mark.parametrize("build", [resnet, densenet])
 def test_another_number_of_threads_changes_results_by_rounding_alone(build, engine):
     network = build([1, 1], 10, "cifar")
-    use_engine(network, engine)
+    use_backend(network, engine)
     images = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype("float32")
     results = {}
     for count in (2, 1, 3, 2):
@@ -176,7 +176,7 @@ def test_another_number_of_threads_changes_results_by_rounding_alone(build, engi
 @needs_onednn
 def test_the_number_may_change_between_forward_and_backward():
     network = resnet([1, 1], 10, "cifar", width=16)
-    use_engine(network, "onednn")
+    use_backend(network, "onednn")
     images = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype("float32")
     set_threads(2)
     expected = outputs_and_gradients(network, images)

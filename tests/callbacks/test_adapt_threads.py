@@ -8,9 +8,9 @@ from passing import Time
 from softmax import TRAIN, make_model
 
 from resnet_fit import fit, parse_config
+from resnet_fit.backends import set_threads, threads
 from resnet_fit.callbacks import AdaptThreads
 from resnet_fit.callbacks.thread_policy import ThreadPolicy
-from resnet_fit.engines import set_threads, threads
 
 
 def simulate(policy, pace, taken, seconds, images=32):

@@ -88,7 +88,7 @@ def test_steps_that_the_scale_makes_too_large_do_not_move_the_average(
         paddle.amp.grad_scaler, "float", lambda x: np.asarray(x).item(), raising=False
     )
     tiny["training"] |= {"ema": {"decay": 0.9}, "epochs": 1}
-    overrides = ["training.engine=framework", O1.format("float16")]
+    overrides = ["training.backend=framework", O1.format("float16")]
     run = fit(parse_config(tiny, overrides), tmp_path, "run")
     updates = checkpoint_of(run)["average"]["updates"]
     assert 0 < updates < run.summary["last"]["step"]

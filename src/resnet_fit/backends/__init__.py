@@ -1,7 +1,7 @@
 """Who computes a network's operations: Paddle itself, in either layout, or oneDNN on a CPU.
 
 A network calls its operations through an attribute, ``engine``, so that one definition of a block
-serves all. They are those of `resnet_fit.engines.framework` until `use_engine` says else.
+serves all. They are those of `resnet_fit.backends.plain` until `use_backend` says else.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import paddle
 from paddle import nn
 
-from resnet_fit.engines.compiled import check_cinn, compile_forward
-from resnet_fit.engines.engine import Engine
-from resnet_fit.engines.forward import replace_forward
-from resnet_fit.engines.threads import set_threads, threads
+from resnet_fit.backends.compiled import check_cinn, compile_forward
+from resnet_fit.backends.engine import Engine
+from resnet_fit.backends.forward import replace_forward
+from resnet_fit.backends.threads import set_threads, threads
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.machine import has_bfloat16
 
@@ -26,7 +26,7 @@ __all__ = [
     "replace_forward",
     "set_threads",
     "threads",
-    "use_engine",
+    "use_backend",
 ]
 
 

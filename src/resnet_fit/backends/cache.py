@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Any, TypeVar
 
-from resnet_fit.engines.threads import threads
+from resnet_fit.backends.threads import threads
 
 Made = TypeVar("Made")
 

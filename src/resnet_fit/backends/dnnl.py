@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from resnet_fit.engines.threads import computing_with, threads
+from resnet_fit.backends.threads import computing_with, threads
 from resnet_fit.errors import UserError
 
 FLOAT32, BFLOAT16 = 3, 2

@@ -7,13 +7,13 @@ from typing import Any
 
 import paddle
 
-from resnet_fit.engines import channels_last, framework
+from resnet_fit.backends import channels_last, framework
 
 
 class Engine:
     """An engine by its name: can be copied and pickled with a network, which a module cannot.
 
-    The parts of one network share one. ``dtype`` is as of `resnet_fit.engines.use_engine`.
+    The parts of one network share one. ``dtype`` is as of `resnet_fit.backends.use_backend`.
     """
 
     def __init__(self, name: str = "framework", dtype: str = "float32") -> None:
@@ -32,7 +32,7 @@ class Engine:
 
     @cached_property
     def _onednn(self) -> Any:
-        from resnet_fit.engines.onednn import OneDNN
+        from resnet_fit.backends.onednn import OneDNN
 
         return OneDNN(self.dtype)
 

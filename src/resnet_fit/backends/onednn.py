@@ -32,10 +32,9 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from resnet_fit.engines import covered
-from resnet_fit.engines import library as dnnl
-from resnet_fit.engines.cache import Cache
-from resnet_fit.engines.library import Buffer, Description, Primitive
+from resnet_fit.backends import covered, dnnl
+from resnet_fit.backends.cache import Cache
+from resnet_fit.backends.dnnl import Buffer, Description, Primitive
 from resnet_fit.errors import UserError, require
 
 Shape = tuple[int, int, int, int]

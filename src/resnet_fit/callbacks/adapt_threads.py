@@ -7,8 +7,8 @@ from typing import Any
 
 import paddle
 
+from resnet_fit.backends.threads import set_threads, threads
 from resnet_fit.callbacks.thread_policy import ThreadPolicy
-from resnet_fit.engines.threads import set_threads, threads
 from resnet_fit.machine import Neighbours
 
 

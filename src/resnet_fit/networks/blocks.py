@@ -11,8 +11,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from resnet_fit.engines import covered
-from resnet_fit.engines.engine import ByEngine
+from resnet_fit.backends import covered
+from resnet_fit.backends.engine import ByEngine
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Layer:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.engines.engine import ByEngine
+from resnet_fit.backends.engine import ByEngine
 from resnet_fit.errors import UserError, check_choice
 from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import (
