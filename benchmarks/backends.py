@@ -9,7 +9,7 @@ bfloat16 are left out on a processor that has none.
 
 With ``--beside-busy``: what is left of each side's images per second beside a process that keeps
 one core busy. ``ours`` has a fixed number of threads there, and ``adaptive`` the callback of
-``training.adapt_threads``.
+``callbacks.adapt_threads``.
 """
 
 from __future__ import annotations

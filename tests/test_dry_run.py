@@ -73,7 +73,8 @@ def test_what_is_printed_is_the_config_and_comments(alone, write_yaml, tiny, cap
 
 
 def test_a_checkpoint_is_as_large_as_told(tiny, tmp_path):
-    tiny["training"] |= {"epochs": 1, "ema": {"decay": 0.9}}
+    tiny["training"] |= {"epochs": 1}
+    tiny["callbacks"] = {"weight_average": {"decay": 0.9}}
     tiny["model"]["width"] = 64  # large enough for the names in a file not to matter
     (line,) = [line for line in lines_of(parse_config(tiny)) if "checkpoint" in line]
     told = float(line.split()[4]) * 1e6
@@ -106,8 +107,12 @@ def contents(folder: Path) -> dict[str, str]:
 def test_what_makes_an_estimate_another_one_is_said(tiny):
     tiny["augmentation"]["progressive"] = {"start": 4}
     tiny["model"] = {"depth": [1, 1], "stem": "cifar", "width": 4, "stochastic_depth": 0.1}
-    tiny["training"] |= {"ema": {}, "flip_averaging": True, "accumulate": 3}
-    tiny["training"]["early_stopping"] = {"patience": 5}
+    tiny["training"] |= {"accumulate": 3}
+    tiny["callbacks"] = {
+        "weight_average": {},
+        "flip_average": {},
+        "early_stopping": {"patience": 5},
+    }
     text = "\n".join(lines_of(parse_config(tiny)))
     assert "from 3 batches after 3 to warm up, all images at full size)" in text
     assert ", 4 times through the network)" in text

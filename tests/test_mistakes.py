@@ -96,7 +96,7 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
     "section left empty": (put("training", None), ("training", "section")),
     "unknown device": (put("training.device", "tpu"), ("training.device", "gpu:N", "tpu")),
     "smoothing of one": (put("loss.label_smoothing", 1), ("loss.label_smoothing",)),
-    "unknown precision": (put("training.amp", {"level": "O2"}), ("training.amp.level", "O1")),
+    "unknown precision": (put("training.precision", "O2"), ("training.precision", "float32")),
     "depth that does not exist": (put("model.depth", 19), ("model.depth", "18")),
     "depth without stages": (put("model.depth", []), ("model.depth", "stage sizes")),
     "depth as text": (put("model.depth", "18"), ("model.depth", "'18'")),

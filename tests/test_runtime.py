@@ -78,7 +78,7 @@ def test_glibcs_tunables_are_a_users_own_value_too(bare, monkeypatch):
 
 def test_visualdl_that_cannot_be_imported(monkeypatch):
     monkeypatch.setitem(sys.modules, "visualdl", None)
-    with pytest.raises(RunFailed, match=r"^VisualDL cannot be imported .*logging.visualdl=false$"):
+    with pytest.raises(RunFailed, match=r"^VisualDL cannot be imported .*callbacks.visualdl=null$"):
         runtime.import_visualdl()
 
 

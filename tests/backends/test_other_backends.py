@@ -75,7 +75,7 @@ def test_equals_the_framework_engine(kind, way):
     "overrides", [["training.backend=channels_last"], ["training.compile=static"]]
 )
 def test_a_run_goes_on_in_another_engine(tiny, tmp_path, overrides):
-    tiny["training"] |= {"ema": {"decay": 0.9}, "flip_averaging": True}
+    tiny["callbacks"] = {"weight_average": {"decay": 0.9}, "flip_average": {}}
     run = fit(parse_config(tiny, overrides), tmp_path, "run")
     reference = fit(parse_config(tiny, ["training.backend=paddle"]), tmp_path, "reference")
     ours, theirs = (

@@ -156,6 +156,6 @@ def test_all_threads_are_back_after_an_exception(machine):
 
 def test_a_run_may_have_it(tiny, tmp_path):
     before = threads()
-    run = fit(parse_config(tiny, ["training.adapt_threads=true"]), tmp_path, "run")
+    run = fit(parse_config(tiny, ["callbacks.adapt_threads={}"]), tmp_path, "run")
     assert run.summary["epochs"] == 2
     assert threads() == before

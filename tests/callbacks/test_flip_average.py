@@ -61,7 +61,7 @@ def test_the_plain_figures_and_the_training_stay_what_they_are():
 
 
 def test_a_run_reports_it_and_tests_it(tiny, tmp_path):
-    tiny["training"] |= {"flip_averaging": True}
+    tiny["callbacks"] = {"flip_average": {}}
     tiny["data"] |= {"validation": 0.2}
     summary = fit(parse_config(tiny), tmp_path, "run").summary
     assert summary["last"]["eval"].keys() >= {"top1", "flip_top1", "flip_loss"}

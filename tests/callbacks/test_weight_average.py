@@ -63,7 +63,8 @@ def test_it_is_judged_beside_the_weights():
 
 @pytest.mark.parametrize("backend", ["paddle", "onednn"])
 def test_a_run_keeps_the_average_and_paddle_opens_it(tiny, tmp_path, backend):
-    tiny["training"] |= {"ema": {"decay": 0.9}, "backend": backend}
+    tiny["callbacks"] = {"weight_average": {"decay": 0.9}}
+    tiny["training"] |= {"backend": backend}
     tiny["checkpoint"] = {"monitor": "ema_top1"}
     run = fit(parse_config(tiny), tmp_path, "run")
     saved = run.summary["best"]["eval"]["ema_top1"]
@@ -76,7 +77,7 @@ def test_a_run_keeps_the_average_and_paddle_opens_it(tiny, tmp_path, backend):
 
 
 def test_with_a_test_set_apart_the_average_is_tested_too(tiny, tmp_path):
-    tiny["training"] |= {"ema": {"decay": 0.9}}
+    tiny["callbacks"] = {"weight_average": {"decay": 0.9}}
     tiny["data"] |= {"validation": 0.2}
     test = fit(parse_config(tiny), tmp_path, "run").summary["test"]
     assert test.keys() >= {"top1", "ema_top1"}

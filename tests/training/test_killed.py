@@ -89,14 +89,15 @@ def draw(rng: random.Random, photos: Path) -> dict[str, Any]:
         "epochs": 3,
         "accumulate": accumulate,
         "on_nan": "skip" if skip else "stop",
-        "flip_averaging": rng.random() < 0.4,
         "backend": rng.choice(["onednn", "onednn", "paddle"]),
-        "label_smoothing": rng.choice([0.0, 0.1]),
     }
+    callbacks: dict[str, Any] = {"visualdl": {"every_steps": rng.randint(2, 5)}}
+    if rng.random() < 0.4:
+        callbacks["flip_average"] = {}
     if rng.random() < 0.6:
-        training["ema"] = {"decay": 0.8, "warm_up": rng.random() < 0.5}
+        callbacks["weight_average"] = {"decay": 0.8, "warm_up": rng.random() < 0.5}
     if rng.random() < 0.3:
-        training["early_stopping"] = {"patience": 1}
+        callbacks["early_stopping"] = {"patience": 1}
     return {
         "model": {
             "depth": [1, 1],
@@ -122,13 +123,14 @@ def draw(rng: random.Random, photos: Path) -> dict[str, Any]:
                 {"name": "multi_step", "at_epochs": [1, 1.5]},
             ]
         ),
+        "loss": {"label_smoothing": rng.choice([0.0, 0.1])},
         "training": training,
+        "callbacks": callbacks,
         "checkpoint": {
             "every_steps": rng.choice([None, 1, 2, 3, 4]),
             "keep": rng.choice([0, 2]),
             **rng.choice([{"monitor": "loss", "mode": "min"}, {"monitor": "top1", "mode": "max"}]),
         },
-        "logging": {"every_steps": rng.randint(2, 5)},
     }
 
 

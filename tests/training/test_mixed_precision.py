@@ -12,7 +12,7 @@ import pytest
 from resnet_fit import fit, parse_config, resume
 from resnet_fit.runs import experiment
 
-O1 = "training.amp={{level: O1, dtype: {}}}"
+PRECISION = "training.precision={}"
 
 
 class Gpu:
@@ -36,7 +36,7 @@ def casts(monkeypatch):
     def on_a_gpu():
         return SimpleNamespace(_expected_place=Gpu())
 
-    monkeypatch.setattr(experiment, "check_amp", lambda *_: None)
+    monkeypatch.setattr(experiment, "check_precision", lambda *_: None)
     monkeypatch.setattr(paddle.amp, "auto_cast", noted)
     monkeypatch.setattr(paddle.amp.grad_scaler, "_dygraph_tracer", on_a_gpu)
     return asked
@@ -59,7 +59,7 @@ def checkpoint_of(run):
 def test_every_pass_of_a_run_is_cast(tiny, tmp_path, casts, overrides, dtype):
     exact = fit(parse_config(tiny, overrides), tmp_path, "exact")
     assert not casts
-    run = fit(parse_config(tiny, [*overrides, O1.format(dtype)]), tmp_path, "mixed")
+    run = fit(parse_config(tiny, [*overrides, PRECISION.format(dtype)]), tmp_path, "mixed")
     views = 3 if "callbacks.flip_average={}" in overrides else 1
     one_epoch = -(-1437 // 64) + views * -(-360 // 250)
     assert casts == [("O1", dtype)] * 2 * one_epoch
@@ -68,7 +68,9 @@ def test_every_pass_of_a_run_is_cast(tiny, tmp_path, casts, overrides, dtype):
 
 
 def test_float16_scales_the_loss_and_goes_on_so(tiny, tmp_path, casts):
-    run = fit(parse_config(tiny, ["training.backend=paddle", O1.format("float16")]), tmp_path)
+    run = fit(
+        parse_config(tiny, ["training.backend=paddle", PRECISION.format("float16")]), tmp_path
+    )
     steps = run.summary["last"]["step"]
     scaler = checkpoint_of(run)["scaler"]
     assert scaler["scale"] == [65536.0]
@@ -87,16 +89,19 @@ def test_steps_that_the_scale_makes_too_large_do_not_move_the_average(
     monkeypatch.setattr(
         paddle.amp.grad_scaler, "float", lambda x: np.asarray(x).item(), raising=False
     )
-    tiny["training"] |= {"ema": {"decay": 0.9}, "epochs": 1}
-    overrides = ["training.backend=paddle", O1.format("float16")]
+    tiny["training"] |= {"epochs": 1}
+    tiny["callbacks"] = {"weight_average": {"decay": 0.9}}
+    overrides = ["training.backend=paddle", PRECISION.format("float16")]
     run = fit(parse_config(tiny, overrides), tmp_path, "run")
-    updates = checkpoint_of(run)["average"]["updates"]
+    updates = checkpoint_of(run)["weight_average"]["updates"]
     assert 0 < updates < run.summary["last"]["step"]
     told = checkpoint_of(fit(parse_config(tiny, [*overrides, "training.on_nan=skip"]), tmp_path))
-    assert told["average"]["updates"] == updates
+    assert told["weight_average"]["updates"] == updates
     assert told["nan_skip"]["skipped"] == run.summary["last"]["step"] - updates
 
 
 def test_bfloat16_needs_no_scale(tiny, tmp_path, casts):
-    run = fit(parse_config(tiny, ["training.backend=paddle", O1.format("bfloat16")]), tmp_path)
+    run = fit(
+        parse_config(tiny, ["training.backend=paddle", PRECISION.format("bfloat16")]), tmp_path
+    )
     assert checkpoint_of(run)["scaler"] is None

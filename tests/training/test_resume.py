@@ -107,7 +107,7 @@ def test_stopped_and_resumed(tiny, tmp_path, monkeypatch, optimizer, accumulate,
     tiny["optimizer"] = OPTIMIZERS[optimizer]
     tiny["data"] |= {"batch_size": 150}  # 10 steps an epoch, the last one smaller
     tiny["training"] |= {"accumulate": accumulate}
-    tiny["logging"] = {"every_steps": 4}
+    tiny.setdefault("callbacks", {})["visualdl"] = {"every_steps": 4}
     config = parse_config(tiny)
     whole = fit(config, tmp_path, "whole").folder
     with monkeypatch.context() as patch:
@@ -160,7 +160,7 @@ def test_a_densenet_stopped_and_resumed(tiny, tmp_path, monkeypatch):
     """With averaged weights, after two of ten batches; its checkpoint opens in `paddle.Model`."""
     tiny["model"] = {"name": "densenet", "depth": [2, 1], "stem": "cifar", "growth": 6}
     tiny["data"] |= {"batch_size": 20, "limit": 100}
-    tiny["training"] |= {"ema": {"decay": 0.9}}
+    tiny["callbacks"] = {"weight_average": {"decay": 0.9}}
     whole = fit(parse_config(tiny), tmp_path, "whole")
     network = densenet([2, 1], 10, "cifar", growth=6, in_channels=1)
     assert whole.summary["parameters"] == count_parameters(network)
@@ -181,8 +181,9 @@ def test_a_densenet_stopped_and_resumed(tiny, tmp_path, monkeypatch):
 def test_accumulation_and_averages_stopped_amid_an_epoch(tiny, tmp_path, monkeypatch, saves):
     """The epochs after it have more steps than what was left of the one it stopped in."""
     tiny["data"] |= {"batch_size": 25, "limit": 210}  # 9 steps, in groups of 2
-    tiny["training"] |= {"accumulate": 2, "ema": {"decay": 0.9}, "epochs": 3}
-    tiny["logging"] = {"every_steps": 4}
+    tiny["training"] |= {"accumulate": 2, "epochs": 3}
+    tiny["callbacks"] = {"weight_average": {"decay": 0.9}}
+    tiny.setdefault("callbacks", {})["visualdl"] = {"every_steps": 4}
     whole = fit(parse_config(tiny), tmp_path, "whole").folder
     with monkeypatch.context() as patch:
         stop_after(patch, saves)
@@ -313,10 +314,14 @@ def uninterrupted(tmp_path_factory):
     """Two epochs, each evaluated in three ways, and a test in three ways."""
     value = TINY | {
         "data": TINY["data"] | {"limit": 200, "validation": 0.2, "eval_batch_size": 100},
-        "training": {"epochs": 2, "ema": {"decay": 0.9}, "flip_averaging": True},
+        "training": {"epochs": 2},
+        "callbacks": {
+            "weight_average": {"decay": 0.9},
+            "flip_average": {},
+            "early_stopping": {"patience": 1},
+        },
         "checkpoint": {"monitor": "ema_loss", "mode": "min"},
     }
-    value["training"] |= {"early_stopping": {"patience": 1}}
     folder = tmp_path_factory.mktemp("runs")
     return value, fit(parse_config(value), folder, "whole")
 
@@ -377,10 +382,9 @@ def test_an_evaluation_that_ends_a_run_early_may_be_interrupted(
     uninterrupted, tmp_path, monkeypatch
 ):
     value = uninterrupted[0] | {"optimizer": {"name": "momentum", "learning_rate": 1e-9}}
-    value["training"] = value["training"] | {
-        "epochs": 5,
-        "early_stopping": {"patience": 1, "min_delta": 9},
-    }
+    value["training"] = value["training"] | {"epochs": 5}
+    stopping = {"early_stopping": {"patience": 1, "min_delta": 9}}
+    value["callbacks"] = value["callbacks"] | stopping
     whole = fit(parse_config(value), tmp_path, "whole")
     assert whole.summary["epochs"] == 2
     with monkeypatch.context() as patch:
@@ -408,7 +412,7 @@ PARTS = [
     WEIGHTS,
     AVERAGE,
     OPTIMIZER,
-    "average",
+    "weight_average",
     "checkpoint",
     "clock",
     "early_stopping",
@@ -429,13 +433,13 @@ def uninterrupted_stopped_and_young(tmp_path_factory):
     """
     value = TINY | {
         "data": {"name": "digits", "batch_size": 20, "limit": 200},
-        "training": {
-            "epochs": 6,
-            "ema": {"decay": 0.9},
-            "early_stopping": {"patience": 2},
-        },
+        "training": {"epochs": 6},
         "checkpoint": {"monitor": "loss", "mode": "min"},
-        "logging": {"every_steps": 4},
+        "callbacks": {
+            "weight_average": {"decay": 0.9},
+            "early_stopping": {"patience": 2},
+            "visualdl": {"every_steps": 4},
+        },
     }
     folder = tmp_path_factory.mktemp("runs")
     fit(parse_config(value), folder, "whole")
@@ -557,7 +561,8 @@ def test_killed_ten_times(tiny, tmp_path, data, optimizer, averages):
         tiny = SMALL_CIFAR
     tiny = tiny | {
         "optimizer": OPTIMIZERS[optimizer],
-        "training": {"epochs": 22, "ema": {"decay": 0.99} if averages else None},
+        "training": {"epochs": 22},
+        "callbacks": {"weight_average": {"decay": 0.99} if averages else None},
         "checkpoint": {"every_steps": 1},
     }
     file = tmp_path / "experiment.yaml"

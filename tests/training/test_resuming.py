@@ -28,7 +28,7 @@ SMALL: dict[str, Any] = {
     "augmentation": {"train": ["horizontal_flip", "normalize"]},
     "optimizer": {"name": "momentum", "learning_rate": 0.1},
     "training": {"epochs": 2},
-    "logging": {"visualdl": False},
+    "callbacks": {"visualdl": None},
 }
 
 
@@ -258,10 +258,12 @@ EDITS = {
     "another rate": ("rate: 0.1", "rate: 0.2", "optimizer.learning_rate: received 0.2"),
     "another depth": ("[1, 1]", "[1, 2]", "model.depth.1: received 2"),
     "another width": ("width: 4", "width: 8", "model.width: received 8"),
-    "averages": ("ema: null", "ema: {decay: 0.9}", "callbacks.weight_average: received {'decay'"),
-    "another seed": ("  seed: 0", "  seed: 1", "training.seed: received 1"),
+    "averages": (
+        "visualdl: null", "weight_average: {}", "callbacks.weight_average: received {'decay'"
+    ),
+    "another seed": (", seed: 0", ", seed: 1", "training.seed: received 1"),
     "early stopping": (
-        "early_stopping: null", "early_stopping: {patience: 1}", "callbacks.early_stopping"
+        "visualdl: null", "early_stopping: {patience: 1}", "callbacks.early_stopping: received"
     ),
     "steps without NaN": ("on_nan: stop", "on_nan: skip", "training.on_nan: received 'skip'"),
     "another augmentation": ("horizontal_flip", "vertical_flip", "augmentation.train.0"),
@@ -286,7 +288,7 @@ def test_an_edited_config_is_refused_with_its_line(stopped, edit):
 def test_several_edits_are_told_in_one_line_each(stopped):
     file = stopped / CONFIG
     text = file.read_text().replace("width: 4", "width: 8")
-    file.write_text(text.replace("  seed: 0", "  seed: 1"))
+    file.write_text(text.replace(", seed: 0", ", seed: 1"))
     with pytest.raises(UserError) as caught:
         resume(stopped)
     first, second = str(caught.value).splitlines()
@@ -330,8 +332,10 @@ WHAT_MAY_CHANGE = {
     "checkpoint.every_minutes": "1",
     "checkpoint.every_steps": "2",
     "checkpoint.keep": "1",
-    "callbacks.visualdl": "true",
+    "callbacks.visualdl": "{}",
     "callbacks.visualdl.every_steps": "1",
+    "callbacks.adapt_threads": "{}",
+    "callbacks.adapt_threads.every": "0.1",
 }
 
 

@@ -195,22 +195,24 @@ def test_monitor_must_exist_before_the_first_epoch(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("amp", "backend", "message"),
+    ("precision", "backend", "message"),
     [
-        ({"level": "O1", "dtype": "bfloat16"}, "paddle", "training.amp.level.*float32"),
-        ({"level": "O1"}, "onednn", "training.amp.dtype: received float16"),
+        ("bfloat16", "paddle", "training.precision: received bfloat16.*float32"),
+        ("float16", "onednn", "training.precision: received float16"),
     ],
 )
-def test_mixed_precision_is_refused_where_it_does_nothing(tiny, tmp_path, amp, backend, message):
-    tiny["training"] |= {"amp": amp, "device": "cpu", "backend": backend}
+def test_mixed_precision_is_refused_where_it_does_nothing(
+    tiny, tmp_path, precision, backend, message
+):
+    tiny["training"] |= {"precision": precision, "device": "cpu", "backend": backend}
     with pytest.raises(UserError, match=message):
-        fit(parse_config(tiny), tmp_path, "amp")
+        fit(parse_config(tiny), tmp_path, "half")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.bfloat16
 def test_bfloat16_on_a_cpu_learns_as_float32_does(finished, tiny, tmp_path):
-    tiny["training"] |= {"amp": {"level": "O1", "dtype": "bfloat16"}, "backend": "onednn"}
+    tiny["training"] |= {"precision": "bfloat16", "backend": "onednn"}
     last = fit(parse_config(tiny), tmp_path, "bfloat16").summary["last"]
     exact = finished.summary["last"]
     assert last["train"]["loss"] == pytest.approx(exact["train"]["loss"], rel=0.05)
@@ -218,7 +220,7 @@ def test_bfloat16_on_a_cpu_learns_as_float32_does(finished, tiny, tmp_path):
 
 
 def test_advice_is_what_applies_to_the_data(tmp_path, monkeypatch):
-    monkeypatch.setattr("resnet_fit.runs.fit.usable_cores", lambda: 4)
+    monkeypatch.setattr("resnet_fit.runs.callbacks.usable_cores", lambda: 4)
     arrays = ArrayDataset(np.zeros((4, 3, 8, 8), np.uint8), np.zeros(4, int), ("a",))
     files = FileDataset(("1.jpg",) * 4, np.zeros(4, int), ("a",))
     assert faster_data(ArrayLoader(arrays, 2)) == (

@@ -44,6 +44,7 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
+        "adapt_threads": ("AdaptThreads",),
         "checkpoint": ("Checkpoint",),
         "clock": ("Clock",),
         "early_stopping": ("EarlyStopping",),

@@ -40,6 +40,8 @@ CHANGEABLE = (
     "checkpoint.keep",
     "callbacks.visualdl",
     "callbacks.visualdl.every_steps",
+    "callbacks.adapt_threads",
+    "callbacks.adapt_threads.every",
 )
 
 
