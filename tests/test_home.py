@@ -102,7 +102,10 @@ def test_a_static_graph_needs_no_home(as_nobody, place):
     ("overrides", "message"),
     [
         (["data.name=cifar10"], "cifar10 was not found, and there is no home folder to download"),
-        (["data.name=cifar10", "data.path=~/cifar"], "data.path: ~/cifar: ~ is the home folder"),
+        (
+            ["data.name=cifar10", "data.path=~/cifar"],
+            "--set data.path: ~/cifar: ~ is the home folder",
+        ),
     ],
 )
 def test_what_needs_a_home_says_so(as_nobody, place, overrides, message):

@@ -75,7 +75,7 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
     "no optimizer name": (drop("optimizer", "name"), ("optimizer.name", "required", "adamw")),
     "fused adamw": (
         put("optimizer", {"name": "adamw", "learning_rate": 1.0, "fused": True}),
-        ("optimizer.fused", "use adam"),
+        ("optimizer.fused: adamw has no", "adam, momentum have"),
     ),
     "fused muon": (
         put(
@@ -90,25 +90,28 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
     "infinite weight decay": (put("optimizer.weight_decay", float("inf")), ("weight_decay",)),
     "momentum of one": (put("optimizer.momentum", 1.0), ("optimizer.momentum", "less than 1")),
     "negative epochs": (put("training.epochs", -3), ("training.epochs", "more than 0", "-3")),
-    "half an epoch": (put("training.epochs", 0.5), ("training.epochs", "integer", "0.5")),
-    "epochs as truth value": (put("training.epochs", True), ("training.epochs", "integer")),
+    "half an epoch": (put("training.epochs", 0.5), ("training.epochs", "whole number", "0.5")),
+    "epochs as truth value": (put("training.epochs", True), ("training.epochs", "whole number")),
     "section as a list": (put("training", [1]), ("training", "section")),
     "section left empty": (put("training", None), ("training", "section")),
     "unknown device": (put("training.device", "tpu"), ("training.device", "gpu:N", "tpu")),
     "smoothing of one": (put("loss.label_smoothing", 1), ("loss.label_smoothing",)),
     "unknown precision": (put("training.precision", "O2"), ("training.precision", "float32")),
     "depth that does not exist": (put("model.depth", 19), ("model.depth", "18")),
-    "depth without stages": (put("model.depth", []), ("model.depth", "stage sizes")),
+    "depth without stages": (put("model.depth", []), ("model.depth", "a list of sizes")),
     "depth as text": (put("model.depth", "18"), ("model.depth", "'18'")),
     "unknown stem": (put("model.stem", "cifer"), ("model.stem", "Did you mean 'cifar'?")),
     "unknown shortcut": (put("model.shortcut", "identity"), ("model.shortcut", "zero-pad")),
     "stride on a basic block": (put("model.stride_on", "1x1"), ("stride_on", "bottleneck")),
     "unknown model": (put("model.name", "densnet"), ("model.name", "Did you mean 'densenet'?")),
-    "model's name as a list": (put("model.name", ["resnet"]), ("model.name", "resnet, densenet")),
+    "model's name as a list": (
+        put("model.name", ["resnet"]),
+        ("model.name", "densenet, given, resnet"),
+    ),
     "model as a list": (put("model", [18]), ("model", "section")),
     "key of another model": (
         dense(width=8),
-        ("model.width", "Valid: name, depth, stem, growth, weights"),
+        ("model.width: densenet has no key 'width', resnet has. Valid: name, weights, freeze, ",),
     ),
     "key of a dense model": (put("model.growth", 12), ("model.growth", "zero_init_residual")),
     "misspelt key of a dense model": (dense(grwoth=12), ("Did you mean 'growth'?",)),
@@ -117,7 +120,7 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
         dense(stem="imagenet"),
         ("model.depth", "121", "nearest 121"),
     ),
-    "dense depth without blocks": (dense(depth=[]), ("model.depth", "[6, 12, 24, 16]")),
+    "dense depth without blocks": (dense(depth=[]), ("model.depth", "a list of sizes")),
     "dense depth left out": (put("model", {"name": "densenet"}), ("model.depth", "required")),
     "stem of another model": (dense(stem="cifar3"), ("model.stem", "Did you mean 'cifar'?")),
     "growth of nothing": (dense(growth=0), ("model.growth", "more than 0")),
@@ -162,7 +165,7 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "threshold without its loss": (
         put("loss.target_threshold", 0.2),
-        ("loss.target_threshold", "binary_cross_entropy"),
+        ("loss.target_threshold: cross_entropy has no", "binary_cross_entropy has"),
     ),
     "class weight of zero": (
         put("loss.class_weights", [1, 0]),
@@ -466,14 +469,17 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
         ("data.path: ", "dta: no such", "Did you mean 'data'?"),
     ),
     "a number as path": (also(put("data", {"name": "cifar10", "path": 5})), ("data.path", "5")),
-    "digits from a path": (also(put("data.path", "x")), ("data.path", "scikit-learn")),
+    "digits from a path": (
+        also(put("data.path", "x")),
+        ("data.path: digits has no key 'path', cifar10, cifar100, folder have",),
+    ),
     "network larger than any memory": (
         also(put("model.width", 3_000_000)),
         ("model: ", "does not fit into memory"),
     ),
     "cache for data in memory": (
         also(put("data.cache", {"shorter_side": 32})),
-        ("data.cache", "only data.name: folder"),
+        ("data.cache: digits has no key 'cache', folder has",),
     ),
     "cache of no size": (
         photos(*TWO_CLASSES, then=also(put("data.cache", {}))),
@@ -490,7 +496,7 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
                 )
             ),
         ),
-        ("data.cache.shorter_side", "12 or more, as augmentation.eval asks for", "received 8"),
+        ("augmentation.eval: asks for 12 pixels, data.cache.shorter_side keeps 8",),
     ),
     "cache where none can be": (
         photos(
@@ -509,7 +515,10 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
         ),
         ("val/cat/x.jpg", "not an image"),
     ),
-    "workers for data in memory": (also(put("data.workers", 2)), ("data.workers", "folder")),
+    "workers for data in memory": (
+        also(put("data.workers", 2)),
+        ("data.workers: digits has no key 'workers', folder has",),
+    ),
     "batch larger than the data": (
         also(put("data", {"name": "digits", "batch_size": 2000, "drop_last": True})),
         ("no batch", "1437 images", "batch size 2000"),
@@ -590,7 +599,6 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
     ),
     "first image cut short": (photos(*TWO_CLASSES, then=cut("train/cat/0.png")), ("cat/0.png",)),
     "training image cut short": (photos(*TWO_CLASSES, then=cut("train/dog/5.png")), ("dog/5.png",)),
-    "test image cut short": (photos(*TWO_CLASSES, then=cut("val/dog/5.png")), ("val/dog/5.png",)),
     "image that is none": (
         photos(*TWO_CLASSES, then=lambda _, root: (root / "train/cat/x.jpg").write_text("hello")),
         ("train/cat/x.jpg", "not an image"),
@@ -636,6 +644,21 @@ def children() -> set[int]:
     """Processes that this one has started and that still run."""
     tasks = Path("/proc/self/task").glob("*/children")
     return {int(child) for task in tasks for child in task.read_text().split()}
+
+
+def test_an_evaluation_image_cut_short(tiny, write_yaml, tmp_path, capsys, alone):
+    """Found after the first epoch, which is saved: the run goes on when the image is whole."""
+    photos(*TWO_CLASSES)(tiny, tmp_path)
+    image = Path(tiny["data"]["path"]) / "val/dog/5.png"
+    whole = image.read_bytes()
+    image.write_bytes(whole[: len(whole) // 2])
+    code, lines = run(
+        capsys, "--config", write_yaml(tiny), "--output", tmp_path / "runs", "--name", "run"
+    )
+    assert_refused(code, lines, "val/dog/5.png")
+    image.write_bytes(whole)
+    code, _ = run(capsys, "--resume", tmp_path / "runs" / "run")
+    assert code == 0
 
 
 @pytest.mark.parametrize("mistake", IN_THE_DATA)

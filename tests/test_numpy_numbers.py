@@ -61,7 +61,7 @@ def test_networks(integer):
 def test_what_is_no_whole_number_is_refused(value):
     with pytest.raises(UserError, match=r"num_classes=.*: expected a whole number of at least 1"):
         resnet([1, 1], value, "cifar")
-    with pytest.raises(UserError, match="depth="):
+    with pytest.raises(UserError, match="depth: expected a depth"):
         resnet(value, 5, "cifar")
 
 

@@ -1,4 +1,4 @@
-"""The tables of results, in the README and in results/NOTES.md, say what the kept runs say."""
+"""The tables of results say what the kept runs say."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from conftest import REPOSITORY
 
 from resnet_fit.runs.config import load_config
 
-TEXT = "".join((REPOSITORY / f).read_text("utf-8") for f in ("README.md", "results/NOTES.md"))
-ROWS = re.findall(r"^\| `(results/[\w/-]+)` \|.*?\| ([\d.]+) % \|.*\| (\d+) \|$", TEXT, re.M)
+PAGES = ("docs/results.md", "docs/results/NOTES.md")
+TEXT = "".join((REPOSITORY / page).read_text("utf-8") for page in PAGES)
+    (REPOSITORY / f).read_text("utf-8") for f in ("docs/results.md", "docs/results/NOTES.md")
+)
+ROWS = re.findall(r"^\| `(docs/results/[\w/-]+)` \|.*?\| ([\d.]+) % \|.*\| (\d+) \|$", TEXT, re.M)
 
 
 def test_every_kept_run_is_in_a_table():
-    kept = [p.parent for p in (REPOSITORY / "results").rglob("summary.json")]
+    kept = [p.parent for p in (REPOSITORY / "docs/results").rglob("summary.json")]
     assert {str(p.relative_to(REPOSITORY)) for p in kept} == {folder for folder, *_ in ROWS}
 
 

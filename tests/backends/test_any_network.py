@@ -17,7 +17,7 @@ from paddle import nn
 from resnet_fit.backends import onednn_problem, plain, use_backend
 from resnet_fit.networks import Layers, densenet, resnet
 
-BACKENDS = ["plain", "channels_last"] + ([] if onednn_problem() else ["onednn"])
+BACKENDS = ["paddle", "channels_last"] + ([] if onednn_problem() else ["onednn"])
 SLOW = [HealthCheck.too_slow]
 Results = dict[str, np.ndarray]
 

@@ -102,7 +102,7 @@ def test_what_changes_nothing_together_is_told():
     with pytest.warns(UserWarning, match=r"data\.repeats: nothing in augmentation\.train"):
         parse_config(BASE, ["data.repeats=2", "augmentation.train=[normalize]"])
     threshold = ["loss.name=binary_cross_entropy", "loss.target_threshold=0.2"]
-    with pytest.warns(UserWarning, match=r"training\.label_smoothing: .* makes targets whole"):
+    with pytest.warns(UserWarning, match=r"loss\.label_smoothing: .* makes targets 0 or 1"):
         parse_config(BASE, [*threshold, "loss.label_smoothing=0.1"])
 
 

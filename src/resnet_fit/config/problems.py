@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from resnet_fit.config.document import Document
+from resnet_fit.config.registry import CHOICES, parts
 from resnet_fit.config.yaml12 import Path, printable
 from resnet_fit.errors import UserError, suggest
 
@@ -54,8 +55,7 @@ def _problem(details: ErrorDetails, schema: type[BaseModel]) -> Problem:
     path: Path = details["loc"]
     kind, context, received = details["type"], details.get("ctx", {}), details["input"]
     if kind == "extra_forbidden":
-        section = _section(path[:-1], schema)
-        return Problem(path, unknown(str(path[-1]), "key", section.model_fields))
+        return Problem(path, _unknown_key(str(path[-1]), _section(path[:-1], schema)))
     if kind == "missing":
         return Problem(path, "required, but not given")
     if kind == "literal_error":
@@ -96,6 +96,20 @@ def unknown(name: Any, what: str, valid: Iterable[str]) -> str:
     return f"unknown {what} {shown(name)}.{suggest(name, valid)} Valid: {', '.join(valid)}"
 
 
+def _unknown_key(key: str, section: type[BaseModel]) -> str:
+    """Of a part's settings, also which other parts of its kind have this key."""
+    kind, name = getattr(section, "part_kind", None), getattr(section, "part_name", None)
+    if kind is None:
+        return unknown(key, "key", section.model_fields)
+    chosen_by = ["name"] if any(choice.kind == kind for choice in CHOICES.values()) else []
+    valid = [*chosen_by, *section.model_fields]
+    others = [o for o, cls in parts(kind).items() if key in getattr(cls, "model_fields", ())]
+    if not others:
+        return unknown(key, "key", valid)
+    has = "has" if len(others) == 1 else "have"
+    return f"{name} has no key {shown(key)}, {', '.join(others)} {has}. Valid: {', '.join(valid)}"
+
+
 def shown(value: Any) -> str:
     """A value as a message has it."""
     text = repr(value)
@@ -104,13 +118,27 @@ def shown(value: Any) -> str:
 
 def _section(path: Path, schema: type[BaseModel]) -> type[BaseModel]:
     """The section that lies at a path of a schema."""
+    annotation: Any = schema
     for step in path:
-        schema = _sections(schema.model_fields[str(step)].annotation)[0]
-    return schema
+        annotation = _below(annotation, str(step))
+    return next(option for option in _options(annotation) if _is_section(option))
 
 
-def _sections(annotation: Any) -> list[type[BaseModel]]:
+def _below(annotation: Any, step: str) -> Any:
+    """What may stand at a key of a section or a mapping, or in a list."""
+    for option in _options(annotation):
+        if _is_section(option):
+            return option.model_fields[step].annotation
+        if get_args(option):
+            return get_args(option)[-1]
+    raise LookupError(f"{annotation} has no {step}")
+
+
+def _options(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Annotated, Union, UnionType):
-        return [s for arg in get_args(annotation) for s in _sections(arg)]
-    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return [annotation] if is_section else []
+        return [option for argument in get_args(annotation) for option in _options(argument)]
+    return [annotation]
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

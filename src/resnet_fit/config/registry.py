@@ -71,7 +71,7 @@ def part(kind: str, name: str) -> Callable[[T], T]:
         if known is not None and _place(known) != _place(cls):
             raise UserError(f"{_place(cls)}: {kind} '{name}' is already {_place(known)}")
         _parts[kind][name] = cls
-        cls.part_name = name  # type: ignore[attr-defined]
+        cls.part_kind, cls.part_name = kind, name  # type: ignore[attr-defined]
         return cls
 
     return register

@@ -188,11 +188,14 @@ class Builder:
         raise UserError(f"{self._at(node)}: expected text or a number, received YAML's {kind}")
 
     def _text(self, node: yaml.Node) -> str:
-        """Text in which a character that JSON writes as two halves is one."""
-        try:
-            return node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
-        except UnicodeDecodeError:
-            raise UserError(f"{self._at(node)}: {node.value!r} holds half a character") from None
+        """Text in which a character that JSON writes as two halves is one.
+
+        The halves that Python takes for bytes of a file's name which are not UTF-8 stay.
+        """
+        text = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        if re.search("[\ud800-\udc7f\udd00-\udfff]", text):
+            raise UserError(f"{self._at(node)}: {node.value!r} holds half a character")
+        return str(text)
 
     def _kind(self, node: yaml.Node) -> str:
         """The standard type of a node; no other has a meaning in a config."""
