@@ -12,8 +12,6 @@ from resnet_fit.runs.config import load_config
 
 PAGES = ("docs/results.md", "docs/results/NOTES.md")
 TEXT = "".join((REPOSITORY / page).read_text("utf-8") for page in PAGES)
-    (REPOSITORY / f).read_text("utf-8") for f in ("docs/results.md", "docs/results/NOTES.md")
-)
 ROWS = re.findall(r"^\| `(docs/results/[\w/-]+)` \|.*?\| ([\d.]+) % \|.*\| (\d+) \|$", TEXT, re.M)
 
 
