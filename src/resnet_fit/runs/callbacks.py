@@ -1,0 +1,171 @@
+"""The callbacks of a run: built from its config, sorted, saved and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import paddle
+
+from resnet_fit.callbacks import (
+    Checkpoint,
+    Clock,
+    EarlyStopping,
+    History,
+    Interruption,
+    NaNGuard,
+    NaNSkip,
+    ProgressBar,
+    SlowData,
+    StepSeed,
+    VisualDL,
+    WeightAverage,
+)
+from resnet_fit.callbacks.optional import Context
+from resnet_fit.callbacks.phases import in_order
+from resnet_fit.callbacks.second_evaluation import SecondEvaluation
+from resnet_fit.data.loading import FileLoader, Loader
+from resnet_fit.errors import UserError
+from resnet_fit.machine import usable_cores
+from resnet_fit.runs.experiment import Experiment
+from resnet_fit.runs.folder import documents
+
+
+class Callbacks:
+    """What follows the training of one run.
+
+    Attributes:
+        all: every callback, sorted by phase.
+        saved: what a checkpoint holds the state of, by name.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        own: Sequence[paddle.callbacks.Callback] = (),
+    ) -> None:
+        config, loaders = experiment.config, experiment.loaders
+        self.folder = folder
+        self.clock = clock = Clock()
+        self.history = History(folder / "metrics.jsonl", clock)
+        context = Context(config, folder, clock, loaders.evaluation)
+        chosen = {name: part.build(context) for name, part in config.callbacks.items() if part}
+        skips = {"nan_skip": NaNSkip(clock=clock)} if config.training.on_nan == "skip" else {}
+        named = {"history": self.history, **skips, **chosen, **_named(own)}
+        self.saved: dict[str, Any] = {"loader": loaders.train}
+        self.saved |= {name: c for name, c in named.items() if hasattr(c, "state_dict")}
+        self.average = _only(WeightAverage, named)
+        self.early_stopping = _only(EarlyStopping, named)
+        self.nan_skip = _only(NaNSkip, named)
+        self.visualdl = _only(VisualDL, named)
+        self.checkpoint = Checkpoint(
+            folder / "checkpoints",
+            **config.checkpoint.model_dump(),
+            parts=self.saved,
+            clock=clock,
+            average=self.average,
+            documents=documents(experiment),
+        )
+        self.interruption = Interruption(self.checkpoint)
+        schedule = paddle.callbacks.LRScheduler()
+        schedule.phase = "schedule"
+        self.second_evaluations = [c for c in named.values() if isinstance(c, SecondEvaluation)]
+        self.progress = self._progress(experiment)
+        for second in self.second_evaluations:
+            second.watchers = self.watchers
+        for callback in (*self.second_evaluations, *self.watchers):
+            callback.set_model(experiment.model)  # for a test without any epoch before it
+        self.all = in_order(
+            [
+                *named.values(),
+                schedule,
+                StepSeed(config.training.seed, clock),
+                NaNGuard(clock),
+                SlowData(faster_data(loaders.train), clock=clock),
+                self.progress,
+                self.checkpoint,
+                self.interruption,
+            ]
+        )
+
+    def _progress(self, experiment: Experiment) -> ProgressBar:
+        loaders = experiment.loaders
+        views = 1 + sum(second.views for second in self.second_evaluations)
+        return ProgressBar(
+            experiment.config.training.epochs,
+            self.clock,
+            evaluated=views * loaders.evaluation.count,
+            tested=views * loaders.test.count if loaders.test is not None else 0,
+        )
+
+    @property
+    def watchers(self) -> list[paddle.callbacks.Callback]:
+        """Those that follow every evaluation."""
+        return [self.progress, self.interruption]
+
+    @property
+    def epochs_done(self) -> int:
+        return self.clock.epoch - self.clock.within_epoch
+
+    @property
+    def has_stopped(self) -> bool:
+        return self.early_stopping is not None and self.early_stopping.stopped is not None
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Put everything where a checkpoint says the run stands.
+
+        Raises:
+            UserError: the checkpoint has no state of one of them.
+        """
+        self.clock.set_state_dict(state["clock"])
+        self.checkpoint.set_state_dict(state["checkpoint"])
+        for name, part in self.saved.items():
+            if name in state:
+                part.set_state_dict(state[name])
+            elif part is not self.visualdl:  # curves may be wanted later
+                raise UserError(f"callbacks: this run was trained without {name}")
+        if "visualdl" in state and self.visualdl is None:  # or no longer
+            VisualDL(self.folder / "visualdl").set_state_dict(state["visualdl"])
+
+    def close(self) -> None:
+        """End what outlasts `fit`: done at its end, and needed after an error."""
+        for callback in self.all:
+            if hasattr(callback, "close"):
+                callback.close()
+
+
+def _named(own: Sequence[paddle.callbacks.Callback]) -> dict[str, paddle.callbacks.Callback]:
+    """A user's callbacks by the names of their classes, numbered where these come twice."""
+    named: dict[str, paddle.callbacks.Callback] = {}
+    for callback in own:
+        name = type(callback).__name__
+        same = sum(type(other).__name__ == name for other in named.values())
+        named[f"{name}-{same + 1}" if same else name] = callback
+    return named
+
+
+def _only(kind: type, named: dict[str, Any]) -> Any:
+    """The callback of a kind, or None.
+
+    Raises:
+        UserError: there are several.
+    """
+    found = [name for name, callback in named.items() if isinstance(callback, kind)]
+    if len(found) > 1:
+        raise UserError(f"callbacks: {kind.__name__} is there twice, as {' and '.join(found)}")
+    return named[found[0]] if found else None
+
+
+def faster_data(loader: Loader) -> str:
+    """What to change where a loader is too slow."""
+    ways = []
+    if isinstance(loader, FileLoader):
+        cores = usable_cores()
+        if loader.workers < cores:
+            ways.append(f"data.workers={cores} instead of {loader.workers}")
+        if loader.dataset.copies is None:
+            ways.append("decoded images kept in a file, data.cache")
+    ways.append("operations in augmentation.train that cost less")
+    return "try " + ", or ".join(ways)
