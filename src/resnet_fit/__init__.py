@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from resnet_fit.networks import densenet, freeze, load_weights, plain, resnet
     from resnet_fit.runs.config import Config, dump_config, load_config, parse_config
     from resnet_fit.runs.fit import fit, resume
+    from resnet_fit.runs.open import open_run
     from resnet_fit.training.metrics import MeanLoss, TopK, classification_metrics
     from resnet_fit.training.objectives import BinaryCrossEntropy, CrossEntropy
 
@@ -52,6 +53,7 @@ __all__ = [
     "freeze",
     "load_config",
     "load_weights",
+    "open_run",
     "parse_config",
     "plain",
     "resnet",
@@ -78,6 +80,7 @@ __getattr__ = exports(
         "training.objectives": ("BinaryCrossEntropy", "CrossEntropy"),
         "training.metrics": ("MeanLoss", "TopK", "classification_metrics"),
         "runs.fit": ("fit", "resume"),
+        "runs.open": ("open_run",),
     },
 )
 

@@ -169,8 +169,10 @@ def test_another_number_of_threads_changes_results_by_rounding_alone(build, back
                 np.testing.assert_array_equal(a, b)
         results[count] = ours
     for count in (1, 3):
-        for a, b in zip(results[count], results[2], strict=True):
-            assert np.linalg.norm(a - b) < 1e-3 * np.linalg.norm(b)
+        logits, *gradients = zip(results[count], results[2], strict=True)
+        np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-4)
+        for a, b in gradients:  # a ReLU here or there decides otherwise
+            assert np.linalg.norm(a - b) < 0.02 * np.linalg.norm(b)
 
 
 @needs_onednn

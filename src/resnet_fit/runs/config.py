@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from resnet_fit.callbacks.optional import CallbackPart
 from resnet_fit.config import operations
 from resnet_fit.config.document import STDIN, Document, dump, read_document
-from resnet_fit.config.problems import Problem, lines_of, problems_of, raise_problems, unknown
 from resnet_fit.config.overrides import override
 from resnet_fit.config.plain import from_python
+from resnet_fit.config.problems import Problem, lines_of, problems_of, raise_problems, unknown
 from resnet_fit.config.registry import CHOICES, parts
 from resnet_fit.config.settings import Part, Settings
 from resnet_fit.data.augment.settings import Augmentation
@@ -29,7 +29,6 @@ from resnet_fit.training.losses import Loss
 from resnet_fit.training.optimizers import Optimizer
 from resnet_fit.training.schedules import Schedule
 from resnet_fit.training.settings import Checkpoint, Training
-
 
 SECTIONS: dict[str, type[Settings]] = {
     "augmentation": Augmentation,
@@ -228,4 +227,3 @@ def _all(config: Config) -> Iterator[tuple[tuple[str, ...], Settings]]:
             yield (field.name,), section
         else:
             yield from (((field.name, key), part) for key, part in section.items() if part)
-

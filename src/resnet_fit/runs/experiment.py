@@ -11,10 +11,10 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from resnet_fit.backends import check_cinn, choose_backend, compile_forward
 from resnet_fit.data.datasets.data import Parts
 from resnet_fit.data.make_loaders import Loaders, make_loaders
 from resnet_fit.data.record import DataRecord
-from resnet_fit.backends import check_cinn, choose_backend, compile_forward
 from resnet_fit.errors import UserError, out_of_memory
 from resnet_fit.networks import count_macs, count_parameters, freeze, load_weights
 from resnet_fit.networks.layer_names import check_layers

@@ -252,6 +252,7 @@ def _note_skipped(experiment: Experiment, follows: Callbacks) -> int:
         say(f"{len(skipped)} unreadable images skipped: {file}")
     return len(skipped)
 
+
 def _test(experiment: Experiment, follows: Callbacks) -> dict[str, float] | None:
     """Metrics on the test set, where another part was held out to judge epochs by."""
     loader = experiment.loaders.test

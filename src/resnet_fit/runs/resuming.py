@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_fit.runs.config import Config, load_config, resolve
+from resnet_fit.checkpoints.files import CONFIG, find_checkpoint
 from resnet_fit.config.differences import differences
 from resnet_fit.config.document import read_document
 from resnet_fit.config.problems import Problem, raise_problems, shown
-from resnet_fit.errors import UserError, listed, require
-from resnet_fit.checkpoints.files import CONFIG, find_checkpoint
 from resnet_fit.data.make_loaders import sizes_by_epoch
+from resnet_fit.errors import UserError, listed, require
+from resnet_fit.runs.config import Config, load_config, resolve
 
 if TYPE_CHECKING:
     from resnet_fit.runs.experiment import Experiment

@@ -1,0 +1,161 @@
+"""A run opened again: its network, without the data it was trained on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from resnet_fit.backends import choose_backend, use_backend
+from resnet_fit.checkpoints.files import AVERAGE, CONFIG, DATA, WEIGHTS, find_checkpoint
+from resnet_fit.config.operations import build
+from resnet_fit.config.registry import parts
+from resnet_fit.data.dataset import ArrayDataset, FileDataset
+from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader
+from resnet_fit.data.record import DataRecord
+from resnet_fit.data.transforms import decode
+from resnet_fit.errors import UserError, suggest
+from resnet_fit.networks.weights import read_tensors, set_weights
+from resnet_fit.runs.config import Config
+from resnet_fit.runs.resuming import checkpoint_config
+from resnet_fit.runtime import choose_device
+
+Paths = Sequence[str | os.PathLike[str]]
+
+
+@dataclass(frozen=True)
+class OpenedRun:
+    """A network with what is needed to use it.
+
+    Attributes:
+        checkpoint: the folder that its weights are from.
+        config: what it was trained by.
+        network: in evaluation mode, on the device that was asked for.
+        classes: their names, in the order of the logits.
+        record: of the training's data: image shape, preprocessing, mean and deviation.
+    """
+
+    checkpoint: Path
+    config: Config
+    network: nn.Layer
+    classes: tuple[str, ...]
+    record: DataRecord
+
+    def logits(self, images: np.ndarray | Paths, batch_size: int = 100) -> Tensor:
+        """What the network makes of images that are prepared as in the training's evaluations.
+
+        Args:
+            images: paths of image files, or uint8 ``[N, C, H, W]``.
+
+        Returns:
+            ``[N, classes]``, float32.
+
+        Raises:
+            UserError: a file cannot be read, or images have another shape than the training's.
+        """
+        loader = self._loader(images, batch_size)
+        with paddle.no_grad():
+            return paddle.concat([self.network(paddle.to_tensor(images)) for images, _ in loader])
+
+    def classify(self, images: np.ndarray | Paths) -> list[str]:
+        """The name of the likeliest class of each image; see `logits`."""
+        return [self.classes[i] for i in self.logits(images).argmax(axis=1).tolist()]
+
+    def _loader(self, images: np.ndarray | Paths, batch_size: int) -> Loader:
+        known = {**parts("augmentation"), **parts("transform")}
+        operations = build(self.record.preprocessing, known)
+        labels = np.zeros(len(images), np.int64)  # a loader wants some
+        if self.record.stored_shape is None:
+            if isinstance(images, np.ndarray):
+                raise UserError(
+                    "images: received an array, but this network was trained on image files; give "
+                    "their paths"
+                )
+            files = FileDataset([os.fspath(path) for path in images], labels, self.classes)
+            return FileLoader(files, batch_size, operations, workers=0)
+        if not isinstance(images, np.ndarray):
+            images = np.stack([self._read(path) for path in images])
+        if images.shape[1:] != self.record.stored_shape:
+            expected = ", ".join(map(str, ("N", *self.record.stored_shape)))
+            raise UserError(f"images: received {list(images.shape)}, expected [{expected}]")
+        return ArrayLoader(ArrayDataset(images, labels, self.classes), batch_size, operations)
+
+    def _read(self, path: str | os.PathLike[str]) -> np.ndarray:
+        """An image file as the images in memory are that this network was trained on."""
+        assert self.record.stored_shape is not None
+        channels, height, width = self.record.stored_shape
+        image = decode(path)
+        if image.size != (width, height):
+            raise UserError(
+                f"{os.fspath(path)}: {image.size[0]}x{image.size[1]} pixels, but this network was "
+                f"trained on images of {width}x{height}"
+            )
+        pixels = np.asarray(image.convert("L") if channels == 1 else image)
+        return np.atleast_3d(pixels).transpose(2, 0, 1)
+
+
+def open_run(
+    folder: str | Path,
+    checkpoint: str = "best",
+    *,
+    network: nn.Layer | None = None,
+    average: bool | None = None,
+    device: str = "auto",
+) -> OpenedRun:
+    """The network of a run, with its classes and how images are prepared for it.
+
+    Nothing of what it was trained on need be there.
+
+    Args:
+        folder: of the run.
+        checkpoint: ``best``, ``last``, or ``epoch-0005`` where that is kept.
+        network: for a run of ``model: {name: given}``: a new one of the same kind, whose weights
+            are replaced.
+        average: whether to take the averaged weights; by default where the best epoch was chosen
+            by them.
+        device: ``auto``, ``cpu``, ``gpu`` or ``gpu:N``; need not be the training's.
+
+    Raises:
+        UserError: no such run or checkpoint, a damaged one, or a network that it does not fit.
+    """
+    config, found = _find(Path(folder), checkpoint)
+    record = DataRecord.read(found / DATA)
+    name = _weights_name(config, average)
+    find_checkpoint(found, [name])
+    device = choose_device(device)
+    classes = record.contents.classes
+    if network is None:
+        network = config.model.build(len(classes), record.image_shape[0])
+    set_weights(network, read_tensors(found / name), found / name)
+    network.eval()
+    use_backend(network, choose_backend("auto", device, network=network))
+    return OpenedRun(found, config, network, classes, record)
+
+
+def _find(folder: Path, checkpoint: str) -> tuple[Config, Path]:
+    """The config of a checkpoint, and where that lies."""
+    place = folder / "checkpoints"
+    there = sorted(p.name for p in place.glob("[!.]*") if p.is_dir())
+    if not there:
+        raise UserError(f"{folder}: not a run's folder: there is no checkpoint in it")
+    if checkpoint not in there:
+        near = suggest(checkpoint, there)
+        raise UserError(
+            f"{place}: no checkpoint '{checkpoint}'.{near} There are: {', '.join(there)}"
+        )
+    found = find_checkpoint(place / checkpoint, [WEIGHTS, CONFIG, DATA])
+    return checkpoint_config(found), found
+
+
+def _weights_name(config: Config, average: bool | None) -> str:
+    kept = config.callbacks.get("weight_average") is not None
+    if average and not kept:
+        raise UserError("average: this run was trained without callbacks.weight_average")
+    if average is None:
+        average = kept and config.checkpoint.monitor.startswith("ema_")
+    return AVERAGE if average else WEIGHTS

@@ -1,0 +1,135 @@
+"""A run is opened where its data are gone, and says what its own evaluation said."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pytest
+from PIL import Image
+
+from resnet_fit import UserError, fit, load_weights, open_run, parse_config, resnet
+from resnet_fit.data.dataset import ArrayDataset
+
+
+def accuracy(run, images, labels):
+    named = np.array(run.classify(images))
+    return float(np.mean(named == np.array(run.classes)[labels]))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Three colours, in folders, as photographs of several sizes."""
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 12), ("val", 6)):
+        for channel, name in enumerate(("red", "green", "blue")):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 160, (20 + i, 24, 3), np.uint8)
+                pixels[..., channel] += 90
+                Image.fromarray(pixels).save(folder / part / name / f"{i}.png")
+    return folder
+
+
+COLOURS = {
+    "model": {"depth": [1, 1], "stem": "cifar", "width": 4},
+    "data": {"name": "folder", "batch_size": 6, "workers": 0},
+    "augmentation": {
+        "train": [{"random_resized_crop": {"size": 12}}, "normalize"],
+        "eval": [{"resize": {"size": 14}}, {"center_crop": {"size": 12}}, "normalize"],
+    },
+    "optimizer": {"name": "momentum", "learning_rate": 0.05},
+    "training": {"epochs": 3},
+    "callbacks": {"visualdl": None},
+}
+
+
+def test_without_its_data_it_classifies_photographs_as_its_evaluation_did(photos, tmp_path):
+    data = tmp_path / "photos"
+    shutil.copytree(photos, data)
+    config = parse_config(COLOURS | {"data": COLOURS["data"] | {"path": str(data)}})
+    summary = fit(config, tmp_path, "run").summary
+    held_out = sorted((photos / "val").rglob("*.png"))
+    labels = [("blue", "green", "red").index(file.parent.name) for file in held_out]
+    shutil.rmtree(data)
+    for checkpoint in ("best", "last"):
+        run = open_run(tmp_path / "run", checkpoint)
+        assert run.classes == ("blue", "green", "red")
+        told = summary[checkpoint]["eval"]["top1"]
+        assert accuracy(run, held_out, labels) == pytest.approx(told, abs=1e-6)
+    assert run.classify([str(held_out[0])])[0] in run.classes
+
+
+def test_a_run_on_arrays_takes_arrays_and_files_of_their_size(tiny, tmp_path):
+    tiny["callbacks"] = {"weight_average": {"decay": 0.9}}
+    tiny["checkpoint"] = {"monitor": "ema_top1"}
+    summary = fit(parse_config(tiny), tmp_path, "run").summary
+    _, held_out = parse_config(tiny).data.load()
+    averaged, plain = (open_run(tmp_path / "run", average=average) for average in (None, False))
+    told = summary["best"]["eval"]
+    for run, name in ((averaged, "ema_top1"), (plain, "top1")):
+        found = accuracy(run, held_out.images, held_out.labels)
+        assert found == pytest.approx(told[name], abs=1e-6)
+    images = held_out.images
+    Image.fromarray(images[0, 0]).save(tmp_path / "0.png")
+    assert averaged.classify([tmp_path / "0.png"]) == averaged.classify(images[:1])
+    Image.new("L", (9, 8)).save(tmp_path / "wide.png")
+    with pytest.raises(UserError, match=r"wide\.png: 9x8 pixels, .* trained on images of 8x8"):
+        averaged.classify([tmp_path / "wide.png"])
+    with pytest.raises(UserError, match=r"expected .*1, 8, 8"):
+        averaged.logits(images[:2, :, :4])
+
+
+def test_a_network_that_was_given_is_given_again(tmp_path):
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 3, 8, 8), np.uint8), rng.integers(0, 2, 40)
+    data = ArrayDataset(images, labels, ("cat", "dog"))
+    config = parse_config(
+        {
+            "model": {"name": "given"},
+            "data": {"name": "given", "batch_size": 20},
+            "optimizer": {"name": "momentum", "learning_rate": 0.01},
+            "training": {"epochs": 1},
+        }
+    )
+
+    def network():
+        return paddle.nn.Sequential(paddle.nn.Flatten(), paddle.nn.Linear(192, 2))
+
+    trained = network()
+    fit(config, tmp_path, "run", network=trained, data=(data, data))
+    run = open_run(tmp_path / "run", network=network())
+    assert np.array_equal(run.network[1].weight.numpy(), trained[1].weight.numpy())
+    assert len(run.classify(images)) == 40
+    with pytest.raises(UserError, match="a network that a program hands over"):
+        open_run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"1\.weight"):
+        open_run(tmp_path / "run", network=paddle.nn.Sequential(paddle.nn.Linear(192, 2)))
+
+
+def test_mistakes_are_told_in_one_line(tiny, tmp_path):
+    with pytest.raises(UserError, match="not a run's folder"):
+        open_run(tmp_path)
+    tiny["training"]["epochs"] = 1
+    folder = fit(parse_config(tiny), tmp_path, "run").folder
+    with pytest.raises(UserError, match=r"no checkpoint 'bset'\. Did you mean 'best'\?"):
+        open_run(folder, "bset")
+    with pytest.raises(UserError, match=r"trained without callbacks\.weight_average"):
+        open_run(folder, average=True)
+    weights = Path(folder) / "checkpoints/best/model.pdparams"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"best/model\.pdparams is damaged"):
+        open_run(folder)
+
+
+def test_it_is_the_network_that_load_weights_gives(tiny, tmp_path):
+    folder = fit(parse_config(tiny), tmp_path, "run").folder
+    network = resnet([1, 1], 10, "cifar", width=8, in_channels=1)
+    load_weights(network, folder)
+    network.eval()
+    run = open_run(folder, device="cpu")
+    images = paddle.rand([5, 1, 8, 8])
+    np.testing.assert_allclose(run.network(images), network(images), rtol=1e-4, atol=1e-5)
