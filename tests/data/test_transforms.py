@@ -19,7 +19,7 @@ from resnet_fit.data.transforms import (
     Resize,
     decode,
     load,
-    stages,
+    split_operations,
 )
 from resnet_fit.errors import UserError
 
@@ -223,14 +223,18 @@ def test_shrinking_happens_and_leaves_enough_pixels(large_jpeg, monkeypatch):
 # --- lists ----------------------------------------------------------------------------
 
 
-def test_stages():
+def test_split_operations():
     crop, flip, jitter, norm = RandomResizedCrop(), HorizontalFlip(), ColorJitter(0.1), Normalize()
-    assert stages([crop, flip, jitter, norm, flip]) == ((crop,), (flip, jitter), (norm, flip))
-    assert stages([]) == ((), (), ())
+    assert split_operations([crop, flip, jitter, norm, flip]) == (
+        (crop,),
+        (flip, jitter),
+        (norm, flip),
+    )
+    assert split_operations([]) == ((), (), ())
     with pytest.raises(UserError, match="random_resized_crop comes after horizontal_flip"):
-        stages([flip, crop])
+        split_operations([flip, crop])
     with pytest.raises(UserError, match="color_jitter comes after normalize"):
-        stages([crop, norm, jitter])
+        split_operations([crop, norm, jitter])
 
 
 @pytest.mark.parametrize(

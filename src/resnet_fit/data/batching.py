@@ -28,7 +28,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Made:
+class PreparedBatch:
     """A batch: uint8 ``[B, 3, H, W]`` of the rows that could be read, and why others could not."""
 
     images: np.ndarray
@@ -45,7 +45,7 @@ class Batching:
     seed: int
     on_bad_image: Literal["error", "skip"]
 
-    def make(self, task: Task) -> Made:
+    def make(self, task: Task) -> PreparedBatch:
         """Decode and transform the files of one batch.
 
         Raises BadImage for an unreadable file unless those are skipped, UserError if the transforms
@@ -80,7 +80,7 @@ class Batching:
         )
         if images.dtype != np.uint8:
             images = (images + 0.5).astype(np.uint8)
-        return Made(images, np.array(rows, np.intp), tuple(bad))
+        return PreparedBatch(images, np.array(rows, np.intp), tuple(bad))
 
     def _pixels(self, path: str, copy: Copy | None, rng: np.random.Generator) -> np.ndarray:
         try:

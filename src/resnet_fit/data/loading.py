@@ -19,13 +19,13 @@ from typing import Any, Literal
 import numpy as np
 
 from resnet_fit.data.augment import Operation, Unfinished, compose
-from resnet_fit.data.batching import Batching, Made, Task
+from resnet_fit.data.batching import Batching, PreparedBatch, Task
 from resnet_fit.data.dataset import ArrayDataset, FileDataset, subset
 from resnet_fit.data.mixing import Mix, different_partners
 from resnet_fit.data.resizing import Sizes, at_size
 from resnet_fit.data.sampling import Sampler, in_order, shuffled
 from resnet_fit.data.seeding import generator, phases
-from resnet_fit.data.transforms import BadImage, Geometric, Resize, load, stages
+from resnet_fit.data.transforms import BadImage, Geometric, Resize, load, split_operations
 from resnet_fit.data.workers import Team
 from resnet_fit.errors import UserError
 from resnet_fit.machine import usable_cores
@@ -262,7 +262,7 @@ class FileLoader(Loader):
         self._team = Team()
         self._transforms = tuple(transforms)
         self._on_bad_image = on_bad_image
-        stages(transforms)  # refuses a wrong order now, not at the first batch
+        split_operations(transforms)  # refuses a wrong order now, not at the first batch
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"skipped": dict(self.skipped)}
@@ -278,7 +278,7 @@ class FileLoader(Loader):
     def _source(self, epoch: int, first: int) -> Iterator[Callable[[int], Batch | None]]:
         order = self._order(epoch)
         # Pixels leave the workers as uint8, a quarter of the bytes they have once normalised.
-        geometry, inside, after = stages(at_size(self._transforms, self._sizes, epoch))
+        geometry, inside, after = split_operations(at_size(self._transforms, self._sizes, epoch))
         here = self._split([*inside, *after])
         if here is not None:  # workers leave to the device what that can do
             inside, after = inside[:here], (*inside[here:], *after)
@@ -296,7 +296,7 @@ class FileLoader(Loader):
                 phase[rows],
             )
 
-        def finish(batch: int, made: Made) -> Batch | None:
+        def finish(batch: int, made: PreparedBatch) -> Batch | None:
             rows = self._rows(order, batch)
             self.skipped.update((self.dataset.paths[rows[row]], reason) for row, reason in made.bad)
             if not len(made.rows):
@@ -331,10 +331,10 @@ def statistics(
     )
     if not np.any(counts):
         raise UserError("no readable image to take a mean and standard deviation of")
-    return moments(np.asarray(counts))
+    return mean_and_std(np.asarray(counts))
 
 
-def moments(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def mean_and_std(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return each channel's mean and standard deviation, in units of 0..1.
 
     ``counts`` ``[C, 256]`` says how often each grey level occurs.

@@ -197,7 +197,7 @@ class CenterCrop(Geometric):
         return image.crop((left, upper, left + self.size, upper + self.size))
 
 
-def stages(
+def split_operations(
     operations: Sequence[Geometric | augment.Operation],
 ) -> tuple[tuple[Geometric, ...], tuple[augment.Operation, ...], tuple[augment.Operation, ...]]:
     """Split a list into geometry, operations on grey levels, `Normalize` and what follows it.

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from resnet_fit.data.dataset import ArrayDataset, FileDataset
-from resnet_fit.data.loading import moments
+from resnet_fit.data.loading import mean_and_std
 from resnet_fit.data.make_loaders import open_parts
 from resnet_fit.data.transforms import BadImage, decode
 from resnet_fit.errors import RunFailed
@@ -140,7 +140,7 @@ def _describe(findings: Findings) -> str:
             f"widths {widths[0]} to {widths[-1]} (median {widths[middle]}), "
             f"heights {heights[0]} to {heights[-1]} (median {heights[middle]})"
         )
-    mean, std = (", ".join(f"{v:.4f}" for v in values) for values in moments(findings.levels))
+    mean, std = (", ".join(f"{v:.4f}" for v in values) for values in mean_and_std(findings.levels))
     repeated = f"; {findings.repeated} images are there twice" if findings.repeated else ""
     return f"{sizes}; mean {mean}; standard deviation {std}{repeated}"
 

@@ -132,6 +132,9 @@ def _sections(value: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     return sections, problems
 
 
+OWN_PART = "a part of your own is known once the module that registers it is imported"
+
+
 class _Wrong(Exception):
     """A section that cannot be understood."""
 
@@ -156,7 +159,9 @@ def _section(key: str, value: Mapping[str, Any]) -> Any:
         listed = ", ".join(known)
         raise _Wrong(Problem((key, "name"), f"required, but not given; one of {listed}"))
     if not isinstance(name, str) or name not in known:
-        raise _Wrong(Problem((key, "name"), unknown(name, "name", known)))
+        message = unknown(name, "name", known)
+        hint = "" if "Did you mean" in message else f"; {OWN_PART}"
+        raise _Wrong(Problem((key, "name"), message + hint))
     rest = {k: v for k, v in given.items() if k != "name"}
     return _settings(known[name], rest, (key,))
 

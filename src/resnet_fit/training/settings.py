@@ -88,5 +88,5 @@ class Checkpoint(Settings):
                 yield Problem(
                     ("monitor",), f"{self.monitor} needs callbacks.{callback}, which is not on"
                 )
-        if not re.fullmatch(r"(\w+_)?(loss|top\d+)", self.monitor):
+        if not re.fullmatch(r"(\w+_)?(loss|top[1-5])", self.monitor):
             yield Problem(("monitor",), f"expected loss, top1 or top5, received {self.monitor!r}")

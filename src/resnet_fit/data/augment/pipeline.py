@@ -15,7 +15,7 @@ from resnet_fit.data.augment.operation import Array, Operation
 from resnet_fit.errors import UserError
 
 # Takes images, a generator and, if need be, phases.
-Batch = Callable[..., Any]
+BatchFunction = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Unfinished:
     steps: tuple[tuple[Operation, Array], ...]
 
 
-def compose(operations: Sequence[Operation], host: int | None = None) -> Batch:
+def compose(operations: Sequence[Operation], host: int | None = None) -> BatchFunction:
     """Chain operations, in their order, into one function of a batch, a generator and phases.
 
     Phases ``[N]`` are for operations that alternate by epoch (`seeding.phases`); without them those

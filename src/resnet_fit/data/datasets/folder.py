@@ -82,7 +82,7 @@ class Folder(Data):
         return {**parts("augmentation"), **parts("transform")}
 
     def check_operations(self, operations: Sequence[Any]) -> None:
-        geometry, *_ = transforms.stages(operations)
+        geometry, *_ = transforms.split_operations(operations)
         largest = max((getattr(operation, "size", 0) for operation in geometry), default=0)
         if self.cache is not None and self.cache.shorter_side < largest:
             raise UserError(
