@@ -76,6 +76,48 @@ def test_size_is_the_published_one(depth, parameters, gmacs):
     assert round(count_macs(network, 224) / 1e9, 3) == gmacs
 
 
+RESNEXT_50 = {"depth": 50, "groups": 32, "width_per_group": 4}
+
+
+# As torchvision's documentation has them.
+@pytest.mark.parametrize(
+    ("options", "parameters", "gmacs"),
+    [
+        (RESNEXT_50, 25_028_904, 4.23),
+        ({"depth": 101, "groups": 32, "width_per_group": 8}, 88_791_336, 16.41),
+        ({"depth": 50, "width_per_group": 128}, 68_883_240, 11.40),
+    ],
+)
+def test_size_of_grouped_and_wide_networks_is_the_published_one(options, parameters, gmacs):
+    network = resnet(**options)
+    assert count_parameters(network) == parameters
+    assert round(count_macs(network, 224) / 1e9, 2) == gmacs
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnext50_32x4d", RESNEXT_50),
+        ("wide_resnet50_2", {"depth": 50, "width_per_group": 128}),
+    ],
+)
+def test_grouped_and_wide_networks_equal_those_of_paddle_vision(name, options):
+    ours = resnet(num_classes=10, **options)
+    theirs = getattr(paddle.vision.models, name)(num_classes=10)
+    give_drawn_weights(ours, theirs)
+    x = paddle.to_tensor(images(64))
+    with paddle.no_grad():
+        logits = theirs(x).numpy()
+        np.testing.assert_allclose(ours(x).numpy(), logits, rtol=0, atol=1e-4)
+        use_backend(ours, "onednn" if onednn_problem() is None else "channels_last")
+        np.testing.assert_allclose(ours(x).numpy(), logits, rtol=0, atol=1e-3)
+
+
+def test_groups_need_bottlenecks():
+    with pytest.raises(UserError, match=r"groups: needs bottleneck blocks; those of depth 18"):
+        resnet(18, groups=2)
+
+
 # He et al. 2015, table 6; the last one is given with one digit.
 @pytest.mark.parametrize(
     ("depth", "millions"), [(20, "0.27"), (32, "0.46"), (44, "0.66"), (56, "0.85"), (110, "1.7")]

@@ -15,7 +15,9 @@ from resnet_fit.backends import covered
 from resnet_fit.backends.backend import ByBackend
 
 
-def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Layer:
+def conv(
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, groups: int = 1
+) -> nn.Layer:
     """A convolution without bias that divides the size of its images by ``stride`` alone.
 
     Weights start from a normal distribution of variance 2 / fan-out (He et al. 2015, "Delving
@@ -28,6 +30,7 @@ def conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1)
         kernel_size,
         stride=stride,
         padding=kernel_size // 2,
+        groups=groups,
         weight_attr=paddle.ParamAttr(
             initializer=nn.initializer.Normal(0.0, math.sqrt(2 / fan_out))
         ),
@@ -47,8 +50,8 @@ class Layers:
     """What every block is made of, bound once and handed down.
 
     Replacing one (``dataclasses.replace(Layers(), norm=...)``) changes it in the whole network.
-    ``conv(in_channels, out_channels, kernel_size, stride=1)`` has no bias; ``norm(channels,
-    weight=1.0)`` starts with that scale.
+    ``conv(in_channels, out_channels, kernel_size, stride=1)`` has no bias, and takes ``groups`` as
+    a fifth where a network has any; ``norm(channels, weight=1.0)`` starts with that scale.
     """
 
     conv: Callable[..., nn.Layer] = conv
@@ -223,6 +226,10 @@ class BottleneckBlock(Block):
 
     The paper puts the stride on the first 1x1, which then skips three pixels of four; on the 3x3
     (``stride_on="3x3"``, known as v1.5) all of them are seen.
+
+    Args:
+        inner: channels of the 3x3 convolution; ``width`` by default.
+        groups: of the 3x3 convolution (Xie et al. 2017, "Aggregated residual transformations").
     """
 
     expansion = 4
@@ -238,14 +245,18 @@ class BottleneckBlock(Block):
         last_norm_weight: float = 1.0,
         drop: float = 0.0,
         stride_on: str = "3x3",
+        inner: int | None = None,
+        groups: int = 1,
     ) -> None:
         super().__init__()
+        inner = inner or width
+        grouped = {"groups": groups} if groups > 1 else {}  # a user's conv may know none
         stride1, stride2 = (stride, 1) if stride_on == "1x1" else (1, stride)
-        self.conv1 = layers.conv(in_channels, width, 1, stride1)
-        self.bn1 = layers.norm(width)
-        self.conv2 = layers.conv(width, width, 3, stride2)
-        self.bn2 = layers.norm(width)
-        self.conv3 = layers.conv(width, width * self.expansion, 1)
+        self.conv1 = layers.conv(in_channels, inner, 1, stride1)
+        self.bn1 = layers.norm(inner)
+        self.conv2 = layers.conv(inner, inner, 3, stride2, **grouped)
+        self.bn2 = layers.norm(inner)
+        self.conv3 = layers.conv(inner, width * self.expansion, 1)
         self.bn3 = layers.norm(width * self.expansion, last_norm_weight)
         self.downsample = shortcut
         self.stochastic_depth = StochasticDepth(drop) if drop else None

@@ -50,7 +50,7 @@ class ResNet(ByBackend, nn.Layer):
         self._image_size_checked = False
         options: dict[str, Any] = {"last_norm_weight": 0.0 if chosen.zero_init_residual else 1.0}
         if block is BottleneckBlock:
-            options["stride_on"] = chosen.stride_on
+            options |= {"stride_on": chosen.stride_on, "groups": chosen.groups}
 
         kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         self.conv1 = layers.conv(in_channels, width, kernel_size, stride)
@@ -61,6 +61,8 @@ class ResNet(ByBackend, nn.Layer):
         for stage, size in enumerate(stage_sizes):
             stage_width = width * 2**stage
             out_channels = stage_width * block.expansion
+            if block is BottleneckBlock:
+                options["inner"] = stage_width * chosen.width_per_group // 64 * chosen.groups
             blocks = []
             for index in range(size):
                 stride = 2 if stage > 0 and index == 0 else 1
@@ -112,6 +114,8 @@ def resnet(
     weights: str | os.PathLike[str] | None = None,
     block: Block | None = None,
     layers: Layers | None = None,
+    groups: int = 1,
+    width_per_group: int = 64,
 ) -> ResNet:
     """Build a residual network that maps images ``[N, in_channels, H, W]`` to logits
     ``[N, num_classes]``.
@@ -138,6 +142,10 @@ def resnet(
             where ``load_weights`` comes after ``paddle.Model.prepare``.
         block: ``basic`` or ``bottleneck``, where the depth leaves the choice.
         layers: the kinds of layer to build from; see :class:`Layers`.
+        groups: of a bottleneck's 3x3 convolution; ``resnet(50, groups=32, width_per_group=4)`` is
+            ResNeXt-50 32x4d (Xie et al. 2017).
+        width_per_group: channels of each of these groups, where the first stage has 64;
+            ``resnet(50, width_per_group=128)`` is Wide ResNet-50-2.
 
     Raises:
         UserError: an argument is none of the above, or the weights do not fit.
@@ -151,6 +159,8 @@ def resnet(
         width=width,
         zero_init_residual=zero_init_residual,
         stochastic_depth=stochastic_depth,
+        groups=groups,
+        width_per_group=width_per_group,
     )
     network = build(chosen, num_classes, in_channels, layers)
     if weights is not None:

@@ -51,6 +51,10 @@ class ResNet(Network):
             paddle.vision) or ``1x1`` (the paper).
         block: ``basic`` or ``bottleneck``, where the depth leaves the choice.
         width: channels of the first stage, doubled by each later one; 64, or 16 for ``cifar3``.
+        groups: of a bottleneck's 3x3 convolution; 32 with ``width_per_group: 4`` make a ResNeXt
+            (Xie et al. 2017). On a CPU Paddle itself computes convolutions in groups.
+        width_per_group: channels of each group, where the first stage has 64; 128 with one group
+            makes a Wide ResNet-50-2 (Zagoruyko and Komodakis 2016).
         zero_init_residual: whether each block's last norm starts at zero, so that each block starts
             as its shortcut (Goyal et al. 2017, section 5.1).
         stochastic_depth: how often the last block is left out for an image in training; the others
@@ -63,6 +67,8 @@ class ResNet(Network):
     stride_on: StrideOn = "3x3"
     block: Block | None = None
     width: PositiveInt | None = None
+    groups: PositiveInt = 1
+    width_per_group: PositiveInt = 64
     zero_init_residual: bool = False
     stochastic_depth: Below1 = 0.0
 
@@ -78,6 +84,11 @@ class ResNet(Network):
                 ("stride_on",),
                 f"1x1 needs bottleneck blocks; those of depth {self.depth} are basic",
             )
+        for key in ("groups", "width_per_group"):
+            if getattr(self, key) != type(self).model_fields[key].default and block == "basic":
+                yield Problem(
+                    (key,), f"needs bottleneck blocks; those of depth {self.depth} are basic"
+                )
         if self.zero_init_residual and self.shortcut == "none":
             yield Problem(
                 ("zero_init_residual",), "needs shortcuts: without, every output would be zero"
