@@ -71,7 +71,7 @@ def test_bad_files_and_duplicates(config, photos, capsys):
     assert "1 images are in train and in evaluation" in out
     assert f"{photos}/train/red/0.png = {photos}/val/red/copy.png" in out
     assert sum(line.startswith("unreadable: ") for line in out.splitlines()) == 2
-    assert err.splitlines() == ["resnet-fit: 2 unreadable images, listed above"]
+    assert err.splitlines() == ["resnet-fit: unreadable images: 2, listed above"]
 
 
 def test_mean_and_deviation_are_numpys(config, photos, capsys):

@@ -83,7 +83,7 @@ def check_data(config: Config, console: Console) -> dict[str, Findings]:
     for reason in bad.values():
         _say(console, f"unreadable: {reason}")
     if bad:
-        raise RunFailed(f"{len(bad)} unreadable images, listed above")
+        raise RunFailed(f"unreadable images: {len(bad)}, listed above")
     return found
 
 

@@ -239,5 +239,5 @@ def _memory(experiment: Experiment) -> Iterator[str]:
     total = min((n for n in (memory.total, memory.limit) if n is not None), default=None)
     of = "" if total is None else f" (of {total / 1e9:.1f} GB)"
     workers = getattr(experiment.loaders.train, "workers", 0)
-    besides = f", beside {workers} worker processes" if workers else ""
+    besides = f"; data.workers ({workers}) have their own" if workers else ""
     yield f"{peak / 1e9:.1f} GB of memory{of} were held at most in these batches{besides}"

@@ -262,7 +262,7 @@ def _note_skipped(experiment: Experiment, follows: Callbacks) -> int:
         file = follows.folder / "skipped_images.txt"
         lines = [f"{reason}\n" for reason in sorted(skipped.values())]
         write_text(file, "".join(lines))
-        say(f"{len(skipped)} unreadable images skipped: {file}")
+        say(f"unreadable images left out: {len(skipped)}, listed in {file}")
     return len(skipped)
 
 
