@@ -76,6 +76,9 @@ class FileDataset:
         return type(self)(paths, self.labels[indices], self.classes, copies)
 
 
+Dataset = ArrayDataset | FileDataset
+
+
 class Samples(Protocol):
     """What both have."""
 

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from resnet_fit.data.dataset import ArrayDataset, FileDataset
+from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset
 from resnet_fit.data.paths import Paths
 
 PIECE_BYTES = 1024
@@ -31,7 +31,7 @@ MANY_FILES = 200_000
 _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
-def names_digest(dataset: ArrayDataset | FileDataset) -> str:
+def names_digest(dataset: Dataset) -> str:
     """A number, in hexadecimal digits, for the labels, and names of files, in their order.
 
     Names are those below the data set's folder.
@@ -45,7 +45,7 @@ def names_digest(dataset: ArrayDataset | FileDataset) -> str:
     return total.hexdigest()
 
 
-def content_digest(dataset: ArrayDataset | FileDataset) -> str:
+def content_digest(dataset: Dataset) -> str:
     """A number, in hexadecimal digits, for the images in their order."""
     total = hashlib.blake2b(digest_size=16)
     if isinstance(dataset, ArrayDataset):

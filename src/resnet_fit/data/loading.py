@@ -20,7 +20,7 @@ import numpy as np
 
 from resnet_fit.data.augment import Operation, Unfinished, compose
 from resnet_fit.data.batching import Batching, PreparedBatch, Task
-from resnet_fit.data.dataset import ArrayDataset, FileDataset, subset
+from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset, subset
 from resnet_fit.data.mixing import Mix, different_partners
 from resnet_fit.data.resizing import Sizes, at_size
 from resnet_fit.data.sampling import Sampler, in_order, shuffled
@@ -60,7 +60,7 @@ class Loader:
 
     def __init__(
         self,
-        dataset: ArrayDataset | FileDataset,
+        dataset: Dataset,
         batch_size: int,
         *,
         shuffle: bool = False,
@@ -314,7 +314,7 @@ class FileLoader(Loader):
 
 
 def statistics(
-    dataset: ArrayDataset | FileDataset, on_bad_image: Literal["error", "skip"] = "error"
+    dataset: Dataset, on_bad_image: Literal["error", "skip"] = "error"
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return each channel's mean and standard deviation over all pixels, in units of 0..1.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_fit.data.dataset import ArrayDataset, FileDataset
+from resnet_fit.data.dataset import Dataset
 from resnet_fit.data.digest import content_digest, names_digest
 from resnet_fit.errors import UserError
 from resnet_fit.files import json_text
@@ -23,7 +23,6 @@ from resnet_fit.files import json_text
 FORMAT = 1
 
 Shape = tuple[int, int, int]
-Dataset = ArrayDataset | FileDataset
 
 
 @dataclass(frozen=True)

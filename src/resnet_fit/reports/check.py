@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resnet_fit.data.dataset import ArrayDataset, FileDataset
+from resnet_fit.data.dataset import ArrayDataset, Dataset
 from resnet_fit.data.loading import mean_and_std
 from resnet_fit.data.make_loaders import open_parts
 from resnet_fit.data.transforms import BadImage, decode
@@ -87,7 +87,7 @@ def check_data(config: Config, console: Console) -> dict[str, Findings]:
     return found
 
 
-def examine(dataset: ArrayDataset | FileDataset) -> Findings:
+def examine(dataset: Dataset) -> Findings:
     """Read every image of one part."""
     findings = Findings()
     for index, (name, pixels) in enumerate(_images(dataset)):
@@ -98,7 +98,7 @@ def examine(dataset: ArrayDataset | FileDataset) -> Findings:
     return findings
 
 
-def _images(dataset: ArrayDataset | FileDataset) -> Iterator[tuple[str, np.ndarray | BadImage]]:
+def _images(dataset: Dataset) -> Iterator[tuple[str, np.ndarray | BadImage]]:
     """Name and pixels ``[H, W, C]`` of every image, or what is wrong with it."""
     if isinstance(dataset, ArrayDataset):
         for index, image in enumerate(dataset.images):

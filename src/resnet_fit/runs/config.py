@@ -52,6 +52,10 @@ class Config:
     checkpoint: Checkpoint
     callbacks: Mapping[str, CallbackPart | None]
 
+    @property
+    def averages_weights(self) -> bool:
+        return self.callbacks.get("weight_average") is not None
+
     def model_dump(self) -> dict[str, Any]:
         """All of it as plain values, every default written out."""
         dumped: dict[str, Any] = {}

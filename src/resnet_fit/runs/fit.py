@@ -153,7 +153,7 @@ def resume(
 
 
 def _go_on(folder: Path, config: Config, given: Given, log: RunLog) -> Run:
-    averages = config.callbacks.get("weight_average") is not None
+    averages = config.averages_weights
     found = find_checkpoint(
         folder / "checkpoints" / "last", [*needed_files(averages), CONFIG, DATA]
     )

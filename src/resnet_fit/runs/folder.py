@@ -55,7 +55,7 @@ def write_documents(folder: Path, experiment: Experiment) -> None:
 def checkpoint_bytes(experiment: Experiment) -> int:
     """About how large a checkpoint is: weights, their average, and the optimizer's state."""
     config = experiment.config
-    averages = config.callbacks.get("weight_average") is not None
+    averages = config.averages_weights
     return 4 * experiment.counts["parameters"] * (1 + config.optimizer.slots + averages)
 
 

@@ -14,7 +14,6 @@ from paddle import Tensor, nn
 from resnet_fit.backends import choose_backend, use_backend
 from resnet_fit.checkpoints.files import AVERAGE, CONFIG, DATA, WEIGHTS, find_checkpoint
 from resnet_fit.config.operations import build
-from resnet_fit.config.registry import parts
 from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader
 from resnet_fit.data.record import DataRecord
@@ -67,8 +66,7 @@ class OpenedRun:
         return [self.classes[i] for i in self.logits(images).argmax(axis=1).tolist()]
 
     def _loader(self, images: np.ndarray | Paths, batch_size: int) -> Loader:
-        known = {**parts("augmentation"), **parts("transform")}
-        operations = build(self.record.preprocessing, known)
+        operations = build(self.record.preprocessing, self.config.data.operations())
         labels = np.zeros(len(images), np.int64)  # a loader wants some
         if self.record.stored_shape is None:
             if isinstance(images, np.ndarray):
@@ -153,7 +151,7 @@ def _find(folder: Path, checkpoint: str) -> tuple[Config, Path]:
 
 
 def _weights_name(config: Config, average: bool | None) -> str:
-    kept = config.callbacks.get("weight_average") is not None
+    kept = config.averages_weights
     if average and not kept:
         raise UserError("average: this run was trained without callbacks.weight_average")
     if average is None:

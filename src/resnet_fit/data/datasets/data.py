@@ -9,13 +9,11 @@ from resnet_fit.config.problems import Problem
 from resnet_fit.config.registry import parts
 from resnet_fit.config.settings import Below1, NonNegativeInt, Part, PositiveInt
 from resnet_fit.data.augment import check_order
-from resnet_fit.data.dataset import ArrayDataset, FileDataset, split, subset
+from resnet_fit.data.dataset import Dataset, split, subset
 from resnet_fit.data.sampling import Sampler, balanced, repeated, shuffled
 
 if TYPE_CHECKING:
     from resnet_fit.runs.config import Config
-
-Dataset = ArrayDataset | FileDataset
 
 
 class Parts(NamedTuple):

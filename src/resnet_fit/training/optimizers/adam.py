@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from resnet_fit.config.registry import part
 from resnet_fit.config.settings import Below1, Positive
-from resnet_fit.training.optimizers.optimizer import (
-    Optimizer,
-    refuse_missing_gradients,
-    trainable,
-)
+from resnet_fit.training.optimizers.optimizer import Optimizer, refuse_missing_gradients
 
 if TYPE_CHECKING:
     import paddle
@@ -32,6 +28,12 @@ class Moments(Optimizer):
     beta2: Below1 = 0.999
     epsilon: Positive = 1e-8
 
+    def arguments(
+        self, network: nn.Layer, rate: float | paddle.optimizer.lr.LRScheduler
+    ) -> dict[str, Any]:
+        averages = {"beta1": self.beta1, "beta2": self.beta2, "epsilon": self.epsilon}
+        return super().arguments(network, rate) | averages
+
 
 @part("optimizer", "adam")
 class Adam(Moments):
@@ -49,14 +51,9 @@ class Adam(Moments):
         import paddle
 
         self.set_regularizers(network)
-        optimizer = paddle.optimizer.Adam(
-            beta1=self.beta1,
-            beta2=self.beta2,
-            epsilon=self.epsilon,
-            use_multi_tensor=self.fused,
-            **self.arguments(network, rate),
+        return refuse_missing_gradients(
+            paddle.optimizer.Adam(use_multi_tensor=self.fused, **self.arguments(network, rate))
         )
-        return refuse_missing_gradients(optimizer)
 
 
 @part("optimizer", "adamw")
@@ -68,12 +65,8 @@ class AdamW(Moments):
     ) -> paddle.optimizer.Optimizer:
         import paddle
 
-        decayed = {p.name for p in trainable(network) if self.decays(p)}
         return paddle.optimizer.AdamW(
-            beta1=self.beta1,
-            beta2=self.beta2,
-            epsilon=self.epsilon,
             weight_decay=self.weight_decay,
-            apply_decay_param_fun=decayed.__contains__,
+            apply_decay_param_fun=self.decayed(network).__contains__,
             **self.arguments(network, rate),
         )

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from resnet_fit.config.registry import part
 from resnet_fit.config.settings import Positive
 from resnet_fit.training.optimizers.adam import Moments
-from resnet_fit.training.optimizers.optimizer import trainable
 
 if TYPE_CHECKING:
     import paddle
@@ -29,11 +28,8 @@ class Lamb(Moments):
     ) -> paddle.optimizer.Optimizer:
         import paddle
 
-        decayed = {p.name for p in trainable(network) if self.decays(p)}
+        decayed = self.decayed(network)
         return paddle.optimizer.Lamb(
-            beta1=self.beta1,
-            beta2=self.beta2,
-            epsilon=self.epsilon,
             lamb_weight_decay=self.weight_decay,
             exclude_from_weight_decay_fn=lambda parameter: parameter.name not in decayed,
             **self.arguments(network, rate),

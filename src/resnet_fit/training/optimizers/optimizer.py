@@ -80,6 +80,10 @@ class Optimizer(Part):
         """Whether weight decay is for this parameter."""
         return self.decay_norms_and_biases or len(parameter.shape) > 1
 
+    def decayed(self, network: nn.Layer) -> set[str]:
+        """The names of the trainable parameters that weight decay is for."""
+        return {p.name for p in trainable(network) if self.decays(p)}
+
     def set_regularizers(self, network: nn.Layer) -> None:
         """Decay by a term of each parameter's gradient, which momentum then carries on.
 
