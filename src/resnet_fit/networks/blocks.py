@@ -58,7 +58,7 @@ class Layers:
     norm: Callable[..., nn.Layer] = batch_norm
 
 
-class Part(ByBackend, nn.Layer):
+class BackendLayer(ByBackend, nn.Layer):
     """A part of a network, computed by a backend on images as that backend keeps them.
 
     Within a network, parts hand each other such images by :func:`run`. Called as a layer, by hand
@@ -90,13 +90,13 @@ def run(operations: Any, layer: nn.Layer, x: Tensor) -> Tensor:
 
 def _computes_by(operations: Any, layer: nn.Layer) -> bool:
     return (
-        isinstance(layer, Part)
-        and type(layer).forward is Part.forward
+        isinstance(layer, BackendLayer)
+        and type(layer).forward is BackendLayer.forward
         and layer.operations is operations
     )
 
 
-class Stage(Part, nn.Sequential):
+class Stage(BackendLayer, nn.Sequential):
     """Parts, one after the other."""
 
     def compute(self, x: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class Stage(Part, nn.Sequential):
         return x
 
 
-class ZeroPad(Part):
+class ZeroPad(BackendLayer):
     """Shortcut without parameters: every ``stride``-th pixel, then channels of zeros appended.
 
     He et al. 2015, "Deep residual learning", section 3.3, option A.
@@ -120,7 +120,7 @@ class ZeroPad(Part):
         return self.operations.zero_pad(x, self.new_channels, self.stride)
 
 
-class Projection(Part, nn.Sequential):
+class Projection(BackendLayer, nn.Sequential):
     """Shortcut by a 1x1 convolution and a norm: option B of the same section."""
 
     def compute(self, x: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class Projection(Part, nn.Sequential):
         return self.operations.normalize(norm, self.operations.convolve(conv, x))
 
 
-class StochasticDepth(Part):
+class StochasticDepth(BackendLayer):
     """In training, a branch left out for each image by chance, and scaled up where it stays.
 
     Huang et al. 2016, "Deep networks with stochastic depth"; scaled in training, so that evaluation
@@ -168,7 +168,7 @@ def make_shortcut(
     return Projection(layers.conv(in_channels, out_channels, 1, stride), layers.norm(out_channels))
 
 
-class Block(Part):
+class Block(BackendLayer):
     """A branch of convolutions and norms, and a way around it (He et al. 2015, equation 1).
 
     A subclass names its convolutions and norms ``conv1 bn1 conv2 bn2 ...``; all are followed by a

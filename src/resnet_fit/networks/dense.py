@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 from resnet_fit.backends.backend import ByBackend
 from resnet_fit.errors import UserError
 from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
-from resnet_fit.networks.blocks import Layers, Part, Stage, run
+from resnet_fit.networks.blocks import BackendLayer, Layers, Stage, run
 from resnet_fit.networks.families import densenet as settings
 from resnet_fit.networks.weights import load_weights
 
@@ -20,7 +20,7 @@ from resnet_fit.networks.weights import load_weights
 BOTTLENECK = 4
 
 
-class Stem(Part):
+class Stem(BackendLayer):
     """The first convolution; the one for ImageNet is followed by a norm, a ReLU and a max pool."""
 
     def __init__(self, kind: str, in_channels: int, out_channels: int, layers: Layers) -> None:
@@ -37,7 +37,7 @@ class Stem(Part):
         return ops.max_pool(ops.normalize(self._batch_norm, x, relu=True))
 
 
-class NormConv(Part):
+class NormConv(BackendLayer):
     """A norm, a ReLU and a convolution: the order of He et al. 2016, "Identity mappings"."""
 
     def __init__(
@@ -52,7 +52,7 @@ class NormConv(Part):
         return ops.convolve(self._conv, ops.normalize(self._batch_norm, x, relu=True))
 
 
-class DenseLayer(Part):
+class DenseLayer(BackendLayer):
     """Appends ``growth`` channels, made of all those before by a 1x1 and a 3x3 convolution."""
 
     def __init__(self, in_channels: int, growth: int, layers: Layers) -> None:
@@ -67,7 +67,7 @@ class DenseLayer(Part):
         return ops.concat(kept, run(ops, self.bn_ac_func2, x))
 
 
-class Transition(Part):
+class Transition(BackendLayer):
     """Fewer channels by a 1x1 convolution, and a quarter of the pixels by an average pool."""
 
     def __init__(self, in_channels: int, out_channels: int, layers: Layers) -> None:
