@@ -12,6 +12,7 @@ from PIL import Image
 
 from resnet_fit import UserError, fit, load_weights, open_run, parse_config, resnet
 from resnet_fit.data.dataset import ArrayDataset
+from resnet_fit.runs.held_out import held_out, trained_on
 
 
 def accuracy(run, images, labels):
@@ -133,3 +134,48 @@ def test_it_is_the_network_that_load_weights_gives(tiny, tmp_path):
     run = open_run(folder, device="cpu")
     images = paddle.rand([5, 1, 8, 8])
     np.testing.assert_allclose(run.network(images), network(images), rtol=1e-4, atol=1e-5)
+
+
+def test_its_own_held_out_images_and_a_folder_of_others(photos, tmp_path):
+    config = parse_config(COLOURS | {"data": COLOURS["data"] | {"path": str(photos)}})
+    summary = fit(config, tmp_path, "run").summary
+    run = open_run(tmp_path / "run", "last")
+    data = held_out(run)
+    assert (len(data), len(trained_on(run))) == (18, 36)
+    hits = accuracy(run, data.paths, data.labels)
+    assert hits == pytest.approx(summary["last"]["eval"]["top1"], abs=1e-6)
+    two = tmp_path / "two"
+    for name in ("red", "green"):
+        shutil.copytree(photos / "val" / name, two / name)
+    others = held_out(run, two)
+    assert (len(others), others.classes) == (12, run.classes)
+    assert sorted({run.classes[i] for i in others.labels}) == ["green", "red"]
+    (two / "red").rename(two / "rad")
+    with pytest.raises(UserError, match=r"class 'rad' is none of this run's\. Did you mean 'red'"):
+        held_out(run, two)
+    (tmp_path / "parts" / "train").mkdir(parents=True)
+    with pytest.raises(UserError, match="no part that is held out"):
+        held_out(run, tmp_path / "parts")
+
+
+def test_other_images_than_the_runs_are_told(photos, tmp_path):
+    data = tmp_path / "photos"
+    shutil.copytree(photos, data)
+    config = parse_config(COLOURS | {"data": COLOURS["data"] | {"path": str(data)}})
+    fit(config, tmp_path, "run")
+    (data / "val" / "red" / "0.png").unlink()
+    with pytest.warns(UserWarning, match="not the images of this run's training: 17 now, 18 then"):
+        assert len(held_out(open_run(tmp_path / "run"))) == 17
+
+
+def test_images_in_memory_of_a_run_and_in_files(tiny, tmp_path):
+    fit(parse_config(tiny), tmp_path, "run")
+    run = open_run(tmp_path / "run")
+    data = held_out(run)
+    for i in (0, 1):
+        folder = tmp_path / "digits" / run.classes[data.labels[i]]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(data.images[i, 0]).save(folder / f"{i}.png")
+    read = held_out(run, tmp_path / "digits")
+    assert sorted(read.labels) == sorted(data.labels[:2])
+    assert {image.tobytes() for image in read.images} == {i.tobytes() for i in data.images[:2]}

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -14,7 +15,7 @@ from paddle import Tensor, nn
 from resnet_fit.backends import choose_backend, use_backend
 from resnet_fit.checkpoints.files import AVERAGE, CONFIG, DATA, WEIGHTS, find_checkpoint
 from resnet_fit.config.operations import build
-from resnet_fit.data.dataset import ArrayDataset, FileDataset
+from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader
 from resnet_fit.data.record import DataRecord
 from resnet_fit.data.transforms import decode
@@ -57,7 +58,7 @@ class OpenedRun:
         Raises:
             UserError: a file cannot be read, or images have another shape than the training's.
         """
-        loader = self._loader(images, batch_size)
+        loader = self.loader(self.dataset(images), batch_size)
         with paddle.no_grad():
             return paddle.concat([self.network(paddle.to_tensor(images)) for images, _ in loader])
 
@@ -65,26 +66,53 @@ class OpenedRun:
         """The name of the likeliest class of each image; see `logits`."""
         return [self.classes[i] for i in self.logits(images).argmax(axis=1).tolist()]
 
-    def _loader(self, images: np.ndarray | Paths, batch_size: int) -> Loader:
-        operations = build(self.record.preprocessing, self.config.data.operations())
-        labels = np.zeros(len(images), np.int64)  # a loader wants some
+    def dataset(self, images: np.ndarray | Paths, labels: np.ndarray | None = None) -> Dataset:
+        """Images as a data set of the kind that this network was trained on.
+
+        Args:
+            images: as `logits` takes them.
+            labels: int64 ``[N]`` into ``classes``; zeros by default.
+
+        Raises:
+            UserError: as `logits` does; files are read at once where the training's images were in
+                memory, and else by a loader.
+        """
+        labels = np.zeros(len(images), np.int64) if labels is None else labels
         if self.record.stored_shape is None:
             if isinstance(images, np.ndarray):
                 raise UserError(
                     "images: received an array, but this network was trained on image files; give "
                     "their paths"
                 )
-            files = FileDataset([os.fspath(path) for path in images], labels, self.classes)
-            return FileLoader(files, batch_size, operations, workers=0)
+            return FileDataset([os.fspath(path) for path in images], labels, self.classes)
         if not isinstance(images, np.ndarray):
-            images = np.stack([self._read(path) for path in images])
+            images = np.stack([self.read(path) for path in images])
         if images.shape[1:] != self.record.stored_shape:
             expected = ", ".join(map(str, ("N", *self.record.stored_shape)))
             raise UserError(f"images: received {list(images.shape)}, expected [{expected}]")
-        return ArrayLoader(ArrayDataset(images, labels, self.classes), batch_size, operations)
+        return ArrayDataset(images, labels, self.classes)
 
-    def _read(self, path: str | os.PathLike[str]) -> np.ndarray:
-        """An image file as the images in memory are that this network was trained on."""
+    def loader(self, dataset: Dataset, batch_size: int = 100, **options: Any) -> Loader:
+        """Batches ``[images, labels]`` of a data set, prepared as in the training's evaluations.
+
+        Args:
+            options: of `FileLoader`, for image files: ``workers`` (none by default) and
+                ``on_bad_image``.
+        """
+        operations = build(self.record.preprocessing, self.config.data.operations())
+        if isinstance(dataset, ArrayDataset):
+            return ArrayLoader(dataset, batch_size, operations)
+        return FileLoader(dataset, batch_size, operations, **{"workers": 0} | options)
+
+    def read(self, path: str | os.PathLike[str]) -> np.ndarray:
+        """An image file as the images in memory are that this network was trained on.
+
+        Returns:
+            uint8 ``[C, H, W]``.
+
+        Raises:
+            UserError: it cannot be read, or has another size.
+        """
         assert self.record.stored_shape is not None
         channels, height, width = self.record.stored_shape
         image = decode(path)

@@ -125,6 +125,10 @@ def folder(
         warnings.warn(readable(line), stacklevel=2)
     train_place = root / (train_name or "")
     train = scan(train_place)
+    if len(train.classes) == 1:
+        raise UserError(
+            f"{train_place}: only one class, {train.classes[0]!r}; a classifier needs two or more"
+        )
     if held_out_name:
         held_out = scan(root / held_out_name)
         _check_classes(held_out.classes, root / held_out_name, train.classes, train_place)
@@ -135,6 +139,23 @@ def folder(
             "hold out (data.validation: 0.1)"
         )
     return split(train, validation, seed)
+
+
+def held_out_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder of class folders to judge a network by: the held-out part, or all of ``path``.
+
+    Raises:
+        UserError: it is not there, no folder, or has parts of which none is held out.
+    """
+    root = expand(path)
+    require_existing(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: not a folder; extract it if it is an archive")
+    parts, _ = _parts(root)
+    name = parts.get("validation") or parts.get("test")
+    if parts and not name:
+        raise UserError(f"{root}: has {_folders(parts.values())} but no part that is held out")
+    return root / (name or "")
 
 
 def _parts(root: Path) -> tuple[dict[str, str], list[str]]:
@@ -192,8 +213,6 @@ def scan(root: Path) -> FileDataset:
             f"{root}: no images ({', '.join(sorted(EXTENSIONS))}) in class {_quoted(empty)}; "
             "add some or remove the folder"
         )
-    if len(classes) == 1:
-        raise UserError(f"{root}: only one class, {classes[0]!r}; a classifier needs two or more")
     _warn_of_left_out(root, listing.left_out)
     return FileDataset(listing.paths, np.repeat(np.arange(len(classes)), counts), classes)
 
