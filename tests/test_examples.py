@@ -148,10 +148,9 @@ def test_study_trains_draws_and_goes_on(tmp_path, tiny):
         assert figure.size == (990, 748)
     summary = json.loads((output / "narrow" / "summary.json").read_text())
     assert (summary["config"]["model"]["width"], summary["config"]["training"]["seed"]) == (4, 3)
-    error, averaged = (
-        f"{100 * (1 - summary['last']['eval'][name]):.2f}" for name in ("top1", "ema_top1")
-    )
-    assert re.search(rf"of 4 .*{error}.*{averaged}", done.stdout)
+    top1, averaged = (f"{100 * summary['last']['eval'][n]:.2f} %" for n in ("top1", "ema_top1"))
+    assert re.search(rf"^of 4 .*{top1}.*{averaged}", done.stdout, re.M)
+    assert "model.width\n    4: of 4\n    8: of 8\n" in done.stdout
     # One is finished, the other is cut off: only that is trained.
     (output / "wide" / "summary.json").unlink()
     before = (output / "narrow" / "metrics.jsonl").stat().st_mtime_ns
@@ -186,7 +185,8 @@ def test_shipped_studies_are_of_valid_experiments(file):
         ("title: x\nruns: {}\n", "study.yaml:2: runs: "),
         ("title: x\nruns: {a: {label: a, confg: b}}\n", "Did you mean 'config'?"),
         ("title: x\nruns: {a: {label: a, config: b.yaml}}\n", "no such config file"),
-        ("title: x\ndraw: [test eror]\nruns: {}\n", "Did you mean 'test error'?"),
+        ("title: x\ndraw: [eval.top]\nruns: {}\n", "Did you mean 'eval.top1'?"),
+        ("title: x\nruns: {a: {label: a, config: b}, c: {label: a, config: b}}\n", "label 'a'"),
     ],
 )
 def test_mistakes_in_a_study_are_told_in_one_line_each(text, words, tmp_path):

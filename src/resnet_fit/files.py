@@ -142,6 +142,23 @@ def lock(folder: Path, wait: Callable[[], object] | None = None) -> Iterator[Non
         yield
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process is in the `lock` of a folder; nothing is written to find out.
+
+    The lock is shared and held for some microseconds only, so that many may ask at once.
+    """
+    if fcntl is None:
+        return False
+    try:
+        with open(folder / ".lock", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no run was ever trained there, or it is not ours to read
+        return False
+    return False
+
+
 def _locked(file: IO[str], at_once: bool = True) -> bool:
     if fcntl is None:
         return True

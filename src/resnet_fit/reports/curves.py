@@ -1,0 +1,109 @@
+"""Curves of several runs in one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice, product
+from pathlib import Path
+from typing import Any, Literal
+
+from resnet_fit.errors import UserError
+from resnet_fit.files import write
+from resnet_fit.runs.outcome import BEST, Outcome, is_share
+
+Axis = Literal["epochs", "minutes"]
+AXES: tuple[Axis, ...] = ("epochs", "minutes")
+# What is drawn where nothing else is asked for, as far as a run has it.
+USUAL = ("train.loss", "eval.loss", "train.top1", "eval.top1")
+# Ten colours, then the same ones dashed etc.
+COLOURS = [f"C{i}" for i in range(10)]
+STYLES = ["-", "--", ":", "-."]
+NAMES_IN_A_COLUMN = 15
+
+
+def draw(
+    runs: Mapping[str, Outcome],
+    file: Path,
+    metrics: Sequence[str] = USUAL,
+    against: Sequence[Axis] = AXES,
+    title: str | None = None,
+) -> None:
+    """Write a PNG with a panel for each metric, and a row of panels for each axis.
+
+    Args:
+        runs: by the label that the legend gives them. Those without a metric are left out of its
+            panels.
+        file: ends in ``.png``.
+        metrics: names such as ``eval.top1``; those that no run has are left out.
+
+    Raises:
+        UserError: no run has any of them.
+    """
+    known = {name for run in runs.values() for name in run.curves()}
+    drawn = [name for name in dict.fromkeys(metrics) if name in known]
+    if not drawn:
+        raise UserError(f"{file}: nothing to draw: no run has finished an epoch")
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(
+        len(against),
+        len(drawn),
+        figsize=(4.5 * len(drawn), 3.4 * len(against)),
+        squeeze=False,
+        layout="constrained",
+    )
+    if title is not None:
+        figure.suptitle(_plain(title))
+    try:
+        for axis, line in zip(against, panels, strict=True):
+            for name, panel in zip(drawn, line, strict=True):
+                _draw_panel(panel, runs, name, axis)
+        figure.legend(
+            panels[0][0].get_lines(),
+            [_plain(label) for label in runs],
+            loc="outside right upper",
+            fontsize="small",
+            ncols=1 + len(runs) // NAMES_IN_A_COLUMN,
+        )
+        write(file, lambda part: figure.savefig(part, format="png", dpi=110))
+    finally:
+        pyplot.close(figure)
+
+
+def worth_drawing(by: str | None) -> list[str]:
+    """The usual metrics, and the one that runs are sorted by."""
+    asked = (by or "").removeprefix(BEST)
+    return [*USUAL, *([asked] if asked.startswith(("train.", "eval.")) else [])]
+
+
+def points(run: Outcome, metric: str, axis: Axis) -> tuple[list[float], list[float]]:
+    """A curve: where its points lie on the axis, and its values, accuracies in percent."""
+    minutes = {row["epoch"]: row["seconds"] / 60 for row in run.rows}
+    curve = run.curves().get(metric, [])
+    across = [float(epoch) if axis == "epochs" else minutes[epoch] for _, epoch in curve]
+    factor = 100 if is_share(metric) else 1
+    return across, [factor * value for value, _ in curve]
+
+
+def _draw_panel(panel: Any, runs: Mapping[str, Outcome], metric: str, axis: Axis) -> None:
+    for run, look in zip(runs.values(), _looks(len(runs)), strict=True):
+        panel.plot(*points(run, metric, axis), marker="o", markersize=3, **look)
+    panel.set_xlabel(axis)
+    if axis == "epochs":
+        panel.xaxis.get_major_locator().set_params(integer=True)
+    panel.set_ylabel(f"{metric} (%)" if is_share(metric) else metric)
+    panel.grid(alpha=0.3)
+
+
+def _plain(label: str) -> str:
+    """A label that matplotlib takes for neither a formula nor one to be left out."""
+    return label.replace("$", r"\$").replace("_", " _", label.startswith("_"))
+
+
+def _looks(count: int) -> list[dict[str, Any]]:
+    """A colour and a style for each run; they repeat after forty."""
+    looks = [{"color": c, "linestyle": s} for s, c in product(STYLES, COLOURS)]
+    return list(islice(looks * (count // len(looks) + 1), count))
