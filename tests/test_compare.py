@@ -298,6 +298,15 @@ def test_json_has_the_keys_that_the_page_tells(runs, capsys):
     assert (by_name["cut"]["epochs"], by_name["cut"]["epochs_asked"]) == (1, 3)
 
 
+def test_the_example_of_the_page_is_what_is_printed():
+    page = (REPOSITORY / "docs/compare.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```\n(2 runs.*?)^```$", page, re.M | re.S)
+    kept = [RESULTS / f"resnet20_cifar_3_epochs{ending}" for ending in ("", "_bfloat16")]
+    printed = as_text(compare(read_runs(kept), "eval.top1"), 80).strip().split("\n\n")
+    assert len(example.strip().split("\n\n")) == 4
+    assert all(part in printed for part in example.strip().split("\n\n"))
+
+
 def test_curves_are_those_of_the_rows(runs):
     outcome = read_outcome(runs / "plain")
     assert points(outcome, "eval.top1", "epochs") == ([1, 2, 3], [50, 75, 70])
