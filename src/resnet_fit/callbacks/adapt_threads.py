@@ -58,7 +58,7 @@ class AdaptThreads(paddle.callbacks.Callback):
         self.close()
 
     def close(self) -> None:
-        """All threads again, also where `fit` was left by an exception."""
+        """Compute with all threads again: done by `fit`, and needed after an error."""
         if self.policy is not None:
             set_threads(self.policy.all)
 

@@ -1,4 +1,4 @@
-"""A training that no longer gets better ends by itself."""
+"""Ends a training that no longer gets better."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What images and their mirror images reach together."""
+"""Evaluates the mean of the logits of each image and of its mirror image."""
 
 from __future__ import annotations
 

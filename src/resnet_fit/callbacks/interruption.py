@@ -45,7 +45,7 @@ class Interruption(paddle.callbacks.Callback):
         self.open()
 
     def open(self) -> None:
-        """Take the signals over: done by `fit`, and to be done for an evaluation outside of it."""
+        """Handle the signals: done by `fit`, and needed for an evaluation outside of it."""
         self._received = 0
         if threading.current_thread() is threading.main_thread():  # others may not handle signals
             self._terminals = [number for number in (1, 2) if os.isatty(number)]
@@ -72,7 +72,7 @@ class Interruption(paddle.callbacks.Callback):
         self.close()
 
     def close(self) -> None:
-        """Give the signals back to whom they belonged."""
+        """Restore the signal handlers that were there before."""
         while self._handlers:
             signal.signal(*self._handlers.popitem())
 
@@ -92,7 +92,7 @@ class Interruption(paddle.callbacks.Callback):
         note("stops after this batch and saves; again: at once")
 
     def _leave_terminal(self) -> None:
-        """Writing to a terminal that is gone fails: from now on nothing is written there."""
+        """Discard what is written to a terminal that is gone, where writing fails."""
         for number in self._terminals:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, number)

@@ -54,7 +54,7 @@ def of_last_batch(
 
 
 def improves(value: float, best: float | None, mode: str, by: float = 0.0) -> bool:
-    """Whether a value beats the best one by more than ``by``; NaN and infinity never do."""
+    """Whether a value beats the best one by more than ``by``; NaN and infinity never count."""
     if best is None or not math.isfinite(value):
         return math.isfinite(value)
     return (value - best if mode == "max" else best - value) > by

@@ -1,4 +1,4 @@
-"""A training that has diverged ends, since nothing it learns afterwards is worth anything."""
+"""Ends a training that has diverged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.errors import Diverged
 from resnet_fit.training.finite import not_finite
 
-# No network that learns has such a loss: guessing among a million classes has 14.
+# No network that learns has such a loss: guessing among a million classes gives 14.
 ABSURD = 1e4
 ADVICE = "try a lower optimizer.learning_rate, a warm-up, or optimizer.clip_norm"
 
@@ -70,7 +70,7 @@ class NaNGuard(Clocked):
 
 
 def diverged(what: str, where: Clocked) -> Diverged:
-    """The error of a training that has diverged, ``what`` says how."""
+    """The error that ends a training; ``what`` says which number diverged."""
     clock = where.clock
     rate = where.rate or read.learning_rate(where)  # before a first step, that step's
     return Diverged(
@@ -80,6 +80,6 @@ def diverged(what: str, where: Clocked) -> Diverged:
 
 
 def absurd(metrics: dict[str, float]) -> str | None:
-    """Which loss is far beyond any that a network has that learns, or None."""
+    """The name and value of a loss above `ABSURD`, or None."""
     losses = {name: value for name, value in metrics.items() if name.endswith("loss")}
     return next((f"{n} is {v:.3g}" for n, v in losses.items() if not v <= ABSURD), None)

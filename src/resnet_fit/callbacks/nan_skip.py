@@ -1,4 +1,4 @@
-"""A batch that makes NaN or infinite numbers is left out, as if it had not been drawn."""
+"""Leaves out batches that give NaN or infinite numbers, as if they had not been drawn."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NaNSkip(Clocked):
     over several batches. Finite gradients may still make weights infinite, which `NaNGuard` sees.
 
     Args:
-        most: so many in a row are no accident, nor is a whole epoch: the run stops.
+        most: the run stops after so many in a row, or after an epoch of nothing else.
         clock: one that is shared with other callbacks; its own by default.
 
     Raises:
@@ -90,7 +90,7 @@ class NaNSkip(Clocked):
         super().on_train_end(logs)
 
     def close(self) -> None:
-        """Give the optimizer its own step back: done at the end of `fit`, needed after an error."""
+        """Restore the optimizer's own step: done at the end of `fit`, needed after an error."""
         optimizer = getattr(self.model, "_optimizer", None)
         if optimizer is not None:
             vars(optimizer).pop("minimize", None)
@@ -106,7 +106,7 @@ class NaNSkip(Clocked):
         return [m for m in self.model._metrics if hasattr(m, "set_state_dict")]
 
     def _correct(self, logs: dict[str, Any] | None) -> None:
-        """Let the metrics speak for themselves again, without this step."""
+        """Write the metrics without this step into the logs."""
         for metric in self._restorable() if logs is not None else ():
             values = np.atleast_1d(metric.accumulate())
             for name, value in zip(np.atleast_1d(metric.name()), values, strict=True):

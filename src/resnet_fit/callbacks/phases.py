@@ -1,4 +1,4 @@
-"""The order that callbacks need: each says by its ``phase`` where it stands."""
+"""The order of callbacks, by the ``phase`` of each."""
 
 from __future__ import annotations
 

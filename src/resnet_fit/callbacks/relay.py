@@ -1,4 +1,4 @@
-"""Evaluations beside those of `fit`, shown and interrupted as those are."""
+"""Lets progress bars and interruptions follow evaluations beside those of `fit`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import paddle
 
 
 class Relay(paddle.callbacks.Callback):
-    """Tells other callbacks where an evaluation of its own stands, but not what it ends with.
+    """Tells other callbacks of the batches of a separate evaluation, but not of its result.
 
-    `paddle.Model.evaluate` takes it. Progress bars and interruptions can follow such an evaluation
-    so, while callbacks that keep results, such as `History`, never hear of it.
+    For the ``callbacks`` of `paddle.Model.evaluate`. Progress bars and interruptions can follow
+    such an evaluation, while callbacks that keep results, such as `History`, are not told of it.
 
     Args:
         watchers: the callbacks to tell; they keep their own ``params``.

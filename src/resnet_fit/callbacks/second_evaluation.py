@@ -1,4 +1,4 @@
-"""Another evaluation after each one, beside it: of other weights, or of other images."""
+"""A second evaluation after each one: of other weights, or of other images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resnet_fit.callbacks.relay import Relay
 
 
 class SecondEvaluation(Clocked):
-    """Evaluates once more while `applied`, and adds what comes out under names with `prefix`.
+    """Evaluates again within `applied`, and adds the metrics under names that begin with `prefix`.
 
     To be listed before the callbacks that are to see it.
 
@@ -38,11 +38,11 @@ class SecondEvaluation(Clocked):
         self.watchers: Sequence[paddle.callbacks.Callback] = ()
 
     def applied(self) -> AbstractContextManager[None]:
-        """Let the network compute what is to be judged, meanwhile."""
+        """A context in which the network computes what the second evaluation is of."""
         raise NotImplementedError
 
     def evaluate(self, batches: Iterable[Any], what: str = "evaluate") -> dict[str, Any]:
-        """What `paddle.Model.evaluate` says while `applied`."""
+        """The metrics of `paddle.Model.evaluate` within `applied`."""
         relay = Relay(self.watchers, f"{what} {self.name}", self.views)
         with self.applied():
             return self.model.evaluate(batches, verbose=0, callbacks=[relay])
@@ -64,11 +64,11 @@ class SecondEvaluation(Clocked):
             return
         raw = dict(logs)
         judged = self.evaluate(self.evaluation)
-        logs.clear()  # Paddle has one dictionary for all evaluations, and now it holds that one
+        logs.clear()  # Paddle has one dictionary for all evaluations: now the second's
         logs.update(raw | {self.prefix + name: value for name, value in judged.items()})
 
     def _declare(self) -> None:
-        """Add its names to the metrics, of which all callbacks have one list."""
+        """Add its names to the list of metrics that all callbacks share."""
         if self.evaluation is not None:
             names = self.params["metrics"]
             own = [self.prefix + name for name in self.model._metrics_name()]

@@ -1,4 +1,4 @@
-"""A training that waits for its data is told so, and what would help."""
+"""Warns of a training that waits too long for its data, and says what may help."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SlowData(Clocked):
 
     Args:
         advice: what to change, in words that follow a colon.
-        share: of the training's time, how much waiting is too much.
+        share: waiting for more than this share of the training's time is too much.
         seconds: how long to watch before judging.
         clock: one that is shared with other callbacks; its own by default.
     """

@@ -1,4 +1,4 @@
-"""Chance inside a network that depends on where the training is, not on how it got there."""
+"""Seeds Paddle before each step, so that dropout resumes exactly."""
 
 from __future__ import annotations
 

@@ -29,9 +29,9 @@ class ThreadPolicy:
 
     Args:
         threads: all of them, the number to start with.
-        steps, seconds: how much of a number is measured, at least.
-        rest: time between two trials, in multiples of what a trial takes.
-        gain: the share of its time that a step must save for the number to change.
+        steps, seconds: the least steps and time for which a number of threads is measured.
+        rest: time between two trials, as a multiple of the time of a trial.
+        gain: the number changes where a step saves at least this share of its time.
         memory: seconds over which the cores taken by others are averaged.
 
     Attributes:
@@ -55,7 +55,7 @@ class ThreadPolicy:
         self.restart()
 
     def restart(self) -> None:
-        """What was measured is dropped: steps from now on may have images of another size."""
+        """Drop what was measured: images may have another size from now on."""
         self._course = self._rest_and_try()
         self.threads = next(self._course)
 

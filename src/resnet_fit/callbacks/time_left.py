@@ -15,8 +15,8 @@ class TimeLeft:
 
     Args:
         clock: of the training.
-        evaluated: images that the network evaluates after each epoch; what it computes in several
-            ways counts as often. 0 if that is not known.
+        evaluated: images that the network evaluates after each epoch, each counted as often as it
+            is computed. 0 if that is not known.
         tested: the same of a test after the last epoch.
     """
 
@@ -37,13 +37,13 @@ class TimeLeft:
         self._phase, self._epochs_left = "epoch", epochs_left
 
     def begin_evaluations(self, epochs_left: int) -> None:
-        """An epoch is trained, so many follow it; what goes by from now on is evaluation."""
+        """An epoch is trained and so many follow it; the time from now on is its evaluation's."""
         self._phase, self._epochs_left = "evaluation", epochs_left
         self._epoch_seconds = self.clock.epoch_seconds
         self._begun, self._done, self._expected = time.perf_counter(), 0.0, self.evaluated
 
     def begin_test(self) -> None:
-        """All epochs are over; what goes by from now on is the test."""
+        """All epochs are over; the time from now on is the test's."""
         if self._phase != "test":
             self._phase, self._epochs_left = "test", 0
             self._begun, self._done, self._expected = time.perf_counter(), 0.0, self.tested

@@ -1,4 +1,4 @@
-"""An average of the weights over the last steps, judged beside the weights themselves."""
+"""An average of the weights over the last steps, evaluated beside the weights themselves."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class WeightAverage(SecondEvaluation):
     A step that was left out does not count. Polyak and Juditsky 1992; in this form Tan and Le 2019,
     "EfficientNet".
 
-    After each evaluation of the weights the average is evaluated as well, and what it reaches is
-    handed to all later callbacks under the same names with ``ema_`` in front. To be listed first.
+    After each evaluation of the weights the average is evaluated as well, and all later callbacks
+    get its metrics under the same names with ``ema_`` in front. To be listed first.
 
     Args:
         evaluation: the batches to judge the average on, as `fit` takes them; None judges nothing.
@@ -64,7 +64,7 @@ class WeightAverage(SecondEvaluation):
             self.update()
 
     def update(self) -> None:
-        """Let the weights of now into the average."""
+        """Add the present weights to the average."""
         self.updates += 1
         decay = self.decay
         if self.warm_up:
@@ -77,7 +77,7 @@ class WeightAverage(SecondEvaluation):
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The network has the averaged weights meanwhile, and then its own again."""
+        """A context in which the network has the averaged weights instead of its own."""
         self._prepare()
         tensors = _averaged(self.model.network)
         self._own = {name: tensor.detach().clone() for name, tensor in tensors.items()}

@@ -1,4 +1,4 @@
-"""What the commands have in common: arguments, and waking Paddle."""
+"""What the commands have in common: arguments, and the import of Paddle."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _ctrl_c_ends_at_once() -> Iterator[None]:
     """For the import of Paddle, in which a KeyboardInterrupt may fall where it is swallowed."""
 
     def end(*_: object) -> None:
-        # Not sys.stderr: it is turned away while Paddle speaks.
+        # Not sys.stderr, which is redirected while Paddle is imported.
         with suppress(OSError, ValueError):
             print("resnet-fit: interrupted", file=sys.__stderr__, flush=True)
             sys.stdout.flush()

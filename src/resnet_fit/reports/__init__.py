@@ -1,1 +1,1 @@
-"""What is made of finished runs."""
+"""What shows data, runs and this machine to people."""

@@ -1,7 +1,7 @@
 """Timing several sides of a comparison fairly: one process each, measured in turn, again and again.
 
-A machine's speed drifts, and its neighbours come and go. Sides that take turns meet the same
-weather, and the median of the rounds forgives a bad one.
+A machine's speed drifts, and other processes come and go. Where sides take turns, such noise hits
+all of them alike, and the median of the rounds leaves out single slow ones.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from resnet_fit.errors import RunFailed
 
-# A side is named on the command line of its own process behind this word.
+# The first argument of a side's own process.
 WORKER = "--worker"
 
 Name = TypeVar("Name")

@@ -105,7 +105,7 @@ def _images(dataset: Dataset) -> Iterator[tuple[str, np.ndarray | BadImage]]:
             yield f"image {index}", image.transpose(1, 2, 0)
         return
     threads = usable_cores()
-    with ThreadPoolExecutor(threads) as pool:  # decoders give the interpreter's lock away
+    with ThreadPoolExecutor(threads) as pool:  # decoding releases Python's global lock
         for start in range(0, len(dataset), 64):  # so that few images are in memory at once
             paths = dataset.paths[start : start + 64]
             yield from zip(paths, pool.map(_pixels, paths), strict=True)
@@ -150,7 +150,9 @@ def _print_duplicates(console: Console, name: str, train: Findings, other: Findi
     if not both:
         _say(console, f"train and {name} have no image in common")
         return
-    _say(console, f"{len(both)} images are in train and in {name}, which then judges too well:")
+    _say(
+        console, f"{len(both)} images are in train and in {name}, whose accuracy is then too high:"
+    )
     for digest in both[:SHOWN_DUPLICATES]:
         _say(console, f"  {train.names[digest]} = {other.names[digest]}")
     if len(both) > SHOWN_DUPLICATES:

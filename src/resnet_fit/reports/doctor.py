@@ -187,7 +187,7 @@ def _examine_paddle(found: Diagnosis) -> None:
 
 
 def backends_apart() -> float:
-    """How far results of a small network by oneDNN are from Paddle's own, relative to those."""
+    """The largest difference of a small network's outputs by oneDNN, relative to Paddle's own."""
     import paddle
 
     from resnet_fit.backends import use_backend

@@ -1,4 +1,4 @@
-"""What a run would be, without being one: its sizes, and by some real steps its time and memory."""
+"""The sizes of a run, and its time and memory estimated by some real steps, without the run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Metered:
         loader: where the batches come from.
         least: the least number of batches to time.
         seconds: the least time to go on for.
-        most_seconds: after this time the end comes even if there were fewer than ``least``.
+        most_seconds: the time after which it ends even with fewer batches than ``least``.
         group: batches of one optimizer step; a multiple of it is timed.
     """
 
@@ -76,7 +76,7 @@ class Metered:
                     return
 
     def __len__(self) -> int:
-        """More than will be drawn: for `fit`, the end of the epoch never comes."""
+        """More batches than are ever drawn, so that `fit` does not reach the end of an epoch."""
         return sys.maxsize
 
     @property

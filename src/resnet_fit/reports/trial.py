@@ -15,12 +15,12 @@ STEP = f"a training step of ResNet-10 on {IMAGES} images of {PIXELS} pixels, on 
 
 @dataclass(frozen=True)
 class Trial:
-    """Under which conditions the step is made.
+    """The conditions under which the step is timed.
 
     Attributes:
         backend: ``paddle`` or ``onednn``.
         dtype: of the activations by ``onednn``.
-        without: variables that are to be as nobody had set them.
+        without: environment variables that are left unset.
     """
 
     backend: str

@@ -33,7 +33,7 @@ from resnet_fit.runs.folder import documents
 
 
 class Callbacks:
-    """What follows the training of one run.
+    """The callbacks of one run.
 
     Attributes:
         all: every callback, sorted by phase.
@@ -114,7 +114,7 @@ class Callbacks:
         return self.early_stopping is not None and self.early_stopping.stopped is not None
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Put everything where a checkpoint says the run stands.
+        """Restore the state of everything from a checkpoint.
 
         Raises:
             UserError: the checkpoint has no state of one of them.
@@ -130,7 +130,7 @@ class Callbacks:
             VisualDL(self.folder / "visualdl").set_state_dict(state["visualdl"])
 
     def close(self) -> None:
-        """End what outlasts `fit`: done at its end, and needed after an error."""
+        """Close all callbacks: done at the end of `fit`, and needed after an error."""
         for callback in self.all:
             if hasattr(callback, "close"):
                 callback.close()

@@ -27,7 +27,7 @@ from resnet_fit.training.precision import check_precision, use_precision
 
 @dataclass(frozen=True)
 class Experiment:
-    """A config brought to life: its data, its model, and where that computes.
+    """What is built from a config: its data, its model, and the device that computes.
 
     Attributes:
         counts: numbers of the network and the data for the run's summary.
@@ -109,7 +109,7 @@ def make_network(config: Config, loaders: Loaders) -> nn.Layer:
 
 
 def start_from(network: nn.Layer, config: Config, with_weights: bool = True) -> None:
-    """Give a network its first weights, and freeze what is to stay.
+    """Load the first weights of a network, and freeze the layers that are not trained.
 
     Raises:
         UserError: the weights do not fit, or what is to be frozen is not there or all of it.

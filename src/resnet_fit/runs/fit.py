@@ -1,4 +1,4 @@
-"""A run: an experiment fitted, in a folder that tells all about it."""
+"""Trains an experiment in a folder of its own, and goes on with it."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ def _precision(experiment: Experiment) -> str:
 
 
 def _fit_epochs(experiment: Experiment, follows: Callbacks) -> None:
-    """Train the epochs that are left, after the evaluation that the last one may await."""
+    """Repeat an evaluation that was interrupted, if there is one, and train the epochs left."""
     config, loaders = experiment.config, experiment.loaders
     try:
         if follows.checkpoint.awaits_evaluation:

@@ -1,4 +1,4 @@
-"""What is left of a run in one file."""
+"""The summary of a run in one file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def summarize(
     environment: dict[str, Any],
     test: dict[str, float] | None,
 ) -> dict[str, Any]:
-    """The content of ``summary.json``: metrics best and last, cost, and what ran on what.
+    """The content of ``summary.json``: metrics last and best, cost, config, versions, hardware.
 
-    ``judged_on`` says what the epochs' evaluations, and so ``best``, were made on.
+    ``judged_on`` says which images the epochs were evaluated on, and so ``best`` was chosen by.
     """
     config = experiment.config
     images = experiment.counts["train_images"] * len(rows)

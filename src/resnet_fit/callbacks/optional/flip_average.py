@@ -1,4 +1,4 @@
-"""What images and their mirror images reach together."""
+"""Evaluating the mean of each image and its mirror image."""
 
 from __future__ import annotations
 
