@@ -86,6 +86,8 @@ def test_version():
         (["--resume", "nowhere"], 2),
         (["--resume", "nowhere", "--name", "x"], 2),
         (["view", "nowhere"], 2),
+        (["compare", "--help"], 0),
+        (["compare", "runs", "--format", "jsn"], 2),
         (["doctor", "--help"], 0),
         (["doctor", "--jsn"], 2),
         (["viev"], 2),

@@ -353,6 +353,10 @@ def test_names_are_as_short_as_they_can_be(runs, tmp_path):
     labels = list(read_runs([runs / "plain", tmp_path / "elsewhere"]))
     assert labels == ["runs/plain", "elsewhere/plain"]
     assert list(read_runs([runs / "plain"])) == ["plain"]
+    near, far = tmp_path / "runs/wide", RESULTS / "resnet18_digits"
+    common = os.path.commonpath([near, far])
+    expected = [str(p) if common == "/" else os.path.relpath(p, common) for p in (near, far)]
+    assert list(read_runs([near, far])) == expected
 
 
 def test_names_of_any_bytes(runs, capsys):

@@ -57,6 +57,13 @@ def test_figures_of_kept_runs_are_those_of_their_summaries(folder):
     assert outcome.best["eval.top1"] == (best["eval"]["top1"], best["epoch"])
 
 
+def test_the_backend_of_kept_runs_has_its_present_name():
+    for folder in KEPT:
+        environment = read_outcome(folder).environment
+        assert environment["backend"] == "onednn"
+        assert "engine" not in environment
+
+
 def test_the_best_loss_is_the_lowest(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for row, loss in zip(rows, (0.5, 0.7), strict=True):

@@ -165,9 +165,11 @@ def _distinct(places: Iterable[Path]) -> list[Path]:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Paths below the deepest folder that all of them lie in."""
+    """Paths below the deepest folder that all of them lie in, or as given if that is the root."""
     paths = [os.path.abspath(folder) for folder in folders]
     above = os.path.commonpath([os.path.dirname(path) for path in paths])
+    if above == os.path.dirname(above):
+        return [readable(str(folder)) for folder in folders]
     return [readable(os.path.relpath(path, above)) for path in paths]
 
 

@@ -167,6 +167,8 @@ def read_outcome(folder: Path) -> Outcome:
         raise UserError(f"{folder}: there is a {SUMMARY} but no {METRICS} in it")
     rows = _rows(folder / METRICS)
     environment = _object(folder / ENVIRONMENT) or summary.get("environment") or {}
+    if "engine" in environment:  # the earlier name, which kept runs have
+        environment = {("backend" if k == "engine" else k): v for k, v in environment.items()}
     state = "running" if running else _state(folder, rows, config, summary)
     return Outcome(folder, state, rows, config, environment, summary)
 
