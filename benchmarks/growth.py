@@ -3,8 +3,7 @@
     python benchmarks/growth.py [--quick] [--folder DIR]
 
 ``listing``: image folders of 1,000 classes and up to 1.3 million (empty) files, listed by a new
-process each time: seconds and peak memory of the first listing, and seconds of the next one, which
-finds it kept. ``training``: a tiny net on digits for 10 to 1,000 epochs, with all that a run
+process each time: seconds and peak memory. ``training``: a tiny net on digits for 10 to 1,000 epochs, with all that a run
 writes: seconds per step and per epoch (evaluation, logs and checkpoint included) at a run's end
 against its beginning, and peak memory against that of the shortest run.
 
@@ -22,7 +21,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -54,22 +52,16 @@ def main() -> None:
 def listing(place: Path, counts: tuple[int, ...]) -> dict[str, float]:
     """List folders that get fuller and fuller."""
     root, made = place / "photos", 0
-    cache = {"XDG_CACHE_HOME": str(place / "cache")}
     for count in counts:
         add_files(root, made, count)
         made = count
-        time.sleep(0.1)  # a tick of the file system's clock, without which nothing is kept
-        first, second = (measured("list", root, environment=cache) for _ in range(2))
-        assert first["images"] == second["images"] == count
-        print(
-            f"{count:9,} files: listed in {first['seconds']:6.2f} s with {first['peak_mb']:4.0f} MB"
-            f", again in {second['seconds']:5.2f} s with {second['peak_mb']:4.0f} MB"
-        )
+        found = measured("list", root)
+        assert found["images"] == count
+        print(f"{count:9,} files: {found['seconds']:6.2f} s, {found['peak_mb']:4.0f} MB")
     return {
         "files": counts[-1],
-        "listing_seconds": first["seconds"],
-        "listing_peak_mb": first["peak_mb"],
-        "kept_listing_seconds": second["seconds"],
+        "listing_seconds": found["seconds"],
+        "listing_peak_mb": found["peak_mb"],
     }
 
 
@@ -104,11 +96,10 @@ def training(place: Path, lengths: tuple[int, ...]) -> dict[str, float]:
     }
 
 
-def measured(*work: object, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+def measured(*work: object) -> dict[str, Any]:
     """What a new process that does the work says of it."""
     command = [sys.executable, __file__, WORKER, *map(str, work)]
-    variables = {**os.environ, **(environment or {})}
-    done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -119,11 +110,8 @@ def worker(what: str, *arguments: str) -> None:
 
 
 def _list(root: str) -> dict[str, float]:
-    from resnet_fit.data import listing
     from resnet_fit.data.datasets.folder import scan
 
-    # What a real folder need not be told: it took long to list, and was made a while ago.
-    listing.SLOW_SECONDS = listing.SETTLED_SECONDS = 0.0
     started = time.perf_counter()
     dataset = scan(Path(root))
     return {"seconds": time.perf_counter() - started, "images": len(dataset)}

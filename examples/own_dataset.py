@@ -17,7 +17,8 @@ from sklearn.datasets import load_sample_images
 from resnet_fit import CrossEntropy, History, ProgressBar, classification_metrics, resnet
 from resnet_fit.data.augment import HorizontalFlip, Normalize, RandomCrop
 from resnet_fit.data.dataset import ArrayDataset, split
-from resnet_fit.data.loading import ArrayLoader, statistics
+from resnet_fit.data.loading import ArrayLoader
+from resnet_fit.data.statistics import statistics
 
 TILE = 32
 

@@ -18,7 +18,6 @@ from rich.console import Console
 
 from resnet_fit import fit, load_config, parse_config
 from resnet_fit.cli import main
-from resnet_fit.data import listing
 from resnet_fit.data.dataset import ArrayDataset
 from resnet_fit.data.loading import AHEAD, ArrayLoader
 from resnet_fit.errors import UserError
@@ -140,9 +139,7 @@ def photos(tmp_path) -> Path:
     return tmp_path / "photos"
 
 
-def test_nothing_is_kept_of_a_folder(alone, photos, tiny, monkeypatch):
-    monkeypatch.setattr(listing, "SLOW_SECONDS", 0)
-    monkeypatch.setattr(listing, "SETTLED_SECONDS", -1e9)
+def test_nothing_is_kept_of_a_folder(alone, photos, tiny):
     tiny["data"] = {"name": "folder", "path": str(photos), "batch_size": 4, "workers": 0}
     tiny["data"]["cache"] = {"shorter_side": 16}
     tiny["augmentation"] = {
@@ -156,8 +153,8 @@ def test_nothing_is_kept_of_a_folder(alone, photos, tiny, monkeypatch):
     assert any("8 of 8 images are not in data.cache yet" in str(w.message) for w in caught)
     assert any(line.startswith("# training takes about") for line in lines)
     assert not list(alone.iterdir())
-    fit(config, alone / "runs", "run")  # which keeps both
-    assert {p.name for p in (alone / ".cache" / "resnet-fit").iterdir()} == {"images", "listings"}
+    fit(config, alone / "runs", "run")
+    assert {p.name for p in (alone / ".cache" / "resnet-fit").iterdir()} == {"images"}
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*data.cache")
         lines_of(config)

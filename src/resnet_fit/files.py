@@ -105,7 +105,7 @@ _writes: ContextVar[bool] = ContextVar("writes", default=True)
 
 @contextmanager
 def no_new_files() -> Iterator[None]:
-    """Keep nothing on the disk meanwhile: no listings of folders, decoded images or downloads."""
+    """Keep nothing on the disk meanwhile: no decoded images and no downloads."""
     before = _writes.set(False)
     try:
         yield

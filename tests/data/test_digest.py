@@ -46,6 +46,26 @@ def test_a_copy_elsewhere_is_the_same(photos, tmp_path):
     assert digest(scan(tmp_path / "copy")) == before
 
 
+def test_digests_are_those_of_earlier_runs(tmp_path):
+    files = {
+        "a/1.jpg": b"one",
+        "a/deep/er/2.jpg": b"two" * 2000,
+        "b/1.PNG": b"",
+        os.fsdecode(b"b/\xff\xfe.gif"): b"odd",
+        "ü/ß x.png": b"three",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    dataset = scan(tmp_path)
+    whole = ("377c880362cfc9c6afb7cfdbf6eb40c7", "a32b499b8bde4b6528c87fac35c57d93")
+    assert digest(dataset) == whole
+    part = ("7115d347301d856a08298d620b60bc1c", "33e87278a306818f89f1d06c431559ae")
+    assert digest(dataset.take(np.array([4, 0, 2]))) == part
+    given = FileDataset(["photos/a/1.jpg", "/elsewhere/2.jpg"], np.array([0, 1]), ("a", "b"))
+    assert names_digest(given) == "6589b8c9598f32bd5861166bbc6da740"
+
+
 @pytest.mark.parametrize("position", [0, LARGE // 2, LARGE - 1])
 def test_a_changed_byte_at_the_begin_in_the_middle_and_at_the_end(photos, position):
     before = digest(scan(photos))

@@ -1,11 +1,11 @@
 import json
-import os
 
 import numpy as np
 import pytest
+from safetensors_files import write_safetensors
 
 from resnet_fit.errors import UserError
-from resnet_fit.networks import read_safetensors, read_weights, write_safetensors
+from resnet_fit.networks import read_safetensors, read_weights
 
 
 def assert_same(tensors, others):
@@ -25,22 +25,17 @@ def tensors_of_every_type():
     }
 
 
-def test_safetensors_come_back_as_they_were(tmp_path):
-    file = tmp_path / "t.safetensors"
-    tensors = tensors_of_every_type()
-    write_safetensors(file, tensors | {"big": np.arange(3, dtype=">f4")}, {"epoch": "3"})
+def test_tensors_of_every_type_are_read(tmp_path):
+    file, tensors = tmp_path / "t.safetensors", tensors_of_every_type()
+    write_safetensors(file, tensors, {"epoch": "3"})
     found, metadata = read_safetensors(file)
     assert metadata == {"epoch": "3"}
-    assert found.pop("big").tolist() == [0, 1, 2]
     assert_same(found, tensors)
-    assert os.listdir(tmp_path) == ["t.safetensors"]
 
 
-def test_safetensors_are_what_the_library_reads_and_writes(tmp_path):
+def test_files_that_the_library_writes_are_read(tmp_path):
     library = pytest.importorskip("safetensors.numpy")
     file, tensors = tmp_path / "t.safetensors", tensors_of_every_type()
-    write_safetensors(file, tensors, {"format": "np"})
-    assert_same(library.load_file(file), tensors)
     library.save_file({**tensors, "turned": tensors["turned"].copy(order="C")}, file)
     assert_same(read_safetensors(file)[0], tensors)
 
@@ -54,16 +49,6 @@ def test_bfloat16_is_widened(tmp_path):
     file.write_bytes(file.read_bytes().replace(b"BF16", b"F8_X"))
     with pytest.raises(UserError, match="holds 'a' of type F8_X"):
         read_weights(file)
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    file = tmp_path / "t.safetensors"
-    write_safetensors(file, {"a": np.zeros(2)})
-    before = file.read_bytes()
-    with pytest.raises(ValueError, match="no type for 'b'"):
-        write_safetensors(file, {"b": np.array(["text"])})
-    assert file.read_bytes() == before
-    assert os.listdir(tmp_path) == ["t.safetensors"]
 
 
 @pytest.mark.parametrize(

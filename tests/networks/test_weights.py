@@ -14,17 +14,11 @@ import numpy as np
 import paddle
 import pytest
 from drawn_weights import images
+from safetensors_files import write_safetensors
 
 from resnet_fit.child import code_for_child
 from resnet_fit.errors import UserError
-from resnet_fit.networks import (
-    LoadReport,
-    densenet,
-    load_weights,
-    read_weights,
-    resnet,
-    write_safetensors,
-)
+from resnet_fit.networks import LoadReport, densenet, load_weights, read_weights, resnet
 from resnet_fit.networks.pickled import TORCH_NAMES, read_torch_zip
 from resnet_fit.restricted_pickle import Unpickler
 

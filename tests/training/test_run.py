@@ -14,10 +14,10 @@ import pytest
 from resnet_fit import fit, load_config, parse_config
 from resnet_fit.backends import use_backend
 from resnet_fit.callbacks import Checkpoint, SlowData
+from resnet_fit.data.copies import Copies
 from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader
 from resnet_fit.data.make_loaders import make_loaders
-from resnet_fit.data.paths import Copies
 from resnet_fit.data.transforms import CenterCrop
 from resnet_fit.errors import UserError
 from resnet_fit.networks import load_weights

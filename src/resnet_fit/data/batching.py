@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from resnet_fit.data import augment
-from resnet_fit.data.paths import Copy
+from resnet_fit.data.copies import Copy
 from resnet_fit.data.seeding import generator
 from resnet_fit.data.transforms import BadImage, Geometric, load, load_copy
 from resnet_fit.errors import UserError

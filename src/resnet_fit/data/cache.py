@@ -20,7 +20,7 @@ import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -30,15 +30,13 @@ from typing import Literal
 
 import numpy as np
 
+from resnet_fit.data.copies import Copies
 from resnet_fit.data.dataset import FileDataset
-from resnet_fit.data.listing import folder_name
-from resnet_fit.data.paths import Copies, Paths, bounds_of
 from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, scaled, size_of
-from resnet_fit.data.workers import Team
+from resnet_fit.data.workers import Team, worker_count
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import lock, may_write, readable, write
 from resnet_fit.home import expand, user_cache
-from resnet_fit.machine import usable_cores
 from resnet_fit.terminal import say
 
 # Goes into the name of the folder: to be raised when the same file is to give other pixels.
@@ -77,7 +75,7 @@ def cache_images(
             ``~/.cache/resnet-fit/images`` by default. Each image folder has its own cache in it for
             each shorter side. An image takes ``shorter_side * longer_side * 3`` bytes. Those of
             files that are gone stay in it; to be rid of them, delete it.
-        workers: processes that decode; by default one for each usable core, with 0 this one does.
+        workers: processes that decode; see `worker_count`.
         on_bad_image: what to do about a file that cannot be read: raise, or leave it to the
             loader, which then skips it.
 
@@ -86,27 +84,24 @@ def cache_images(
         UserError: there is no room for the cache, or it cannot be written there.
         RunFailed: writing failed; the images noted before stay in the cache.
     """
-    workers = usable_cores() if workers is None else workers
     if shorter_side < 1:
         raise UserError(f"shorter_side: received {shorter_side}, expected 1 or more pixels")
-    if workers < 0:
-        raise UserError(f"workers: received {workers}, expected 0 or more")
-    paths = Paths.of(dataset.paths)
-    folder = _parent(path) / f"{folder_name(paths.root)}-{shorter_side}px-v{FORMAT}"
-    keys = _keys(paths)
+    workers = worker_count(workers)
+    folder = _parent(path) / f"{_name(dataset.root)}-{shorter_side}px-v{FORMAT}"
+    keys = _keys(dataset)
     index = _Index.read(folder)
     rows = index.rows(keys)
     missing = np.count_nonzero(rows < 0)
     if missing and not may_write():
         warnings.warn(
-            f"{folder}: {missing:,} of {len(paths):,} images are not in data.cache yet; a run "
+            f"{folder}: {missing:,} of {len(keys):,} images are not in data.cache yet; a run "
             "decodes them first, and here they are read from their files",
             stacklevel=2,
         )
     elif missing:
         recipe = _Shrinking(shorter_side, on_bad_image)
         try:
-            index = _fill(folder, paths, keys, recipe, workers)
+            index = _fill(folder, dataset.paths, keys, recipe, workers)
         except OSError as error:
             raise RunFailed(
                 f"{folder}: the image cache could not be written ({error.strerror or error}); what "
@@ -127,6 +122,13 @@ def _parent(path: str | os.PathLike[str] | None) -> Path:
             "is where decoded images are kept if no folder is given"
         )
     return cache / "images"
+
+
+def _name(root: str) -> str:
+    """A name for the cache of an image folder: readable, and another for every other folder."""
+    place = os.path.realpath(root)
+    digest = hashlib.blake2b(os.fsencode(place), digest_size=6).hexdigest()
+    return "-".join([*(part[:40] for part in Path(place).parts[1:][-2:]), digest])
 
 
 @dataclass(frozen=True)
@@ -210,36 +212,36 @@ class _Index:
 
     def extend(self, keys: np.ndarray, sizes: np.ndarray) -> None:
         """Add images of ``sizes`` int64 ``[N, 2]`` that lie behind the others, in this order."""
-        offsets = self.end + bounds_of(3 * sizes.prod(axis=1))[:, 0]
+        lengths = 3 * sizes.prod(axis=1)
+        offsets = self.end + np.cumsum(lengths) - lengths
         self.keys = np.concatenate([self.keys, keys])
         self.places = np.concatenate([self.places, np.column_stack([offsets, sizes])])
 
 
-def _keys(paths: Paths) -> np.ndarray:
+def _keys(dataset: FileDataset) -> np.ndarray:
     """Two numbers for each file, a digest of its path below the root, size and time of change."""
-    root = os.fsencode(os.path.join(paths.root, ""))
 
-    def digests(first: int) -> bytes:
-        found = []
-        for begin, end in paths.bounds[first : first + KEYS_AT_ONCE].tolist():
-            name = paths.block[begin:end]
-            try:
-                status = os.stat(root + name)
-                text = b"%b\0%d\0%d" % (name, status.st_size, status.st_mtime_ns)
-            except OSError:  # the decoder will say what is wrong with it
-                text = name
-            found.append(hashlib.blake2b(text, digest_size=16).digest())
-        return b"".join(found)
+    def key(path: str) -> bytes:
+        text = os.fsencode(path.removeprefix(dataset.root))
+        with suppress(OSError):  # the decoder will say what is wrong with it
+            status = os.stat(path)
+            text = b"%b\0%d\0%d" % (text, status.st_size, status.st_mtime_ns)
+        return hashlib.blake2b(text, digest_size=16).digest()
+
+    def keys(first: int) -> bytes:
+        return b"".join(map(key, dataset.paths[first : first + KEYS_AT_ONCE]))
 
     with ThreadPoolExecutor(THREADS) as pool:
-        parts = pool.map(digests, range(0, len(paths), KEYS_AT_ONCE))
+        parts = pool.map(keys, range(0, len(dataset), KEYS_AT_ONCE))
         return np.frombuffer(b"".join(parts), np.uint64).reshape(-1, 2)
 
 
 # --- building -------------------------------------------------------------------------
 
 
-def _fill(folder: Path, paths: Paths, keys: np.ndarray, recipe: _Shrinking, workers: int) -> _Index:
+def _fill(
+    folder: Path, paths: Sequence[str], keys: np.ndarray, recipe: _Shrinking, workers: int
+) -> _Index:
     """Decode what the cache does not have, and note it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -252,7 +254,7 @@ def _fill(folder: Path, paths: Paths, keys: np.ndarray, recipe: _Shrinking, work
         missing = np.flatnonzero(index.rows(keys) < 0)
         if not len(missing):  # the other process had the same to do
             return index
-        paths, keys = paths.take(missing), keys[missing]
+        paths, keys = [paths[i] for i in missing.tolist()], keys[missing]
         _remove_leftovers(folder, index)
         needed = _require_space(folder, paths, recipe.shorter_side)
         say(
@@ -313,7 +315,7 @@ def _remove_leftovers(folder: Path, index: _Index) -> None:
             file.unlink()
 
 
-def _require_space(folder: Path, paths: Paths, shorter_side: int) -> float:
+def _require_space(folder: Path, paths: Sequence[str], shorter_side: int) -> float:
     """Bytes that the images will take, by a sample of them.
 
     Raises UserError if the disk has less.

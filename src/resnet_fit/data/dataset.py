@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
-from resnet_fit.data.paths import Copies, Paths
+from resnet_fit.data.copies import Copies
 from resnet_fit.errors import UserError, require
 
 if TYPE_CHECKING:
@@ -58,22 +58,25 @@ def _described(array: np.ndarray) -> str:
 class FileDataset:
     """Images in files: ``paths`` and ``labels`` int64 ``[N]`` into ``classes``.
 
-    ``copies`` are decoded ones to read instead, where there are any; see `cache_images`.
+    ``copies`` are decoded ones to read instead, where there are any; see `cache_images`. ``root``
+    is what all paths begin with, a folder and its separator: moved elsewhere, the images are known
+    again by the rest of their paths.
     """
 
     paths: Sequence[str]
     labels: np.ndarray
     classes: tuple[str, ...]
     copies: Copies | None = None
+    root: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> Self:
         """Return the samples at ``indices``, in that order."""
-        paths = Paths.of(self.paths).take(indices)
+        paths = [self.paths[i] for i in indices.tolist()]
         copies = self.copies and self.copies.take(indices)
-        return type(self)(paths, self.labels[indices], self.classes, copies)
+        return replace(self, paths=paths, labels=self.labels[indices], copies=copies)
 
 
 Dataset = ArrayDataset | FileDataset

@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset
-from resnet_fit.data.paths import Paths
+from resnet_fit.terminal import say
 
 PIECE_BYTES = 1024
 # Threads that wait for the disk or a file server, and how many files each takes at once.
@@ -38,10 +38,10 @@ def names_digest(dataset: Dataset) -> str:
     """
     total = hashlib.blake2b(np.ascontiguousarray(dataset.labels, "<i8").data, digest_size=16)
     if isinstance(dataset, FileDataset):
-        paths = Paths.of(dataset.paths)
-        begins, ends = paths.bounds.T.tolist()
-        names = (paths.block[begin:end] for begin, end in zip(begins, ends, strict=True))
-        total.update(b"\0".join(names))
+        separator = b""
+        for path in dataset.paths:
+            total.update(separator + os.fsencode(path.removeprefix(dataset.root)))
+            separator = b"\0"
     return total.hexdigest()
 
 
@@ -52,14 +52,12 @@ def content_digest(dataset: Dataset) -> str:
         total.update(repr(dataset.images.shape).encode())
         total.update(np.ascontiguousarray(dataset.images).data)
         return total.hexdigest()
-    paths = Paths.of(dataset.paths)
+    paths = dataset.paths
     if len(paths) >= MANY_FILES:
-        print(f"{paths.root}: reads a piece of each of {len(paths):,} files", flush=True)
+        say(f"{dataset.root or 'image files'}: reads a piece of each of {len(paths):,} files")
 
     def digests(first: int) -> bytes:
-        files = range(first, min(first + FILES_AT_ONCE, len(paths)))
-        root = os.fsencode(paths.root)
-        return b"".join(_of_file(os.path.join(root, paths.below_root(i))) for i in files)
+        return b"".join(map(_of_file, paths[first : first + FILES_AT_ONCE]))
 
     with ThreadPoolExecutor(THREADS) as pool:
         for part in pool.map(digests, range(0, len(paths), FILES_AT_ONCE)):
@@ -67,7 +65,7 @@ def content_digest(dataset: Dataset) -> str:
     return total.hexdigest()
 
 
-def _of_file(file: bytes) -> bytes:
+def _of_file(file: str) -> bytes:
     try:
         size, content = _sample(file)
     except OSError:  # the loader says what is wrong with it
@@ -75,7 +73,7 @@ def _of_file(file: bytes) -> bytes:
     return hashlib.blake2b(b"%d\0%b" % (size, content), digest_size=16).digest()
 
 
-def _sample(file: bytes) -> tuple[int, bytes]:
+def _sample(file: str) -> tuple[int, bytes]:
     """A file's size, and its content or three pieces of it."""
     handle = os.open(file, _FLAGS)
     try:

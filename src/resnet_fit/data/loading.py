@@ -9,7 +9,6 @@ After a whole epoch processes stay, for the next one, as long as the loader does
 from __future__ import annotations
 
 import importlib
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,32 +19,26 @@ import numpy as np
 
 from resnet_fit.data.augment import Operation, Unfinished, compose
 from resnet_fit.data.batching import Batching, PreparedBatch, Task
-from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset, subset
+from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset
 from resnet_fit.data.mixing import Mix, different_partners
 from resnet_fit.data.resizing import Sizes, at_size
 from resnet_fit.data.sampling import Sampler, in_order, shuffled
 from resnet_fit.data.seeding import generator, phases
-from resnet_fit.data.transforms import BadImage, Geometric, Resize, load, split_operations
-from resnet_fit.data.workers import Team
+from resnet_fit.data.transforms import Geometric, split_operations
+from resnet_fit.data.workers import Team, worker_count
 from resnet_fit.errors import UserError
-from resnet_fit.machine import usable_cores
 
 # [images, labels]: arrays, or with `on_device` images as a Paddle tensor.
 Batch = list[Any]
 
 # Batches made ahead of the consumer by the thread.
 AHEAD = 2
-# Workers when their number is not given: one for each usable core, no more than this.
-MOST_WORKERS = 8
 # Imported only where it is used, since it imports Paddle.
 ON_DEVICE = "resnet_fit.data.augment.on_device"
-# Files looked at for a data set's mean and deviation, and the shorter side they are shrunk to.
-STATISTICS_FILES = 1000
-STATISTICS_SIZE = 64
 
 
 class Loader:
-    """What loaders share: order, mixing, position, prefetching and its clock.
+    """What loaders share: order, mixing, position and prefetching.
 
     An epoch has the images that ``sampler`` says; by default all, in random order if ``shuffle`` is
     set. ``mix`` makes the labels of a batch probabilities, float32 ``[B, classes]``. ``sizes`` says
@@ -54,8 +47,7 @@ class Loader:
     go as uint8; what has no form there, and what comes before it, stays here.
 
     `epoch` counts the iterations that ran to their end; an iteration left early is not counted, and
-    the next one starts its epoch anew. `wait_seconds` sums the time the consumer waited for
-    batches.
+    the next one starts its epoch anew.
     """
 
     def __init__(
@@ -87,7 +79,6 @@ class Loader:
         self._sampler = sampler or (shuffled if shuffle else in_order)
         self._mix, self._sizes = mix, sizes
         self._device: Any = importlib.import_module(ON_DEVICE) if on_device else None
-        self.wait_seconds = 0.0
         self._start = self._position = (0, 0)
         self._first = 0
 
@@ -140,9 +131,7 @@ class Loader:
                 for batch in range(first, min(first + AHEAD, self._batches)):
                     pending.append(thread.submit(make, batch))
                 for batch in range(first, self._batches):
-                    started = time.perf_counter()
                     arrays = pending.popleft().result()
-                    self.wait_seconds += time.perf_counter() - started
                     if batch + AHEAD < self._batches:
                         pending.append(thread.submit(make, batch + AHEAD))
                     self._position = (epoch, batch + 1)
@@ -232,8 +221,8 @@ class FileLoader(Loader):
 
     Where the data set has decoded copies of its images (`cache_images`), those are transformed.
     ``transforms`` has the geometric operations first; what is left of them must be images of one
-    size. ``workers`` is by default one for each usable core, at most 8; with 0 the prefetching
-    thread does the work. An unreadable file is a UserError that names it, or with
+    size. ``workers`` is as `worker_count` takes it; with 0 the prefetching thread does the work. An
+    unreadable file is a UserError that names it, or with
     ``on_bad_image="skip"`` it is left out of its batch and noted in `skipped`. ``options`` are
     those of `Loader`.
     """
@@ -249,14 +238,10 @@ class FileLoader(Loader):
         **options: Any,
     ) -> None:
         super().__init__(dataset, batch_size, **options)
-        if workers is None:
-            workers = min(usable_cores(), MOST_WORKERS)
-        if workers < 0:
-            raise UserError(f"workers: received {workers}, expected 0 or more")
         if on_bad_image not in ("error", "skip"):
             raise UserError(f"on_bad_image: received {on_bad_image!r}, expected error or skip")
         self.dataset = dataset
-        self.workers = workers
+        self.workers = worker_count(workers)
         self.skipped: dict[str, str] = {}
         """Path and reason of every file that was left out so far."""
         self._team = Team()
@@ -311,47 +296,3 @@ class FileLoader(Loader):
         workers = min(self.workers, self._batches - first)
         with self._team.make_all(recipe, tasks, workers) as made:
             yield lambda batch: finish(batch, next(made))
-
-
-def statistics(
-    dataset: Dataset, on_bad_image: Literal["error", "skip"] = "error"
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return each channel's mean and standard deviation over all pixels, in units of 0..1.
-
-    Of image files at most 1,000 are read, each class its share, and shrunk to a shorter side of 64
-    pixels; an unreadable one raises BadImage or is left out.
-    """
-    if isinstance(dataset, FileDataset):
-        pieces = _thumbnails(subset(dataset, STATISTICS_FILES), on_bad_image)
-    else:
-        pieces = (dataset.images[i : i + 1000].swapaxes(0, 1) for i in range(0, len(dataset), 1000))
-    counts = sum(
-        np.array([np.bincount(channel.reshape(-1), minlength=256) for channel in piece])
-        for piece in pieces
-    )
-    if not np.any(counts):
-        raise UserError("no readable image to take a mean and standard deviation of")
-    return mean_and_std(np.asarray(counts))
-
-
-def mean_and_std(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return each channel's mean and standard deviation, in units of 0..1.
-
-    ``counts`` ``[C, 256]`` says how often each grey level occurs.
-    """
-    levels = np.arange(256)
-    share = counts / np.sum(counts, axis=1, keepdims=True)
-    mean = share @ levels
-    std = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(1))
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
-
-
-def _thumbnails(dataset: FileDataset, on_bad_image: str) -> Iterator[np.ndarray]:
-    for path in dataset.paths:
-        try:
-            image = load(path, [Resize(STATISTICS_SIZE)], np.random.default_rng(0))
-        except BadImage:
-            if on_bad_image == "error":
-                raise
-            continue
-        yield np.asarray(image).transpose(2, 0, 1)

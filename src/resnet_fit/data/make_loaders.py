@@ -14,10 +14,11 @@ from resnet_fit.config.operations import Entry
 from resnet_fit.data.cache import cache_images
 from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.datasets.data import Dataset, Parts
-from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader, statistics
+from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader
 from resnet_fit.data.mixing import Mix
 from resnet_fit.data.record import Contents, DataRecord
 from resnet_fit.data.resizing import Sizes, progressive
+from resnet_fit.data.statistics import statistics
 from resnet_fit.errors import UserError
 
 if TYPE_CHECKING:

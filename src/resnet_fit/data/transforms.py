@@ -19,7 +19,7 @@ import numpy as np
 
 from resnet_fit.config.registry import part
 from resnet_fit.data import augment
-from resnet_fit.data.paths import Copy
+from resnet_fit.data.copies import Copy
 from resnet_fit.errors import UserError
 from resnet_fit.files import readable
 

@@ -26,11 +26,25 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any, Protocol
 
 from resnet_fit.child import code_for_child
-from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.errors import RunFailed, UserError, require
+from resnet_fit.machine import usable_cores
 
 # Tasks a worker holds: the one it works on and the one it goes on with.
 TASKS_EACH = 2
+# By default, since each takes memory; who has more cores and waits for data asks for more.
+MOST_WORKERS = 8
 PIPE_BYTES = 1 << 20
+
+
+def worker_count(wanted: int | None = None) -> int:
+    """How many workers there are to be: by default one for each usable core, at most 8.
+
+    Raises UserError for less than 0, which stands for no worker: who asks does the work.
+    """
+    if wanted is None:
+        return min(usable_cores(), MOST_WORKERS)
+    require(wanted >= 0, "workers", wanted, "0 or more")
+    return wanted
 
 
 class Recipe(Protocol):

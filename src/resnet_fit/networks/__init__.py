@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from resnet_fit.networks.dense import DenseNet, densenet
     from resnet_fit.networks.layer_names import freeze
     from resnet_fit.networks.residual import ResNet, plain, resnet
-    from resnet_fit.networks.safetensors import read_safetensors, write_safetensors
+    from resnet_fit.networks.safetensors import read_safetensors
     from resnet_fit.networks.weights import LoadReport, load_weights, read_weights
 
 # No module bears the name of a function: the package can only show one of them under it.
@@ -35,7 +35,6 @@ __all__ = [
     "read_safetensors",
     "read_weights",
     "resnet",
-    "write_safetensors",
 ]
 
 
@@ -48,7 +47,7 @@ __getattr__ = exports(
         "dense": ("DenseNet", "densenet"),
         "layer_names": ("freeze",),
         "residual": ("ResNet", "plain", "resnet"),
-        "safetensors": ("read_safetensors", "write_safetensors"),
+        "safetensors": ("read_safetensors",),
         "weights": ("LoadReport", "load_weights", "read_weights"),
     },
 )

@@ -1,7 +1,7 @@
 """The safetensors format: a JSON header, then the bytes of every tensor, nothing to execute.
 
 Layout: 8 bytes (little-endian) length of the header; the header, name -> dtype, shape and the
-offsets of its bytes; the bytes. Read and written here with numpy alone.
+offsets of its bytes; the bytes. Read here with numpy alone.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from resnet_fit import files
 from resnet_fit.errors import UserError
 
 DTYPES = {
@@ -31,7 +29,6 @@ DTYPES = {
     "U8": "|u1",
     "BOOL": "|b1",
 }
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -49,36 +46,6 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray
     metadata = header.pop("__metadata__", {})
     data = memoryview(content)[start:]
     return {name: _decode(data, name, **entry) for name, entry in header.items()}, metadata
-
-
-def write_safetensors(
-    path: str | os.PathLike[str],
-    tensors: Mapping[str, np.ndarray],
-    metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Write ``tensors`` by name; ``path`` is complete or not there at all.
-
-    Paddle hands out bfloat16 tensors as numpy's uint16: widen them before.
-    """
-    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    chunks, end = [], 0
-    # Wide types first, so that each tensor starts at a multiple of its element's size.
-    for name in sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name)):
-        array = tensors[name]
-        dtype = array.dtype.newbyteorder("<")
-        if dtype.str not in NAMES:
-            raise ValueError(f"safetensors has no type for '{name}' of {array.dtype}")
-        chunks.append(array.astype(dtype, copy=False).tobytes())
-        begin, end = end, end + len(chunks[-1])
-        header[name] = {
-            "dtype": NAMES[dtype.str],
-            "shape": list(array.shape),
-            "data_offsets": [begin, end],
-        }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    content = b"".join([len(text).to_bytes(8, "little"), text, *chunks])
-    files.write(Path(path), lambda part: part.write_bytes(content))
 
 
 def widen_bfloat16(bits: np.ndarray) -> np.ndarray:

@@ -14,12 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from resnet_fit.data.dataset import ArrayDataset, Dataset
-from resnet_fit.data.loading import mean_and_std
 from resnet_fit.data.make_loaders import open_parts
+from resnet_fit.data.statistics import mean_and_std
 from resnet_fit.data.transforms import BadImage, decode
+from resnet_fit.data.workers import worker_count
 from resnet_fit.errors import RunFailed
 from resnet_fit.files import readable
-from resnet_fit.machine import usable_cores
 from resnet_fit.runs.config import Config
 
 # So many pairs of equal images are shown; all are counted.
@@ -104,8 +104,7 @@ def _images(dataset: Dataset) -> Iterator[tuple[str, np.ndarray | BadImage]]:
         for index, image in enumerate(dataset.images):
             yield f"image {index}", image.transpose(1, 2, 0)
         return
-    threads = usable_cores()
-    with ThreadPoolExecutor(threads) as pool:  # decoding releases Python's global lock
+    with ThreadPoolExecutor(worker_count()) as pool:  # decoding releases Python's global lock
         for start in range(0, len(dataset), 64):  # so that few images are in memory at once
             paths = dataset.paths[start : start + 64]
             yield from zip(paths, pool.map(_pixels, paths), strict=True)

@@ -17,7 +17,7 @@ from resnet_fit.errors import UserError, require
 class Normalize(Operation):
     """Turn grey levels 0..255 into float32 ``(x / 255 - mean) / std``, per channel.
 
-    Left out, mean and deviation are those of the training set (`loading.statistics`).
+    Left out, mean and deviation are those of the training set (`resnet_fit.data.statistics`).
 
     Args:
         mean: of each channel, or one for all, in units of 0..1.

@@ -101,9 +101,8 @@ def folder(
     fraction to hold out by ``seed``. Other usual names of the parts are known, in any letter case
     (`PARTS`); of ``val/`` and ``test/`` the first is taken. Classes and files are sorted by name.
     Folders inside a class folder belong to it; links are followed; hidden names and unknown
-    extensions are left out. Warns of what is left out, but for hidden names. A large folder's
-    listing is kept and used again until something in the folder changes. Raises UserError, naming
-    the place, for whatever is missing or has two meanings.
+    extensions are left out. Warns of what is left out, but for hidden names. Raises UserError,
+    naming the place, for whatever is missing or has two meanings.
     """
     root = expand(path)
     require_existing(root)
@@ -214,7 +213,8 @@ def scan(root: Path) -> FileDataset:
             "add some or remove the folder"
         )
     _warn_of_left_out(root, listing.left_out)
-    return FileDataset(listing.paths, np.repeat(np.arange(len(classes)), counts), classes)
+    labels = np.repeat(np.arange(len(classes)), counts)
+    return FileDataset(listing.paths, labels, classes, root=os.path.join(root, ""))
 
 
 def _warn_of_left_out(root: Path, left_out: dict[str, LeftOut]) -> None:

@@ -1,0 +1,58 @@
+"""Decoded copies of images, in one file for many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from resnet_fit.errors import RunFailed
+
+
+class Copy(NamedTuple):
+    """A decoded image: uint8 RGB, ``width * height * 3`` bytes at ``offset`` of ``file``."""
+
+    file: str
+    offset: int
+    width: int
+    height: int
+
+    def read(self, top: int = 0, bottom: int | None = None) -> np.ndarray:
+        """The pixels of the rows from ``top`` to ``bottom``, uint8 ``[bottom - top, W, 3]``.
+
+        They are read, not mapped: as fast, the system keeps them in memory all the same, and a disk
+        that fails is an error instead of the end of the process.
+
+        Raises:
+            RunFailed: the file is gone, or shorter than it was.
+        """
+        row = self.width * 3
+        count = ((self.height if bottom is None else bottom) - top) * row
+        try:
+            pixels = np.fromfile(self.file, np.uint8, count, offset=self.offset + top * row)
+        except OSError as error:
+            raise RunFailed(f"{self.file}: the image cache is lost ({error.strerror})") from None
+        if len(pixels) < count:
+            raise RunFailed(f"{self.file}: the image cache was cut short while it was in use")
+        return pixels.reshape(-1, self.width, 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Decoded copies of a data set's images in one ``file``.
+
+    ``places`` int64 ``[N, 3]`` are offset, width and height of each; the offset is -1 where there
+    is none.
+    """
+
+    file: str
+    places: np.ndarray
+
+    def __getitem__(self, index: int) -> Copy | None:
+        offset, width, height = self.places[index].tolist()
+        return None if offset < 0 else Copy(self.file, offset, width, height)
+
+    def take(self, indices: np.ndarray) -> Copies:
+        """The copies at ``indices``, in that order."""
+        return Copies(self.file, self.places[indices])
