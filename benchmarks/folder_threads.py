@@ -9,12 +9,12 @@ Each side is `FileLoader` on photos that are cut and flipped, by worker processe
 - ``train``: to 64 pixels, while the main thread trains ResNet-18 on them; ``train_nothing`` trains
   on one batch again and again;
 - ``one``, ``two``: to 224 pixels, without normalising, which the prefetching thread does, by one
-  worker and by two. From what a second worker brings, the share of the work that cannot be done
-  beside itself is estimated by Amdahl's law: for threads that is Python's lock, and what processes
-  have of it is the machine's.
+  worker and by two: what the second one brings.
 
 Ratios are medians of the rounds' own ratios. Memory is that of the process and its workers after a
-pass; pages that they share count once (PSS of Linux). FOLDER is as in ``benchmarks/folder.py``.
+pass; pages that they share count once (PSS of Linux). ``lock`` is the share of one thread's time
+outside of the calls that give Python's lock away: threads cannot be faster than one thread by more
+than its inverse. FOLDER is as in ``benchmarks/folder.py``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ import argparse
 import os
 import statistics
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from alternate import WORKER, Side, machine, report, serve
@@ -44,9 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="3 rounds of 512 photos")
     parser.add_argument("--path", type=Path, help="a folder of class folders")
-    parser.add_argument(
-        "--only", default="", help="sides whose names begin so, with commas between"
-    )
+    parser.add_argument("--only", default="", help="sides whose names begin so, and commas")
     options = parser.parse_args()
     images, rounds = (512, 3) if options.quick else (2048, 9)
     chosen = [side for side in SIDES if side.startswith(tuple(options.only.split(",")))]
@@ -56,7 +56,9 @@ def main() -> None:
         fill_cache(photos, Path(made) / "cache", 2)
         seconds = in_turn(chosen, [str(photos), made, str(images)], rounds)
         memory = {side: float((Path(made) / side).read_text()) for side in chosen}
-    figures: dict[str, float] = {}
+        figures = {
+            f"lock_{kind}": lock_share(_data(kind, str(photos), made), 64) for kind in KINDS[:2]
+        }
     for side in chosen:
         speed = images_of(side, images) / statistics.median(seconds[side])
         print(f"{side:17} {speed:8.1f} images/s {memory[side]:6.0f} MB")
@@ -85,7 +87,7 @@ def in_turn(sides: Iterable[str], work: list[str], rounds: int) -> dict[str, lis
 
 
 def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
-    """How much faster threads are than processes, and which share of the work stays serial."""
+    """How much faster threads are than processes, and two of a kind than one."""
     found = {}
     for kind in KINDS:
         if f"{kind}_threads" in seconds:
@@ -94,13 +96,62 @@ def ratios(seconds: dict[str, list[float]]) -> dict[str, float]:
             )
     for by in ("processes", "threads"):
         if {f"one_{by}", f"two_{by}"} <= seconds.keys():
-            gain = _median_ratio(seconds[f"one_{by}"], seconds[f"two_{by}"])
-            found |= {f"second_of_{by}": gain, f"serial_share_of_{by}": 2 / gain - 1}
+            found[f"two_{by}_vs_one"] = _median_ratio(seconds[f"one_{by}"], seconds[f"two_{by}"])
     return found
 
 
 def _median_ratio(one: list[float], other: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def lock_share(dataset: Any, images: int) -> float:
+    """Which share of the processor's time for cut and flipped batches holds Python's lock."""
+    import cv2
+    from PIL import Image
+
+    from resnet_fit.data.augment import HorizontalFlip
+    from resnet_fit.data.batching import Batching
+    from resnet_fit.data.transforms import RandomResizedCrop
+
+    free = 0.0
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def measured(*arguments: Any, **options: Any) -> Any:
+            nonlocal free
+            started = time.thread_time()
+            try:
+                return call(*arguments, **options)
+            finally:
+                free += time.thread_time() - started
+
+        return measured
+
+    class Decoder:
+        def __init__(self, decoder: Any) -> None:
+            self._decoder, self.decode = decoder, timed(decoder.decode)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._decoder, name)
+
+    get = Image._getdecoder
+    batches = Batching((RandomResizedCrop(PIXELS),), (HorizontalFlip(),), 0, "error")
+    task = _task(dataset, images)
+    batches.make(task)
+    with ExitStack() as patches:
+        for owner, name in ((cv2, "resize"), (cv2, "flip"), (cv2, "mixChannels"), (np, "fromfile")):
+            patches.enter_context(patch.object(owner, name, timed(getattr(owner, name))))
+        decoder = lambda *arguments: Decoder(get(*arguments))  # noqa: E731
+        patches.enter_context(patch.object(Image, "_getdecoder", decoder))
+        started = time.thread_time()
+        batches.make(task)
+        return 1 - free / (time.thread_time() - started)
+
+
+def _task(dataset: Any, images: int) -> Any:
+    from resnet_fit.data.batching import Task
+
+    copies = tuple(None if dataset.copies is None else dataset.copies[i] for i in range(images))
+    return Task(tuple(dataset.paths[:images]), copies, 0, 0, np.zeros(images))
 
 
 class Threads:
@@ -143,15 +194,11 @@ def _loader(kind: str, by: str, photos: str, place: str, images: int) -> Any:
 
     prepare_environment()
     from resnet_fit.data.augment import HorizontalFlip, Normalize
-    from resnet_fit.data.cache import cache_images
-    from resnet_fit.data.datasets.folder import scan
     from resnet_fit.data.loading import FileLoader
     from resnet_fit.data.transforms import RandomResizedCrop
 
     cv2.setNumThreads(1)  # as in worker processes
-    dataset = scan(Path(photos))
-    if kind == "cache":
-        dataset = cache_images(dataset, CACHED, Path(place) / "cache")
+    dataset = _data(kind, photos, place)
     again = dataset.take(np.arange(images) % len(dataset))
     pixels = TRAINED_PIXELS if kind == "train" else PIXELS
     normalize = () if kind in ("one", "two") else (Normalize(MEAN, STD),)
@@ -161,6 +208,14 @@ def _loader(kind: str, by: str, photos: str, place: str, images: int) -> Any:
     if by == "threads":
         loader._team = Threads()  # type: ignore[assignment]
     return loader
+
+
+def _data(kind: str, photos: str, place: str) -> Any:
+    from resnet_fit.data.cache import cache_images
+    from resnet_fit.data.datasets.folder import scan
+
+    dataset = scan(Path(photos))
+    return cache_images(dataset, CACHED, Path(place) / "cache") if kind == "cache" else dataset
 
 
 def _reading(loader: Any) -> Callable[[], None]:

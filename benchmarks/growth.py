@@ -3,9 +3,9 @@
     python benchmarks/growth.py [--quick] [--folder DIR]
 
 ``listing``: image folders of 1,000 classes and up to 1.3 million (empty) files, listed by a new
-process each time: seconds and peak memory. ``training``: a tiny net on digits for 10 to 1,000 epochs, with all that a run
-writes: seconds per step and per epoch (evaluation, logs and checkpoint included) at a run's end
-against its beginning, and peak memory against that of the shortest run.
+process each time: seconds and peak memory. ``training``: a tiny net on digits for 10 to 1,000
+epochs, with all that a run writes: seconds per step and per epoch (evaluation, logs and checkpoint
+included) at a run's end against its beginning, and peak memory against that of the shortest run.
 
 What is made in DIR, or where temporary files go, is deleted at the end and when it is stopped.
 """

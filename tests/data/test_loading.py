@@ -291,6 +291,12 @@ def test_workers_stay_for_the_next_epoch_and_go_with_the_loader(files):
     assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (6, 6), (64, 8)])
+def test_by_default_each_core_has_a_worker_up_to_eight(files, monkeypatch, cores, workers):
+    monkeypatch.setattr("resnet_fit.data.workers.usable_cores", lambda: cores)
+    assert FileLoader(files, 4, [RandomResizedCrop(8)]).workers == workers
+
+
 # --- waiting --------------------------------------------------------------------------
 
 
