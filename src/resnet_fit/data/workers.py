@@ -8,7 +8,7 @@ memory (Linux), arrays go through it instead of the pipe; unlike ``/dev/shm`` it
 memory is in a container, too.
 
 Threads would take about 30 MB less for each worker, but are slower: a third of the work holds
-Python's lock, which they and the training then wait for (``benchmarks/folder_threads.py``).
+Python's global lock, which they and the training then wait for (``benchmarks/folder_threads.py``).
 """
 
 from __future__ import annotations
