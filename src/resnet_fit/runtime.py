@@ -27,9 +27,12 @@ from types import ModuleType
 from typing import Any
 
 from resnet_fit import machine
-from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.errors import RunFailed, UserError, require
 from resnet_fit.home import PADDLE, VISUALDL, home_with
 from resnet_fit.machine import processor, usable_cores
+
+# The names of devices that a run may ask for.
+DEVICE = r"^(auto|cpu|gpu(:\d+)?)$"
 
 # What glibc reads from the environment at a program's start, and takes from `mallopt` later: the
 # numbers are those of malloc.h.
@@ -218,6 +221,12 @@ def _pythons_options() -> list[str]:
     return options
 
 
+def check_device(name: str) -> None:
+    """Raise UserError for a name that `choose_device` does not know."""
+    expected = "auto, cpu, gpu or gpu:N"
+    require(re.match(DEVICE, name) is not None, "device", name, expected)
+
+
 def choose_device(name: str) -> str:
     """Make Paddle use a device, and return its name.
 
@@ -227,6 +236,7 @@ def choose_device(name: str) -> str:
     Raises:
         UserError: if this machine or this build of Paddle has no such device.
     """
+    check_device(name)
     import paddle
 
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_fit.errors import UserError
+from resnet_fit.errors import UserError, suggest
 
 WEIGHTS = "model.pdparams"
 AVERAGE = "average.pdparams"
@@ -44,6 +45,29 @@ def find_checkpoint(folder: Path, names: Sequence[str]) -> Path:
             return candidate
         problems.append(problem)
     raise UserError(f"{folder}: no whole checkpoint ({'; '.join(problems)})")
+
+
+def find_by_name(run: Path, name: str, files: Sequence[str]) -> Path:
+    """The checkpoint of a run that is called ``best``, ``last`` or ``epoch-N``.
+
+    Args:
+        run: its folder.
+        files: that must be there and whole.
+
+    Raises:
+        UserError: ``run`` has no checkpoints, none of this name, or no whole one.
+    """
+    place = run / "checkpoints"
+    there = sorted(p.name for p in place.glob("[!.]*") if p.is_dir())
+    if not there:
+        raise UserError(f"{run}: not a run's folder: there is no checkpoint in it")
+    number = re.fullmatch(r"epoch-(\d+)", name)
+    full = f"epoch-{int(number[1]):04}" if number else name
+    if full not in there:
+        raise UserError(
+            f"{place}: no checkpoint '{name}'.{suggest(name, there)} There are: {', '.join(there)}"
+        )
+    return find_checkpoint(place / full, files)
 
 
 def beside(folder: Path, what: str) -> Path:

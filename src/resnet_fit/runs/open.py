@@ -13,13 +13,20 @@ import paddle
 from paddle import Tensor, nn
 
 from resnet_fit.backends import choose_backend, use_backend
-from resnet_fit.checkpoints.files import AVERAGE, CONFIG, DATA, WEIGHTS, find_checkpoint
+from resnet_fit.checkpoints.files import (
+    AVERAGE,
+    CONFIG,
+    DATA,
+    WEIGHTS,
+    find_by_name,
+    find_checkpoint,
+)
 from resnet_fit.config.operations import build
 from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader
 from resnet_fit.data.record import DataRecord
 from resnet_fit.data.transforms import decode
-from resnet_fit.errors import UserError, suggest
+from resnet_fit.errors import UserError
 from resnet_fit.networks.weights import read_tensors, set_weights
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.resuming import checkpoint_config
@@ -38,6 +45,7 @@ class OpenedRun:
         network: in evaluation mode, on the device that was asked for.
         classes: their names, in the order of the logits.
         record: of the training's data: image shape, preprocessing, mean and deviation.
+        is_average: whether its weights are the averaged ones.
     """
 
     checkpoint: Path
@@ -45,6 +53,7 @@ class OpenedRun:
     network: nn.Layer
     classes: tuple[str, ...]
     record: DataRecord
+    is_average: bool
 
     def logits(self, images: np.ndarray | Paths, batch_size: int = 100) -> Tensor:
         """What the network makes of images that are prepared as in the training's evaluations.
@@ -139,7 +148,7 @@ def open_run(
 
     Args:
         folder: of the run.
-        checkpoint: ``best``, ``last``, or ``epoch-0005`` where that is kept.
+        checkpoint: ``best``, ``last``, or ``epoch-5`` where that is kept.
         network: for a run of ``model: {name: given}``: a new one of the same kind, whose weights
             are replaced.
         average: whether to take the averaged weights; by default where the best epoch was chosen
@@ -149,7 +158,8 @@ def open_run(
     Raises:
         UserError: no such run or checkpoint, a damaged one, or a network that it does not fit.
     """
-    config, found = _find(Path(folder), checkpoint)
+    found = find_by_name(Path(folder), checkpoint, [WEIGHTS, CONFIG, DATA])
+    config = checkpoint_config(found)
     record = DataRecord.read(found / DATA)
     name = _weights_name(config, average)
     find_checkpoint(found, [name])
@@ -160,22 +170,7 @@ def open_run(
     set_weights(network, read_tensors(found / name), found / name)
     network.eval()
     use_backend(network, choose_backend("auto", device, network=network))
-    return OpenedRun(found, config, network, classes, record)
-
-
-def _find(folder: Path, checkpoint: str) -> tuple[Config, Path]:
-    """The config of a checkpoint, and where that lies."""
-    place = folder / "checkpoints"
-    there = sorted(p.name for p in place.glob("[!.]*") if p.is_dir())
-    if not there:
-        raise UserError(f"{folder}: not a run's folder: there is no checkpoint in it")
-    if checkpoint not in there:
-        near = suggest(checkpoint, there)
-        raise UserError(
-            f"{place}: no checkpoint '{checkpoint}'.{near} There are: {', '.join(there)}"
-        )
-    found = find_checkpoint(place / checkpoint, [WEIGHTS, CONFIG, DATA])
-    return checkpoint_config(found), found
+    return OpenedRun(found, config, network, classes, record, name == AVERAGE)
 
 
 def _weights_name(config: Config, average: bool | None) -> str:

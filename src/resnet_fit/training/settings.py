@@ -10,6 +10,7 @@ from pydantic import Field
 
 from resnet_fit.config.problems import Problem
 from resnet_fit.config.settings import NonNegativeInt, OrOff, Positive, PositiveInt, Settings
+from resnet_fit.runtime import DEVICE
 
 if TYPE_CHECKING:
     from resnet_fit.runs.config import Config
@@ -38,7 +39,7 @@ class Training(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     accumulate: PositiveInt = 1
     on_nan: Literal["stop", "skip"] = "stop"
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|gpu(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=DEVICE)] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     backend: Literal["auto", "paddle", "channels_last", "onednn"] = "auto"
     compile: Annotated[Literal["off", "static", "cinn"], OrOff] = "off"

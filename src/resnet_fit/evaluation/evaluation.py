@@ -1,0 +1,118 @@
+"""A network judged on images that it was not trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resnet_fit.data.dataset import Dataset
+from resnet_fit.errors import UserError
+from resnet_fit.evaluation import figures
+from resnet_fit.evaluation.calibration import Calibration, calibrate
+from resnet_fit.evaluation.figures import ClassFigures, Confusion
+from resnet_fit.evaluation.label_errors import suspected_labels
+from resnet_fit.evaluation.pictures import Pictures, take_pictures
+from resnet_fit.evaluation.predictions import Predictions, Progress, predict
+from resnet_fit.evaluation.source import describe_source
+from resnet_fit.evaluation.timing import time_network
+from resnet_fit.runs.held_out import held_out
+from resnet_fit.runs.open import OpenedRun
+
+# Each has two pictures: 192 in all.
+SHOWN_MISTAKES, SHOWN_SUSPECTS = 48, 48
+# More confusions are in predictions.csv.
+KEPT_CONFUSIONS = 100
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that is found out about a network on one data set.
+
+    Attributes:
+        source: which network on which data, by what: see `describe_source`.
+        predictions: of every image.
+        figures: ``top1``, its 95 % interval ``top1_interval``, ``top5`` where there are more than
+            5 classes, ``loss``, and the same of mirrored images as ``flip_top1`` etc. where they
+            were asked for.
+        classes: each by itself.
+        confusions: the most frequent ones first.
+        mistakes: the mistaken images, the surest first; those that have pictures.
+        suspects: images whose label is likely to be wrong, the most likely first.
+        suspect_pictures: of the first of them.
+        speed: time of the network by batch size.
+    """
+
+    source: dict[str, Any]
+    predictions: Predictions
+    figures: dict[str, Any]
+    classes: list[ClassFigures]
+    confusions: list[Confusion]
+    calibration: Calibration
+    mistakes: np.ndarray
+    mistake_pictures: Pictures | None
+    suspects: np.ndarray
+    suspect_pictures: Pictures | None
+    speed: list[dict[str, float]]
+
+
+def evaluate(
+    run: OpenedRun,
+    data: Dataset | str | Path | None = None,
+    *,
+    flip: bool = False,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Judge a network on images, and look into its mistakes.
+
+    Args:
+        run: from `open_run`.
+        data: a data set of the run's classes, or a folder of class folders; by default the images
+            that the run was tested on, or its epochs were judged by.
+        flip: also take the mean of each image and its mirror image, reported beside the others.
+        batch_size: by default that of the training's evaluations.
+        progress: called with the images done and those in all.
+
+    Raises:
+        UserError: the images are not there or cannot be read, or do not fit the network.
+        RunFailed: the network's outputs are NaN or infinite.
+    """
+    dataset = held_out(run, data) if data is None or isinstance(data, str | Path) else data
+    if tuple(dataset.classes) != run.classes:
+        raise UserError(
+            f"data: classes {', '.join(dataset.classes[:5])}, ..., but the network's are "
+            f"{', '.join(run.classes[:5])}, ..."
+        )
+    size = min(batch_size or run.config.data.eval_batch_size, max(1, len(dataset)))
+    found = predict(run, dataset, size, flip=flip, progress=progress)
+    mistakes = figures.surest_mistakes(found, SHOWN_MISTAKES)
+    suspects = suspected_labels(found.probabilities, found.labels)
+
+    def pictures(which: np.ndarray) -> Pictures | None:
+        return take_pictures(run, dataset.take(which), found.predicted[which])
+
+    return Evaluation(
+        describe_source(run, data),
+        found,
+        _figures(found),
+        figures.per_class(found),
+        figures.top_confusions(found, KEPT_CONFUSIONS),
+        calibrate(found),
+        mistakes,
+        pictures(mistakes),
+        suspects,
+        pictures(suspects[:SHOWN_SUSPECTS]),
+        time_network(run, (1, size)),
+    )
+
+
+def _figures(found: Predictions) -> dict[str, Any]:
+    values: dict[str, Any] = figures.main_figures(found.logits, found.labels)
+    values["top1_interval"] = figures.interval(values["top1"], len(found))
+    if found.mirrored is not None:
+        mirrored = figures.main_figures(found.mirrored, found.labels)
+        values |= {f"flip_{name}": value for name, value in mirrored.items()}
+    return values

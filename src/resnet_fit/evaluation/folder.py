@@ -1,0 +1,72 @@
+"""An evaluation in a folder, which is replaced as a whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.evaluation.evaluation import Evaluation
+from resnet_fit.evaluation.records import write_records
+from resnet_fit.evaluation.report import render_report
+from resnet_fit.evaluation.tables import as_document, write_predictions
+from resnet_fit.files import write_json, write_text
+
+DOCUMENT, PREDICTIONS, REPORT, RECORDS = (
+    "evaluation.json",
+    "predictions.csv",
+    "report.html",
+    "visualdl",
+)
+
+
+def save(evaluation: Evaluation, folder: str | Path) -> None:
+    """Write ``evaluation.json``, ``predictions.csv``, ``report.html`` and ``visualdl/``.
+
+    What stood in ``folder`` stays until all of them are written, and is then replaced.
+
+    Raises:
+        RunFailed: they cannot be written, or VisualDL cannot be imported.
+    """
+    with _replacing(Path(folder)) as part:
+        write_json(part / DOCUMENT, as_document(evaluation))
+        write_predictions(evaluation, part / PREDICTIONS)
+        write_text(part / REPORT, render_report(evaluation))
+        write_records(evaluation, part / RECORDS)
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder beside ``folder`` that takes its place once it is filled.
+
+    Raises:
+        UserError: ``folder`` holds something else than an evaluation.
+    """
+    part, previous = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "previous"))
+    if folder.exists() and not (folder / DOCUMENT).is_file() and any(folder.iterdir()):
+        raise UserError(f"{folder}: holds no evaluation, and is not replaced by one")
+    try:
+        if previous.exists() and not folder.exists():  # killed between the two steps below
+            os.replace(previous, folder)
+        for left in (part, previous):
+            shutil.rmtree(left, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        if folder.exists():
+            os.replace(folder, previous)
+        os.replace(part, folder)
+    except OSError as error:
+        if previous.exists() and not folder.exists():
+            with suppress(OSError):
+                os.replace(previous, folder)
+        place = error.filename or folder
+        raise RunFailed(
+            f"{place}: the evaluation could not be written ({error.strerror or error})"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)

@@ -1,0 +1,35 @@
+"""Labels that are likely to be wrong, by confident learning (Northcutt et al. 2021)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from resnet_fit.evaluation.figures import own
+
+
+def suspected_labels(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Images whose label is likely to be wrong, the most likely first.
+
+    A class is confidently seen in an image where its probability reaches the mean of that class
+    over the images labelled so. An image in which another class than its label's is seen, the
+    likeliest one if there are several, is off the diagonal of the confident joint (section 3.1).
+    They are ordered by the probability of the label less that of the class seen.
+
+    Args:
+        probabilities: ``[N, C]`` of images that the network was not trained on.
+        labels: int64 ``[N]``.
+
+    Returns:
+        int64 indices of images.
+    """
+    classes = probabilities.shape[1]
+    counts = np.bincount(labels, minlength=classes)
+    sums = np.bincount(labels, own(probabilities, labels), classes)
+    # A class without images is not known well enough to be seen.
+    threshold = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
+    seen = np.where(probabilities >= threshold, probabilities, -1.0)
+    best = seen.argmax(axis=1)
+    likeliest = probabilities.argmax(axis=1)
+    suspected = np.flatnonzero((seen.max(axis=1) >= 0) & (best != labels) & (likeliest != labels))
+    margin = own(probabilities, labels) - own(probabilities, best)
+    return suspected[np.argsort(margin[suspected], kind="stable")]

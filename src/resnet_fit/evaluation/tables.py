@@ -1,0 +1,86 @@
+"""An evaluation as files for other programs: ``evaluation.json`` and ``predictions.csv``."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from resnet_fit.evaluation.evaluation import Evaluation
+from resnet_fit.evaluation.figures import as_rows, macro_means
+from resnet_fit.files import readable
+
+# Classes up to which predictions.csv has the probability of each.
+MOST_COLUMNS = 1000
+# What a spreadsheet takes for the begin of a formula.
+FORMULA = ("=", "+", "-", "@")
+
+
+def as_document(evaluation: Evaluation) -> dict[str, Any]:
+    """The content of ``evaluation.json``."""
+    found = evaluation.predictions
+    calibration = asdict(evaluation.calibration)
+    return {
+        "source": evaluation.source,
+        "images": len(found),
+        "figures": evaluation.figures,
+        "macro": macro_means(evaluation.classes),
+        "calibration": calibration | {"bins": as_rows(evaluation.calibration.bins)},
+        "classes": as_rows(evaluation.classes),
+        "confusions": as_rows(evaluation.confusions),
+        "surest_mistakes": [image_row(evaluation, i) for i in evaluation.mistakes.tolist()],
+        "suspected_labels": [image_row(evaluation, i) for i in evaluation.suspects.tolist()],
+        "speed": {
+            "images_per_second_with_reading": len(found) / found.seconds,
+            "network": evaluation.speed,
+        },
+    }
+
+
+def image_row(evaluation: Evaluation, index: int) -> dict[str, Any]:
+    """What is said of one image."""
+    found = evaluation.predictions
+    label, taken = int(found.labels[index]), int(found.predicted[index])
+    return {
+        "image": found.names[index],
+        "label": found.classes[label],
+        "prediction": found.classes[taken],
+        "probability": float(found.probabilities[index, taken]),
+        "probability_of_label": float(found.probabilities[index, label]),
+    }
+
+
+def write_predictions(evaluation: Evaluation, file: Path) -> None:
+    """Write a row for each image: its name, label, prediction and the prediction's probability.
+
+    Up to 1,000 classes a column ``p(<class>)`` follows for each. Text that a spreadsheet would take
+    for a formula begins with an apostrophe; bytes of names that are no text are written ``\\xff``.
+    """
+    found = evaluation.predictions
+    classes = [cell(name) for name in found.classes]
+    columns = [f"p({readable(name)})" for name in found.classes]
+    with_all = len(classes) <= MOST_COLUMNS
+    with open(file, "w", encoding="utf-8", newline="") as stream:
+        rows = csv.writer(stream)
+        header = ["image", "label", "prediction", "probability"]
+        rows.writerow(header + (columns if with_all else []))
+        for i in range(len(found)):
+            label, taken = found.labels[i], found.predicted[i]
+            head = [cell(found.names[i]), classes[label], classes[taken]]
+            numbers = [found.confidence[i], *(found.probabilities[i] if with_all else ())]
+            rows.writerow(head + [f"{number:.6g}" for number in numbers])
+
+
+def cell(text: str) -> str:
+    """Text that is text in a spreadsheet as well; a number may begin with a sign."""
+    text = readable(text)
+    return f"'{text}" if text.startswith(FORMULA) and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

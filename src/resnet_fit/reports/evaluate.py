@@ -1,0 +1,144 @@
+"""A run's network judged: the main figures in the terminal, the rest in ``RUN/evaluation/``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from resnet_fit.callbacks.live_line import Column, LiveLine
+from resnet_fit.evaluation import Evaluation, evaluate, save
+from resnet_fit.evaluation.figures import ClassFigures, macro_means, worst_classes
+from resnet_fit.evaluation.folder import REPORT
+from resnet_fit.evaluation.report import number, percent
+from resnet_fit.files import readable
+from resnet_fit.runs.open import open_run
+from resnet_fit.runtime import import_visualdl
+
+FOLDER = "evaluation"
+# Rows of the tables of classes and confusions.
+SHOWN = 5
+# Columns of a terminal below which it is narrow.
+NARROW = 60
+
+
+def evaluate_run(
+    folder: Path,
+    console: Console,
+    *,
+    data: str | None = None,
+    checkpoint: str = "best",
+    average: bool | None = None,
+    flip: bool = False,
+    device: str = "auto",
+) -> Evaluation:
+    """Judge a checkpoint of a run, write what is found to ``RUN/evaluation/``, and print the most.
+
+    Args:
+        data: a folder of other images than the run's held-out ones.
+        checkpoint, average, device: as `open_run` takes them.
+        flip: report the mean with mirror images as well.
+
+    Raises:
+        UserError: there is no such run or checkpoint, or the images are not right.
+        RunFailed: outputs are NaN or infinite, or nothing can be written.
+    """
+    import_visualdl()  # fails now or never
+    run = open_run(folder, checkpoint, average=average, device=device)
+    with _live_line(console) as progress:
+        evaluation = evaluate(run, data, flip=flip, progress=progress)
+        save(evaluation, folder / FOLDER)
+    print_evaluation(evaluation, console)
+    console.print(Text(readable(f"report: {folder / FOLDER / REPORT}")))
+    return evaluation
+
+
+def print_evaluation(evaluation: Evaluation, console: Console) -> None:
+    """The main figures, the worst classes, and the most frequent confusions."""
+    source, found = evaluation.source, evaluation.predictions
+    console.print(
+        readable(
+            f"{source['run']}, checkpoint {source['checkpoint']} of epoch {source['epoch']}, "
+            f"{source['weights']} weights, on {len(found):,} images: {source['data']}"
+        )
+    )
+    console.print(_main_table(evaluation))
+    worst = worst_classes(evaluation.classes, SHOWN)
+    if worst:
+        console.print(_class_table(worst, console.width < NARROW))
+    if evaluation.confusions:
+        console.print(_confusion_table(evaluation))
+    suspects = len(evaluation.suspects)
+    if suspects:
+        console.print(f"{suspects} label{'s' * (suspects > 1)} to check: see the report")
+
+
+def _main_table(evaluation: Evaluation) -> Table:
+    figures, calibration = evaluation.figures, evaluation.calibration
+    low, high = figures["top1_interval"]
+    rows = [("top-1", percent(figures["top1"]), f"95 % interval {percent(low)} to {percent(high)}")]
+    if "top5" in figures:
+        rows.append(("top-5", percent(figures["top5"]), ""))
+    rows.append(("loss", number(figures["loss"]), ""))
+    for name in [name for name in figures if name.startswith("flip_")]:
+        show = number if name.endswith("loss") else percent
+        rows.append((name, show(figures[name]), "mean with mirror images"))
+    f1 = macro_means(evaluation.classes)["f1"]
+    rows.append(("macro F1", percent(f1), ""))
+    at = calibration.temperature
+    best = "" if at is None else f"best temperature {at:.2f}"
+    rows.append(("ECE", percent(calibration.ece), best))
+    for speed in evaluation.speed:
+        what = f"{speed['milliseconds']:,.1f} ms a batch of {speed['batch_size']}"
+        rows.append(("network", f"{speed['images_per_second']:,.0f} img/s", what))
+    table = Table(show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column()
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _class_table(classes: list[ClassFigures], narrow: bool) -> Table:
+    """The worst classes; a narrow terminal has room for one figure of each."""
+    figures = {"f1": "F1"} if narrow else {"precision": "precision", "recall": "recall", "f1": "F1"}
+    table = Table("worst classes")
+    for name in ("images", *figures.values()):
+        table.add_column(name, justify="right", no_wrap=True)
+    for c in classes:
+        shown = (percent(getattr(c, figure), 1) for figure in figures)
+        table.add_row(Text(readable(c.name)), f"{c.images:,}", *shown)
+    return table
+
+
+def _confusion_table(evaluation: Evaluation) -> Table:
+    table = Table("label", "taken for")
+    table.add_column("images", justify="right")
+    for c in evaluation.confusions[:SHOWN]:
+        names = (Text(readable(name)) for name in (c.label, c.prediction))
+        table.add_row(*names, f"{c.images:,} ({percent(c.share, 0)})")
+    return table
+
+
+@contextmanager
+def _live_line(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """How far it is, at the foot of a terminal."""
+    line = LiveLine(console)
+    begun = time.perf_counter()
+
+    def show(done: int, images: int) -> None:
+        speed = done / (time.perf_counter() - begun)
+        columns = [Column(f"{done:,}/{images:,}", 2), Column(f"{speed:,.0f} img/s", 4)]
+        line.update(done / images, columns)
+
+    line.begin("evaluate")
+    try:
+        yield show
+    finally:
+        line.close()
