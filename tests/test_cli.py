@@ -90,6 +90,10 @@ def test_version():
         (["compare", "runs", "--format", "jsn"], 2),
         (["doctor", "--help"], 0),
         (["doctor", "--jsn"], 2),
+        (["evaluate", "--help"], 0),
+        (["evaluate", "nowhere"], 2),
+        (["evaluate", "docs"], 2),
+        (["evaluate", "docs", "--device", "tpu"], 2),
         (["viev"], 2),
     ],
 )

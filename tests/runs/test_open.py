@@ -70,6 +70,7 @@ def test_a_run_on_arrays_takes_arrays_and_files_of_their_size(tiny, tmp_path):
     summary = fit(parse_config(tiny), tmp_path, "run").summary
     _, held_out = parse_config(tiny).data.load()
     averaged, plain = (open_run(tmp_path / "run", average=average) for average in (None, False))
+    assert (averaged.is_average, plain.is_average) == (True, False)
     told = summary["best"]["eval"]
     for run, name in ((averaged, "ema_top1"), (plain, "top1")):
         found = accuracy(run, held_out.images, held_out.labels)

@@ -63,12 +63,14 @@ def run(arguments: Sequence[str]) -> None:
 def _check(folder: Path, checkpoint: str, data: str | None) -> None:
     """Answer mistakes before Paddle is imported."""
     from resnet_fit.checkpoints.files import CONFIG, find_by_name
-    from resnet_fit.data.datasets.folder import held_out_folder
     from resnet_fit.files import require_existing
-    from resnet_fit.runs.resuming import checkpoint_config
 
     require_existing(folder)
-    config = checkpoint_config(find_by_name(folder, checkpoint, [CONFIG]))
+    found = find_by_name(folder, checkpoint, [CONFIG])
+    from resnet_fit.data.datasets.folder import held_out_folder
+    from resnet_fit.runs.resuming import checkpoint_config
+
+    config = checkpoint_config(found)
     if config.model.part_name == "given":
         raise UserError(
             f"{folder}: a program handed this run its network; in that program call "

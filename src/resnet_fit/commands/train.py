@@ -29,6 +29,8 @@ examples:
       see the optimizers and their settings
   resnet-fit check --config configs/resnet18_folder.yaml --set data.path=photos
       read every image once: classes, sizes, duplicates, unreadable files
+  resnet-fit evaluate runs/first-try
+      judge its network on held-out images, and write a report of its mistakes
   resnet-fit view runs
       see the curves in VisualDL's web page
   resnet-fit doctor

@@ -66,6 +66,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "method": evaluation.mistake_pictures and evaluation.mistake_pictures.method,
         "speed": evaluation.speed,
         "seconds": found.seconds,
+        "features": None if found.features is None else found.features.shape[1],
     }
 
 

@@ -69,13 +69,18 @@ def write_predictions(evaluation: Evaluation, file: Path) -> None:
             label, taken = found.labels[i], found.predicted[i]
             head = [cell(found.names[i]), classes[label], classes[taken]]
             numbers = [found.confidence[i], *(found.probabilities[i] if with_all else ())]
-            rows.writerow(head + [f"{number:.6g}" for number in numbers])
+            rows.writerow(head + [_written(number) for number in numbers])
 
 
 def cell(text: str) -> str:
     """Text that is text in a spreadsheet as well; a number may begin with a sign."""
     text = readable(text)
     return f"'{text}" if text.startswith(FORMULA) and not _is_number(text) else text
+
+
+def _written(probability: float) -> str:
+    """Digits enough for rows that add up to 1 within 1e-8; small ones need fewer for that."""
+    return f"{probability:.9g}" if probability > 1e-6 else f"{probability:.4g}"
 
 
 def _is_number(text: str) -> bool:

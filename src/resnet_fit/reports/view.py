@@ -14,6 +14,8 @@ from resnet_fit.errors import UserError
 from resnet_fit.runtime import import_visualdl
 
 TABS = ["scalar", "text", "hyper_parameters", "histogram", "image"]
+# Of an evaluation.
+TABS += ["pr_curve", "roc_curve", "embeddings"]
 
 
 def serve(runs: Sequence[Path], host: str, port: int) -> None:
