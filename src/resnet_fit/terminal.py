@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
@@ -20,6 +20,9 @@ from resnet_fit.run_log import RunLog
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+# Columns of a terminal from which on lines are indented to be under each other.
+ROOMY = 80
 
 _log: ContextVar[RunLog | None] = ContextVar("the log of this thread's run", default=None)
 
@@ -94,6 +97,35 @@ def training_console() -> Console:
 def command_console() -> Console:
     """Standard output of a command, which ends with it: see `OutputClosed`."""
     return _console(_end)
+
+
+def status_console() -> Console:
+    """Standard error, for a live line beside output that goes elsewhere."""
+    from rich.console import Console
+
+    shown = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
+    return Console(stderr=True, force_terminal=shown, highlight=False)
+
+
+def put(text: str) -> None:
+    """Write output of a command as it is, also past a live line; see `OutputClosed`."""
+    error = _write(getattr(sys.stdout, "rich_proxied_file", sys.stdout), text)
+    if error is not None:
+        _end(error)
+
+
+def packed(pieces: Sequence[str], width: int | None = None) -> list[str]:
+    """Pieces of a line in as many lines as they need, those after the first one indented."""
+    if width is None:
+        return ["  ".join(pieces)]
+    lines = [pieces[0]]
+    indent = " " * (len(pieces[0]) if width >= ROOMY else 0)
+    for piece in pieces[1:]:
+        if len(lines[-1]) + 2 + len(piece) < width:
+            lines[-1] += f"  {piece}"
+        else:
+            lines.append(f"{indent}  {piece}")
+    return lines
 
 
 def open_streams() -> None:

@@ -13,14 +13,12 @@ from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.callbacks.live_line import Column, LiveLine
 from resnet_fit.callbacks.time_left import TimeLeft
-from resnet_fit.terminal import record, training_console
+from resnet_fit.terminal import packed, record, training_console
 
 # The share of an epoch that is spent on waiting for data is shown from here on.
 WORTH_SAYING = 0.05
 # Seconds between two states of the live line, which is drawn still less often.
 INTERVAL = 0.1
-# Columns of a terminal from which on lines are indented to be under each other.
-ROOMY = 80
 
 
 class ProgressBar(Clocked):
@@ -176,20 +174,6 @@ def _groups(metrics: dict[str, float], what: str = "") -> list[str]:
     kinds = groupby(metrics, lambda name: name.rpartition("_")[0])
     groups = [show({name: metrics[name] for name in names}) for _, names in kinds]
     return [what + groups[0], *groups[1:]] if groups else []
-
-
-def packed(pieces: Sequence[str], width: int | None = None) -> list[str]:
-    """Pieces of a line in as many lines as they need, those after the first one indented."""
-    if width is None:
-        return ["  ".join(pieces)]
-    lines = [pieces[0]]
-    indent = " " * (len(pieces[0]) if width >= ROOMY else 0)
-    for piece in pieces[1:]:
-        if len(lines[-1]) + 2 + len(piece) < width:
-            lines[-1] += f"  {piece}"
-        else:
-            lines.append(f"{indent}  {piece}")
-    return lines
 
 
 def show(metrics: dict[str, float]) -> str:

@@ -65,6 +65,16 @@ def list_images(root: Path) -> Listing:
         raise UserError(f"{root}: cannot be read ({error.strerror})") from None
 
 
+def images_below(root: str | os.PathLike[str]) -> Iterator[str]:
+    """Every image file in a folder and the folders below it, sorted by name in each.
+
+    By the rules of `list_images`.
+    """
+    walk = _Walk(os.path.join(os.fsencode(root), b""))
+    for path in walk.images(b""):
+        yield os.fsdecode(walk.root + path)
+
+
 @dataclass
 class _Walk:
     """A walk through the class folders of ``root``, and what it left out.
@@ -81,19 +91,20 @@ class _Walk:
         counts: dict[str, int] = {}
         for name, kind in self._look_into(b""):
             if kind == FOLDER:
-                images = [os.fsdecode(self.root + image) for image in self._images(name)]
+                images = [os.fsdecode(self.root + image) for image in self.images(name)]
                 counts[os.fsdecode(name)] = len(images)
                 paths += images
             elif kind in (IMAGE, LOST_LINKS):
                 self._leave_out(BESIDE_CLASSES if kind == IMAGE else kind, name)
         return Listing(paths, tuple(counts), list(counts.values()), self.left_out)
 
-    def _images(self, top: bytes) -> Iterator[bytes]:
+    def images(self, top: bytes) -> Iterator[bytes]:
         """Each image in a class folder and below it; what cannot be read as a folder is one, too.
 
         Not by recursion: folders may be nested more deeply than Python's calls.
         """
-        way: list[tuple[Identity, Iterator[Entry]]] = [(self._identity(b""), iter([(top, FOLDER)]))]
+        above = self._identity(b"") if top else (-1, -1)
+        way: list[tuple[Identity, Iterator[Entry]]] = [(above, iter([(top, FOLDER)]))]
         while way:
             path, kind = next(way[-1][1], (b"", None))
             if kind is None:

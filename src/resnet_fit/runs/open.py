@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import Tensor, nn
+from paddle.nn import functional as F
 
 from resnet_fit.backends import choose_backend, use_backend
 from resnet_fit.checkpoints.files import (
@@ -24,13 +25,15 @@ from resnet_fit.checkpoints.files import (
 from resnet_fit.config.operations import build
 from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader
+from resnet_fit.data.preparing import Preparation, read_as
 from resnet_fit.data.record import DataRecord
-from resnet_fit.data.transforms import decode
 from resnet_fit.errors import UserError
 from resnet_fit.networks.weights import read_tensors, set_weights
+from resnet_fit.runs.chosen import weights_name
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.resuming import checkpoint_config
 from resnet_fit.runtime import choose_device
+from resnet_fit.training.losses.cross_entropy import BinaryCrossEntropy
 
 Paths = Sequence[str | os.PathLike[str]]
 
@@ -70,6 +73,20 @@ class OpenedRun:
         loader = self.loader(self.dataset(images), batch_size)
         with paddle.no_grad():
             return paddle.concat([self.network(paddle.to_tensor(images)) for images, _ in loader])
+
+    def probabilities(self, images: np.ndarray | Paths, batch_size: int = 100) -> np.ndarray:
+        """How likely each class is for each image; see `logits`.
+
+        Returns:
+            float32 ``[N, classes]``: of the softmax, so that a row sums to 1, or where the training
+            took binary cross entropy the sigmoid of each class by itself.
+        """
+        return self.activate(self.logits(images, batch_size)).numpy()
+
+    def activate(self, logits: Tensor) -> Tensor:
+        """Logits ``[N, classes]`` as the probabilities that the training's loss made of them."""
+        each = isinstance(self.config.loss, BinaryCrossEntropy)
+        return F.sigmoid(logits) if each else F.softmax(logits, axis=-1)
 
     def classify(self, images: np.ndarray | Paths) -> list[str]:
         """The name of the likeliest class of each image; see `logits`."""
@@ -123,15 +140,13 @@ class OpenedRun:
             UserError: it cannot be read, or has another size.
         """
         assert self.record.stored_shape is not None
-        channels, height, width = self.record.stored_shape
-        image = decode(path)
-        if image.size != (width, height):
-            raise UserError(
-                f"{os.fspath(path)}: {image.size[0]}x{image.size[1]} pixels, but this network was "
-                f"trained on images of {width}x{height}"
-            )
-        pixels = np.asarray(image.convert("L") if channels == 1 else image)
-        return np.atleast_3d(pixels).transpose(2, 0, 1)
+        return read_as(path, self.record.stored_shape)
+
+    def preparation(self) -> Preparation:
+        """How one image file becomes what the network takes."""
+        record = self.record
+        operations = build(record.preprocessing, self.config.data.operations())
+        return Preparation(tuple(operations), record.image_shape, record.stored_shape)
 
 
 def open_run(
@@ -161,7 +176,7 @@ def open_run(
     found = find_by_name(Path(folder), checkpoint, [WEIGHTS, CONFIG, DATA])
     config = checkpoint_config(found)
     record = DataRecord.read(found / DATA)
-    name = _weights_name(config, average)
+    name = weights_name(config, average)
     find_checkpoint(found, [name])
     device = choose_device(device)
     classes = record.contents.classes
@@ -171,12 +186,3 @@ def open_run(
     network.eval()
     use_backend(network, choose_backend("auto", device, network=network))
     return OpenedRun(found, config, network, classes, record, name == AVERAGE)
-
-
-def _weights_name(config: Config, average: bool | None) -> str:
-    kept = config.averages_weights
-    if average and not kept:
-        raise UserError("average: this run was trained without callbacks.weight_average")
-    if average is None:
-        average = kept and config.checkpoint.monitor.startswith("ema_")
-    return AVERAGE if average else WEIGHTS

@@ -1,0 +1,113 @@
+"""How predictions are written: text to read, CSV, and one JSON document.
+
+Each is a function of rows and gives text as they come, so that nobody waits for the last one.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from resnet_fit.files import json_text, readable
+from resnet_fit.terminal import packed
+
+# Columns that a file's and a class's name get at most, so that one long name does not widen all.
+WIDEST_FILE, WIDEST_CLASS = 60, 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """A file, and its likeliest classes with their probabilities, from the first one down."""
+
+    file: str
+    classes: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def of(cls, file: str, probabilities: np.ndarray, classes: Sequence[str], top: int) -> Row:
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        return cls(file, tuple((classes[i], float(f"{probabilities[i]:.7g}")) for i in order))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is known before the first row.
+
+    Attributes:
+        top: classes of each row.
+        file_width, class_width: columns of the longest names, for `text`.
+        width: of the terminal; None where output is none.
+    """
+
+    top: int
+    file_width: int
+    class_width: int
+    width: int | None
+
+    @classmethod
+    def of(
+        cls, top: int, files: Sequence[str], classes: Sequence[str], width: int | None
+    ) -> Layout:
+        return cls(top, _longest(files, WIDEST_FILE), _longest(classes, WIDEST_CLASS), width)
+
+
+def text(rows: Iterable[Row], layout: Layout) -> Iterator[str]:
+    """A line for each file, or several on a narrow terminal."""
+    for row in rows:
+        name = readable(row.file).ljust(layout.file_width)
+        pieces = [
+            f"{readable(label).ljust(layout.class_width)} {100 * probability:6.2f} %"
+            for label, probability in row.classes
+        ]
+        yield "\n".join(packed([name, *pieces], layout.width)) + "\n"
+
+
+def as_csv(rows: Iterable[Row], layout: Layout) -> Iterator[str]:
+    """A header, and a line for each file: its path, then name and probability of each class."""
+    yield _csv_line(
+        [
+            "file",
+            *(f"{what}_{i + 1}" for i in range(layout.top) for what in ("class", "probability")),
+        ]
+    )
+    for row in rows:
+        yield _csv_line(
+            [_utf8(row.file), *(v for name, share in row.classes for v in (_utf8(name), share))]
+        )
+
+
+def as_json(rows: Iterable[Row], layout: Layout) -> Iterator[str]:
+    """One array, with an object in a line for each file."""
+    separator = "[\n"
+    for row in rows:
+        predictions = [{"class": label, "probability": p} for label, p in row.classes]
+        value = {"file": row.file, "predictions": predictions}
+        yield separator + json_text(value, indent=None).rstrip("\n")
+        separator = ",\n"
+    yield "[]\n" if separator == "[\n" else "\n]\n"
+
+
+FORMATS: dict[str, Callable[[Iterable[Row], Layout], Iterator[str]]] = {
+    "text": text,
+    "csv": as_csv,
+    "json": as_json,
+}
+
+
+def _longest(names: Sequence[str], most: int) -> int:
+    return min(most, max((len(readable(name)) for name in names), default=0))
+
+
+def _csv_line(values: Sequence[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
+
+
+def _utf8(name: str) -> str:
+    """A name as it is, but for bytes that are no text, which would spoil the whole file."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,0 +1,172 @@
+"""A network in an ONNX file, computed by onnxruntime; Paddle is not needed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from resnet_fit.config.operations import build, parse
+from resnet_fit.config.problems import problems_of
+from resnet_fit.data.augment.operation import rounded
+from resnet_fit.data.preparing import Preparation, known_operations
+from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.files import readable, require_existing
+from resnet_fit.home import expand
+from resnet_fit.machine import usable_cores
+
+# Under which name a file's metadata say what its network takes and gives.
+METADATA = "resnet_fit"
+FORMAT = 1
+
+
+class Metadata(BaseModel):
+    """What an exported file says of its network; it may say more.
+
+    Attributes:
+        classes: their names, in the order of the outputs.
+        input: ``uint8`` ``[N, H, W, C]``, or ``float32`` ``[N, C, H, W]``.
+        image_shape: ``(C, H, W)`` of an image as the network itself takes it.
+        stored_shape: the same before it is prepared; None for image files of any size.
+        preprocessing: what is still to be done before the graph.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1]
+    classes: tuple[str, ...]
+    input: Literal["uint8", "float32"]
+    image_shape: tuple[int, int, int]
+    stored_shape: tuple[int, int, int] | None
+    preprocessing: list[dict[str, dict[str, Any]]]
+    output: Literal["probabilities"]
+
+
+class OnnxModel:
+    """A network that ``resnet-fit export`` wrote, on the CPU.
+
+    Attributes:
+        classes: their names, in the order of the probabilities.
+        metadata: what else the file says.
+
+    Raises:
+        UserError: no such file, not an ONNX file, or one of another program.
+        RunFailed: onnxruntime is not installed.
+    """
+
+    def __init__(self, file: str | os.PathLike[str]) -> None:
+        self.file = expand(file)
+        require_existing(self.file)
+        self._session = _open(self.file)
+        self.metadata = _metadata(self._session, self.file)
+        self.classes = self.metadata.classes
+        self._preparation = _preparation(self.metadata, self.file)
+        self._input = self._session.get_inputs()[0]
+        size = self._input.shape[0]
+        self._batch = size if isinstance(size, int) else None  # else a name, of any number
+
+    def prepare(self, path: str | os.PathLike[str]) -> np.ndarray:
+        """An image file as the graph takes it, without the batch: see `Metadata`.
+
+        Raises:
+            UserError: it cannot be read, or has another size than this network takes.
+        """
+        image = self._preparation(path)
+        return rounded(image).transpose(1, 2, 0) if self.metadata.input == "uint8" else image
+
+    def compute(self, images: np.ndarray) -> np.ndarray:
+        """Prepared images to probabilities ``[N, classes]``, float32.
+
+        Raises:
+            RunFailed: the graph fails on them, or gives something else.
+        """
+        size = self._batch or len(images)
+        pieces = [self._run(images[i : i + size], size) for i in range(0, len(images), size)]
+        return np.concatenate(pieces)
+
+    def probabilities(self, paths: Sequence[str | os.PathLike[str]]) -> np.ndarray:
+        """How likely each class is for each image file: float32 ``[N, classes]``.
+
+        Raises:
+            UserError: see `prepare`.
+        """
+        if not len(paths):
+            return np.zeros((0, len(self.classes)), np.float32)
+        return np.concatenate([self.compute(self.prepare(path)[None]) for path in paths])
+
+    def classify(self, paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+        """The name of the likeliest class of each image file; see `probabilities`."""
+        return [self.classes[i] for i in self.probabilities(paths).argmax(axis=1).tolist()]
+
+    def _run(self, images: np.ndarray, size: int) -> np.ndarray:
+        """One batch, filled up where the graph takes ``size`` images and no other number."""
+        count = len(images)
+        if count < size:
+            images = np.concatenate(
+                [images, np.zeros((size - count, *images.shape[1:]), images.dtype)]
+            )
+        try:
+            result = self._session.run(None, {self._input.name: images})[0]
+        except Exception as error:  # onnxruntime has a dozen types of its own
+            raise RunFailed(f"{self.file}: onnxruntime failed ({_one_line(error)})") from error
+        expected = (size, len(self.classes))
+        if result.shape != expected:
+            raise RunFailed(
+                f"{self.file}: gave {list(result.shape)}, expected {list(expected)}: a probability "
+                "of each class"
+            )
+        return result[:count]
+
+
+def _open(file: os.PathLike[str]) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RunFailed(
+            f"{os.fspath(file)}: needs onnxruntime ({_one_line(error)}): "
+            "pip install 'resnet-fit[onnx]'"
+        ) from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = usable_cores()  # by itself it sees no limit of a container
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(
+            os.fspath(file), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime has a dozen types of its own
+        raise UserError(
+            f"{os.fspath(file)}: not an ONNX file that onnxruntime can open ({_one_line(error)})"
+        ) from None
+
+
+def _metadata(session: Any, file: os.PathLike[str]) -> Metadata:
+    text = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    if text is None:
+        raise UserError(
+            f"{os.fspath(file)}: not written by resnet-fit export: it does not say its classes and "
+            "how images are prepared"
+        )
+    try:
+        return Metadata.model_validate_json(text)
+    except ValidationError as error:
+        first = problems_of(error, Metadata)[0]
+        place = ".".join(map(str, (METADATA, *first.path)))
+        raise UserError(
+            f"{os.fspath(file)}: metadata that this version cannot read: {place}: {first.message}"
+        ) from None
+
+
+def _preparation(metadata: Metadata, file: os.PathLike[str]) -> Preparation:
+    known = known_operations(metadata.stored_shape)
+    entries, problems = parse(metadata.preprocessing, known, ("preprocessing",))
+    if problems:
+        place = ".".join(map(str, problems[0].path))
+        raise UserError(f"{os.fspath(file)}: {METADATA}.{place}: {problems[0].message}")
+    return Preparation(tuple(build(entries, known)), metadata.image_shape, metadata.stored_shape)
+
+
+def _one_line(error: Exception) -> str:
+    return readable(" ".join(str(error).split()))
