@@ -53,7 +53,7 @@ SHELL = [line for block in BLOCKS if block.kind == "bash" for line in block.text
 COMMAND_LINES = [
     part.strip().removeprefix(".venv/bin/")
     for line in [*SHELL, *QUOTED]
-    for part in line.split("&&")
+    for part in re.split(r"&&| \| ", line)
     if "resnet-fit " in part
 ]
 

@@ -34,7 +34,8 @@ Between0And1 = Annotated[float, Field(gt=0, lt=1)]
 OrOff = BeforeValidator(lambda value: "off" if value is False else value)
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
+    """A path from the root, with ``~`` replaced; raises ValueError for a user without a home."""
     try:
         return str(expand(path).absolute())
     except UserError as error:
@@ -42,7 +43,7 @@ def _absolute(path: str) -> str:
 
 
 # A file or folder, absolute once it is read: a run can go on from any working directory.
-Location = Annotated[str, AfterValidator(_absolute)]
+Location = Annotated[str, AfterValidator(absolute)]
 
 
 class Settings(BaseModel):

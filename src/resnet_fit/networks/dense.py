@@ -14,6 +14,8 @@ from resnet_fit.errors import UserError
 from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import BackendLayer, Layers, Stage, run
 from resnet_fit.networks.families import densenet as settings
+from resnet_fit.networks.families.network import IMAGENET
+from resnet_fit.networks.pretrained import weights_file
 from resnet_fit.networks.weights import load_weights
 
 # Channels between a layer's two convolutions, in multiples of the growth (section 3).
@@ -169,7 +171,8 @@ def densenet(
         stem: ``imagenet``: 7x7 convolution of stride 2, norm and max pool, for images of 224 px;
             ``cifar``: 3x3 of stride 1 alone, for 32 px, as in the paper's section 4.
         growth: channels that each layer adds: 32 (48 for 161), and 12 with ``stem="cifar"``.
-        weights: a file or folder for :func:`load_weights`. If it has another number of classes,
+        weights: a file or folder for :func:`load_weights`, or ``"imagenet"`` for what paddle.vision
+            publishes, which is fetched once. If it has another number of classes,
             ``out`` alone keeps its random start, and a warning says so. Not in a static graph,
             where ``load_weights`` comes after ``paddle.Model.prepare``.
         layers: the kinds of layer to build from; see :class:`Layers`.
@@ -178,10 +181,12 @@ def densenet(
         UserError: an argument is none of the above, the weights do not fit, or images are too
             small to be halved by every transition.
     """
-    chosen = settings.DenseNet.of(depth=depth, stem=stem, growth=growth)
+    chosen = settings.DenseNet.of(
+        weights=IMAGENET if weights == IMAGENET else None, depth=depth, stem=stem, growth=growth
+    )
     network = build(chosen, num_classes, in_channels, layers)
     if weights is not None:
-        load_weights(network, weights)
+        load_weights(network, weights_file(chosen, weights, network.in_channels))
     return network
 
 

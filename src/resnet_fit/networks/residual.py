@@ -21,7 +21,9 @@ from resnet_fit.networks.blocks import (
     run,
 )
 from resnet_fit.networks.families import resnet as settings
+from resnet_fit.networks.families.network import IMAGENET
 from resnet_fit.networks.families.resnet import Block, Shortcut, Stem, StrideOn
+from resnet_fit.networks.pretrained import weights_file
 from resnet_fit.networks.weights import load_weights
 
 BLOCKS: dict[str, type[BasicBlock] | type[BottleneckBlock]] = {
@@ -137,7 +139,8 @@ def resnet(
         stochastic_depth: how often the last block is left out for an image in training, below 1;
             the others less, in proportion to their place (Huang et al. 2016).
         width: channels of the first stage, doubled by each later one; 64, or 16 for ``cifar3``.
-        weights: a file or folder for :func:`load_weights`. If it has another number of classes,
+        weights: a file or folder for :func:`load_weights`, or ``"imagenet"`` for what paddle.vision
+            publishes, which is fetched once. If it has another number of classes,
             ``fc`` alone keeps its random start, and a warning says so. Not in a static graph,
             where ``load_weights`` comes after ``paddle.Model.prepare``.
         block: ``basic`` or ``bottleneck``, where the depth leaves the choice.
@@ -151,6 +154,7 @@ def resnet(
         UserError: an argument is none of the above, or the weights do not fit.
     """
     chosen = settings.ResNet.of(
+        weights=IMAGENET if weights == IMAGENET else None,
         depth=depth,
         stem=stem,
         shortcut=shortcut,
@@ -164,7 +168,7 @@ def resnet(
     )
     network = build(chosen, num_classes, in_channels, layers)
     if weights is not None:
-        load_weights(network, weights)
+        load_weights(network, weights_file(chosen, weights, network.in_channels))
     return network
 
 

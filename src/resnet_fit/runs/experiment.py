@@ -18,6 +18,7 @@ from resnet_fit.data.record import DataRecord
 from resnet_fit.errors import UserError, out_of_memory
 from resnet_fit.networks import count_macs, count_parameters, freeze, load_weights
 from resnet_fit.networks.layer_names import check_layers
+from resnet_fit.networks.pretrained import weights_file
 from resnet_fit.runs.config import Config
 from resnet_fit.runtime import choose_device
 from resnet_fit.training.accumulation import accumulated
@@ -31,6 +32,7 @@ class Experiment:
 
     Attributes:
         counts: numbers of the network and the data for the run's summary.
+        weights: the file that its network started from; None for a random start.
     """
 
     config: Config
@@ -39,6 +41,7 @@ class Experiment:
     loaders: Loaders
     model: paddle.Model
     counts: dict[str, Any]
+    weights: str | None = None
 
 
 def set_up(
@@ -74,8 +77,8 @@ def set_up(
         network = make_network(config, loaders)
     backend = choose_backend(config.training.backend, device, compiled, network)
     check_precision(config.training.precision, device, backend)
-    start_from(network, config, with_weights=recorded is None)
     channels, height, _ = loaders.image_shape
+    weights = start_from(network, config, channels, with_weights=recorded is None)
     counts = {
         "parameters": count_parameters(network),
         "macs": count_macs(network, height, channels),
@@ -84,7 +87,7 @@ def set_up(
         "eval_images": loaders.evaluation.count,
     }
     model = prepare(config, network, loaders, backend)
-    return Experiment(config, device, backend, loaders, model, counts)
+    return Experiment(config, device, backend, loaders, model, counts, weights)
 
 
 def seed_everything(seed: int) -> None:
@@ -108,18 +111,26 @@ def make_network(config: Config, loaders: Loaders) -> nn.Layer:
         raise UserError("model: a network of these settings does not fit into memory") from error
 
 
-def start_from(network: nn.Layer, config: Config, with_weights: bool = True) -> None:
+def start_from(
+    network: nn.Layer, config: Config, channels: int, with_weights: bool = True
+) -> str | None:
     """Load the first weights of a network, and freeze the layers that are not trained.
+
+    Returns:
+        the file that the weights are from, if any.
 
     Raises:
         UserError: the weights do not fit, or what is to be frozen is not there or all of it.
     """
+    file = None
     if with_weights and config.model.weights is not None:
-        load_weights(network, config.model.weights)
+        found = weights_file(config.model, config.model.weights, channels)
+        file = load_weights(network, found).file
     check_layers(network, config.model.freeze, "model.freeze")
     freeze(network, config.model.freeze)
     if not count_parameters(network):
         raise UserError("model.freeze: nothing is left to train")
+    return file
 
 
 def prepare(

@@ -24,7 +24,6 @@ from resnet_fit.data.record import DataRecord
 from resnet_fit.errors import Diverged, RunFailed, UserError, out_of_memory
 from resnet_fit.files import lock, write_json, write_text
 from resnet_fit.machine import has_bfloat16
-from resnet_fit.networks.weights import find_weights
 from resnet_fit.run_log import RunLog
 from resnet_fit.runs.callbacks import Callbacks
 from resnet_fit.runs.config import Config
@@ -115,8 +114,8 @@ def fit(
                 log.open(folder / "run.log")
                 require_space(folder, experiment)
                 write_documents(folder, experiment)
-                if config.model.weights is not None:
-                    say(f"starts from {find_weights(config.model.weights)}")
+                if experiment.weights is not None:
+                    say(f"starts from {experiment.weights}")
                 return _train(experiment, follows)
         except UserError:
             if not (folder / "checkpoints").exists():

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import os
-import sys
 import tarfile
-import tempfile
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,6 +17,7 @@ from resnet_fit.config.registry import part
 from resnet_fit.config.settings import Location
 from resnet_fit.data.dataset import ArrayDataset
 from resnet_fit.data.datasets.data import Data
+from resnet_fit.downloads import DOWNLOAD_ERRORS, fetch, reason_of
 from resnet_fit.errors import UserError
 from resnet_fit.files import may_write, require_existing
 from resnet_fit.home import expand, home
@@ -32,9 +27,6 @@ ENVIRONMENT = "RESNET_FIT_DATA"
 
 
 OFFLINE_CONFIG = "configs/resnet18_digits.yaml"
-
-
-TIMEOUT_SECONDS = 20
 
 
 @dataclass(frozen=True)
@@ -240,64 +232,15 @@ def download(kind: Archive, folder_: Path) -> Path:
     reasons = []
     for url in kind.urls:
         try:
-            _fetch(url, target, kind.md5)
+            fetch(url, target, kind.md5)
             return target
-        except (OSError, HTTPException) as error:
-            reasons.append(f"{url}: {getattr(error, 'reason', None) or error}")
+        except DOWNLOAD_ERRORS as error:
+            reasons.append(f"{url}: {reason_of(error)}")
     wish = Path(os.environ[ENVIRONMENT]) / kind.archive if os.environ.get(ENVIRONMENT) else target
     raise UserError(
         f"{kind.name} is not on this machine and could not be downloaded ({'; '.join(reasons)}): "
         f"put {kind.archive} at {wish}, or run {OFFLINE_CONFIG}, which needs no download"
     )
-
-
-def _fetch(url: str, target: Path, md5: str) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.md5(usedforsecurity=False)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with (
-            os.fdopen(handle, "wb") as file,
-            urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response,
-        ):
-            total = int(response.headers.get("Content-Length") or 0)
-            with _progress(target.name, total) as advance:
-                while block := response.read(1 << 20):
-                    file.write(block)
-                    digest.update(block)
-                    advance(len(block))
-        if digest.hexdigest() != md5:
-            raise OSError(f"md5 {digest.hexdigest()}, expected {md5}")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-@contextmanager
-def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        "{task.description}",
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=total or None)
-        yield lambda n: bar.advance(task, n)
 
 
 @part("data", "cifar10")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from resnet_fit.config.problems import Problem
 from resnet_fit.config.registry import part
 from resnet_fit.config.settings import PositiveInt
 from resnet_fit.errors import UserError, listed
-from resnet_fit.networks.families.network import Depth, Network, nearest
+from resnet_fit.networks.families.network import Depth, Network, nearest, other_than_published
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -50,6 +51,21 @@ class DenseNet(Network):
             self.blocks()
         except UserError as error:
             yield Problem(("depth",), str(error))
+
+    def imagenet_problems(self) -> Iterator[Problem]:
+        if self.stem != "imagenet":
+            yield other_than_published("stem", self.stem, "imagenet")
+            return
+        with suppress(UserError):  # a depth that does not exist is told elsewhere
+            growth, sizes = self.blocks()
+            same = {d: g for d, (g, published) in BLOCKS.items() if published == sizes}
+            if not same:
+                yield other_than_published("depth", self.depth, listed(BLOCKS))
+            elif growth not in same.values():
+                yield other_than_published("growth", growth, listed(same.values()))
+
+    def imagenet_name(self) -> str:
+        return next(f"densenet{d}" for d, found in BLOCKS.items() if found == self.blocks())
 
     def blocks(self) -> tuple[int, tuple[int, ...]]:
         """The growth, and the number of layers of each dense block.

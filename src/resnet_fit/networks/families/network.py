@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import Field, PlainValidator
+from pydantic import AfterValidator, Field, PlainValidator
 
 from resnet_fit.config.problems import Problem
-from resnet_fit.config.settings import Location, Part
+from resnet_fit.config.settings import Part, absolute
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -17,17 +17,22 @@ if TYPE_CHECKING:
     from resnet_fit.runs.config import Config
 
 
+# Instead of a file: the weights that paddle.vision publishes for its own network of this kind.
+IMAGENET = "imagenet"
+Weights = Annotated[str, AfterValidator(lambda v: v if v == IMAGENET else absolute(v))]
+
+
 class Network(Part):
     """A network for images ``[N, C, H, W]`` that gives logits ``[N, classes]``.
 
     Args:
-        weights: a file or a run to take weights from; if it has other classes, the last layer
-            starts afresh.
+        weights: a file or a run to take weights from, or ``imagenet`` for those that paddle.vision
+            publishes; if they have other classes, the last layer starts afresh.
         freeze: layers that stay as they are, such as ``[conv1, layer1]``; ``backbone`` is every
             layer but the last.
     """
 
-    weights: Location | None = None
+    weights: Weights | None = None
     freeze: list[str] = Field(default_factory=list)
 
     def problems(self, config: Config | None) -> Iterator[Problem]:
@@ -36,6 +41,16 @@ class Network(Part):
                 ("freeze",),
                 "needs model.weights: what is frozen would stay at its random start",
             )
+        if self.weights == IMAGENET:
+            yield from self.imagenet_problems()
+
+    def imagenet_problems(self) -> Iterator[Problem]:
+        """Why ``weights: imagenet`` do not fit these settings."""
+        yield Problem(("weights",), f"imagenet: there are none for {self.part_name}; give a file")
+
+    def imagenet_name(self) -> str:
+        """What paddle.vision calls this network, where there are no `imagenet_problems`."""
+        raise NotImplementedError
 
     def build(self, classes: int, channels: int) -> nn.Layer:
         """A network with new weights.
@@ -48,6 +63,13 @@ class Network(Part):
             UserError: these settings do not go together.
         """
         raise NotImplementedError
+
+
+def other_than_published(key: str, received: object, expected: object) -> Problem:
+    """A setting that weights for ImageNet do not have."""
+    return Problem(
+        (key,), f"received {received}, expected {expected}, as weights: imagenet are published"
+    )
 
 
 def as_count(value: Any) -> int | None:

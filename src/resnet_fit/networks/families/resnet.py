@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from resnet_fit.config.problems import Problem
 from resnet_fit.config.registry import part
 from resnet_fit.config.settings import Below1, PositiveInt
 from resnet_fit.errors import UserError, listed
-from resnet_fit.networks.families.network import Depth, Network, nearest
+from resnet_fit.networks.families.network import Depth, Network, nearest, other_than_published
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -27,6 +28,17 @@ STAGES: dict[int, tuple[str, tuple[int, ...]]] = {
 # Section 4.2: n blocks in each of three stages, of 2 or 3 convolutions each; depth = this * n + 2.
 CIFAR3_LAYERS = {"basic": 6, "bottleneck": 9}
 WIDTHS = {"imagenet": 64, "cifar": 64, "cifar3": 16}
+# What paddle.vision has weights for: depth, groups and width of a group by its name.
+PUBLISHED = {f"resnet{depth}": (depth, 1, 64) for depth in STAGES} | {
+    "resnext50_32x4d": (50, 32, 4),
+    "resnext50_64x4d": (50, 64, 4),
+    "resnext101_32x4d": (101, 32, 4),
+    "resnext101_64x4d": (101, 64, 4),
+    "resnext152_32x4d": (152, 32, 4),
+    "resnext152_64x4d": (152, 64, 4),
+    "wide_resnet50_2": (50, 1, 128),
+    "wide_resnet101_2": (101, 1, 128),
+}
 
 Stem = Literal["imagenet", "cifar", "cifar3"]
 Shortcut = Literal["projection", "zero-pad", "none"]
@@ -119,6 +131,34 @@ class ResNet(Network):
                 f"stage sizes, {list(sizes)}"
             )
         return block, sizes
+
+    def imagenet_problems(self) -> Iterator[Problem]:
+        published = {"stem": "imagenet", "shortcut": "projection", "stride_on": "3x3", "width": 64}
+        received = {key: getattr(self, key) for key in published} | {"width": self.first_width}
+        for key, expected in published.items():
+            if received[key] != expected:
+                yield other_than_published(key, received[key], expected)
+                return
+        with suppress(UserError):  # a depth that does not exist is told elsewhere
+            if self._published_depth() is None:
+                yield other_than_published("depth", self.depth, listed(STAGES))
+            elif self._published_name() is None:
+                names = [n for n, p in PUBLISHED.items() if p[0] == self._published_depth()]
+                given = f"{self.groups} with width_per_group {self.width_per_group}"
+                yield other_than_published("groups", given, f"those of {listed(names)}")
+
+    def imagenet_name(self) -> str:
+        name = self._published_name()
+        assert name is not None  # there are no `imagenet_problems`
+        return name
+
+    def _published_depth(self) -> int | None:
+        """The depth that has these stages, which may be given as a list."""
+        return next((depth for depth, stages in STAGES.items() if stages == self.stages()), None)
+
+    def _published_name(self) -> str | None:
+        wanted = (self._published_depth(), self.groups, self.width_per_group)
+        return next((name for name, found in PUBLISHED.items() if found == wanted), None)
 
     @property
     def first_width(self) -> int:

@@ -1,0 +1,95 @@
+"""Files from the network, verified by their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError
+
+TIMEOUT_SECONDS = 20
+# What `fetch` raises for a file that cannot be had.
+DOWNLOAD_ERRORS = (OSError, HTTPException)
+
+
+def fetch(url: str, target: Path, md5: str) -> None:
+    """Download a file, with a bar where standard error is a terminal.
+
+    It is verified before it is in its place: whole, or not there.
+
+    Args:
+        url: where it is.
+        target: where it goes; folders on the way are made.
+        md5: its digest, in hexadecimal.
+
+    Raises:
+        OSError, HTTPException: it cannot be had, cannot be written, or has another digest.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.md5(usedforsecurity=False)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with (
+            os.fdopen(handle, "wb") as file,
+            urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response,
+        ):
+            total = int(response.headers.get("Content-Length") or 0)
+            with _progress(target.name, total) as advance:
+                while block := response.read(1 << 20):
+                    file.write(block)
+                    digest.update(block)
+                    advance(len(block))
+        if digest.hexdigest() != md5:
+            raise OSError(f"md5 {digest.hexdigest()}, expected {md5}")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def md5_of(file: Path) -> str:
+    """The digest of a file, in hexadecimal."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(file, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a download failed, in one line."""
+    own = isinstance(error, HTTPError)  # which has its number, where others are in brackets
+    reason = error if own else getattr(error, "reason", None) or error
+    return " ".join(str(reason).split()) or type(error).__name__
+
+
+@contextmanager
+def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (
+        "{task.description}",
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=total or None)
+        yield lambda n: bar.advance(task, n)
