@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -11,79 +10,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from paddle import nn
 from PIL import Image
+from small_onnx import CLASSES, GEOMETRY, MEAN, NORMALIZE, STD, weights, write
 
 import resnet_fit
+from resnet_fit import fit, open_run, parse_config
 from resnet_fit.cli import main
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.prediction import OnnxModel
-
-CLASSES = ("cat", "dog", "fox")
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-GEOMETRY = [
-    {"resize": {"size": 10, "interpolation": "bilinear"}},
-    {"center_crop": {"size": 8}},
-]
-NORMALIZE = {"normalize": {"mean": list(MEAN), "std": list(STD)}}
-SHAPE = (3, 8, 8)
-
-
-def weights(shape=SHAPE):
-    rng = np.random.default_rng(0)
-    return rng.normal(0, 0.1, (int(np.prod(shape)), len(CLASSES))).astype(np.float32)
-
-
-def graph_of(given, shape=SHAPE, batch="batch", outputs=3):
-    """Flatten, one matrix, softmax; of uint8 the graph itself makes normalised numbers."""
-    channels, height, width = shape
-    sizes = [batch, height, width, channels] if given == "uint8" else [batch, *shape]
-    constants = {"matrix": weights(shape)[:, :outputs]}
-    nodes, top = [], "image"
-    if given == "uint8":
-        mean, std = (np.float32(v[:channels]) * np.float32(255) for v in (MEAN, STD))
-        constants |= {"mean": mean, "std": std}
-        nodes = [
-            helper.make_node("Cast", ["image"], ["cast"], to=TensorProto.FLOAT),
-            helper.make_node("Sub", ["cast", "mean"], ["centred"]),
-            helper.make_node("Div", ["centred", "std"], ["scaled"]),
-            helper.make_node("Transpose", ["scaled"], ["planes"], perm=[0, 3, 1, 2]),
-        ]
-        top = "planes"
-    nodes += [
-        helper.make_node("Flatten", [top], ["flat"]),
-        helper.make_node("MatMul", ["flat", "matrix"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
-    ]
-    kind = TensorProto.UINT8 if given == "uint8" else TensorProto.FLOAT
-    return helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info("image", kind, sizes)],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [batch, outputs])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-
-
-def write(file, given="uint8", batch="batch", outputs=3, **changes):
-    metadata = {
-        "format": 1,
-        "classes": list(CLASSES),
-        "input": given,
-        "image_shape": list(SHAPE),
-        "stored_shape": None,
-        "preprocessing": GEOMETRY if given == "uint8" else [*GEOMETRY, NORMALIZE],
-        "output": "probabilities",
-        "run": "runs/x",
-        "checkpoint": "best",
-        "resnet_fit": "0.1.0",
-        "paddle": "3.3.1",
-    } | changes
-    graph = graph_of(given, tuple(metadata["image_shape"]), batch, outputs)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {"resnet_fit": json.dumps(metadata)})
-    onnx.save(model, file)
-    return file
 
 
 @pytest.fixture
@@ -113,6 +48,50 @@ def test_prepared_and_computed_as_by_hand(tmp_path, photo, given):
     assert model.probabilities([photo])[0] == pytest.approx(expected, abs=1e-5)
     assert model.classify([photo, str(photo)]) == [CLASSES[expected.argmax()]] * 2
     assert model.probabilities([]).shape == (0, 3)
+
+
+def test_the_same_answers_as_the_run(tmp_path):
+    """On files of many sizes; the file says what the run's own record says."""
+    rng = np.random.default_rng(4)
+    for name in CLASSES:
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(4):
+            pixels = rng.integers(0, 256, (9 + i, 12, 3), np.uint8)
+            Image.fromarray(pixels).resize((40, 30 + 9 * i)).save(
+                tmp_path / "photos" / name / f"{i}.jpg"
+            )
+    config = parse_config(
+        {
+            "model": {"name": "given"},
+            "data": {
+                "name": "folder",
+                "path": str(tmp_path / "photos"),
+                "batch_size": 3,
+                "workers": 0,
+                "validation": 0.25,
+            },
+            "augmentation": {
+                "train": [{"random_resized_crop": {"size": 8}}, NORMALIZE],
+                "eval": [*GEOMETRY, NORMALIZE],
+            },
+            "optimizer": {"name": "sgd", "learning_rate": 0.001},
+            "training": {"epochs": 1},
+            "callbacks": {"visualdl": None},
+        }
+    )
+    networks = [nn.Sequential(nn.Flatten(), nn.Linear(192, 3)) for _ in range(2)]
+    fit(config, tmp_path, "run", network=networks[0])
+    run = open_run(tmp_path / "run", network=networks[1])
+    run.network[1].weight.set_value(weights())
+    run.network[1].bias.set_value(np.zeros(3, np.float32))
+    files = sorted((tmp_path / "photos").rglob("*.jpg"))
+    expected = run.probabilities(files)
+    listed = list(run.record.preprocessing)
+    for given, preprocessing in (("uint8", listed[:-1]), ("float32", listed)):
+        file = write(tmp_path / f"{given}.onnx", given, preprocessing=preprocessing)
+        found = OnnxModel(file).probabilities(files)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert np.ptp(expected[:, 0]) > 0.01
 
 
 def test_a_fixed_number_of_images(tmp_path, photo):

@@ -21,10 +21,12 @@ import pytest
 from conftest import TINY
 from PIL import Image
 from screen import Screen
+from small_onnx import write
 
 import resnet_fit
 from resnet_fit import fit, open_run, parse_config
 from resnet_fit.cli import main
+from resnet_fit.prediction.formats import Layout, Row, text
 
 COLOURS = {
     "model": {"depth": [1, 1], "stem": "cifar", "width": 4},
@@ -252,6 +254,25 @@ def test_a_checkpoint_and_its_average(folder_run, capsys):
     assert averaged != plain
 
 
+def test_text_is_aligned_and_fits_a_narrow_terminal():
+    files, classes = ["photos/a.jpg", "b.jpg"], ("cat", "tiger")
+    rows = [Row.of(f, np.float32([0.25, 0.75]), classes, 2) for f in files]
+    wide, narrow, redirected = (
+        "".join(text(rows, Layout.of(2, files, classes, width))) for width in (80, 30, None)
+    )
+    assert wide.splitlines() == [
+        "photos/a.jpg  tiger  75.00 %  cat    25.00 %",
+        "b.jpg         tiger  75.00 %  cat    25.00 %",
+    ]
+    assert redirected == wide
+    assert narrow.splitlines() == [
+        "photos/a.jpg  tiger  75.00 %",
+        "  cat    25.00 %",
+        "b.jpg         tiger  75.00 %",
+        "  cat    25.00 %",
+    ]
+
+
 MISTAKES = [
     (["{run}"], "arguments are required: IMAGE|FOLDER|-"),
     (["{run}", "{photo}", "--top", "0"], "--top: received 0, expected 1 or more"),
@@ -292,6 +313,12 @@ def test_without_an_average(digits_run, tmp_path, capsys):
 # --- as a program of its own ----------------------------------------------------------
 
 
+@pytest.fixture
+def model(tmp_path):
+    """An exported network, which starts sooner than Paddle does."""
+    return write(tmp_path / "small.onnx")
+
+
 def start(*arguments, **streams):
     return subprocess.Popen(
         [sys.executable, "-m", "resnet_fit", "predict", *map(str, arguments)],
@@ -301,9 +328,9 @@ def start(*arguments, **streams):
     )
 
 
-def test_who_writes_a_name_gets_its_answer_and_ctrl_c_ends_it(folder_run):
+def test_who_writes_a_name_gets_its_answer_and_ctrl_c_ends_it(folder_run, model):
     red = folder_run.parent / "photos/red"
-    process = start(folder_run, "-", "--top", 1)
+    process = start(model, "-", "--top", 1)
     try:
         for name in ("1.png", "0.png"):
             process.stdin.write(os.fsencode(red / name) + b"\n")
@@ -316,13 +343,13 @@ def test_who_writes_a_name_gets_its_answer_and_ctrl_c_ends_it(folder_run):
     assert (process.returncode, err) == (130, b"resnet-fit: interrupted\n")
 
 
-def test_a_last_line_without_an_end_and_a_reader_that_leaves(folder_run):
+def test_a_last_line_without_an_end_and_a_reader_that_leaves(folder_run, model):
     files = sorted(map(str, (folder_run.parent / "photos").rglob("*.png")))
-    process = start(folder_run, "-", "--batch-size", 5, "--format", "csv")
+    process = start(model, "-", "--batch-size", 5, "--format", "csv")
     out, err = process.communicate("\n\n".join(files).encode(), timeout=60)
     assert (process.returncode, err) == (0, b"")
     assert [row["file"] for row in rows_of(out.decode())] == files
-    many = start(folder_run, *files * 40, "--format", "text")
+    many = start(model, *files * 40, "--format", "text")
     many.stdout.readline()
     many.stdout.close()
     assert (many.wait(timeout=60), many.stderr.read()) == (141, b"")
@@ -337,10 +364,10 @@ def drain(terminal):
     return shown
 
 
-def test_the_live_line_is_on_standard_error_and_the_output_is_clean(folder_run):
+def test_the_live_line_is_on_standard_error_and_the_output_is_clean(folder_run, model):
     files = sorted(map(str, (folder_run.parent / "photos").rglob("*.png"))) * 20
     ours, theirs = pty.openpty()
-    process = start(folder_run, *files, "none.png", "--format", "json", stderr=theirs)
+    process = start(model, *files, "none.png", "--format", "json", stderr=theirs)
     os.close(theirs)
     with ThreadPoolExecutor(1) as pool:
         drained = pool.submit(drain, ours)

@@ -63,7 +63,8 @@ def text(rows: Iterable[Row], layout: Layout) -> Iterator[str]:
             f"{readable(label).ljust(layout.class_width)} {100 * probability:6.2f} %"
             for label, probability in row.classes
         ]
-        yield "\n".join(packed([name, *pieces], layout.width)) + "\n"
+        lines = packed([name, *pieces], layout.width)
+        yield "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def as_csv(rows: Iterable[Row], layout: Layout) -> Iterator[str]:
