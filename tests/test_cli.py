@@ -94,6 +94,10 @@ def test_version():
         (["evaluate", "nowhere"], 2),
         (["evaluate", "docs"], 2),
         (["evaluate", "docs", "--device", "tpu"], 2),
+        (["predict", "--help"], 0),
+        (["predict", "nowhere", "x.jpg"], 2),
+        (["predict", "docs", "x.jpg"], 2),
+        (["predict", "docs", "x.jpg", "--device", "tpu"], 2),
         (["viev"], 2),
     ],
 )
