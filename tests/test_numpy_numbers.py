@@ -26,7 +26,7 @@ from resnet_fit import (
     densenet,
     resnet,
 )
-from resnet_fit.callbacks.visualdl import RECORDS
+from resnet_fit.callbacks.records import RECORDS
 from resnet_fit.data import augment, transforms
 from resnet_fit.data.dataset import ArrayDataset
 from resnet_fit.data.datasets.folder import scan
@@ -97,7 +97,9 @@ def test_a_training(tmp_path):
     model.fit(loader, evaluation, epochs=whole(2), verbose=0, callbacks=callbacks)
     assert len(history.rows) == 2
     assert (tmp_path / "saved" / "epoch-0002").is_dir()
-    (values,) = LogReader(file_path=str(tmp_path / RECORDS)).get_data("hyper_parameters", "hparam")
+    (values,) = LogReader(file_path=str(tmp_path / "eval" / RECORDS)).get_data(
+        "hyper_parameters", "hparam"
+    )
     kinds = {h.name: h.WhichOneof("type") for h in values.hparam.hparamInfos}
     assert kinds == {"a": "int_value", "b": "float_value", "c": "string_value"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 
 from resnet_fit.cli import main
+from resnet_fit.reports.run_names import Runs
 
 COMMAND = [sys.executable, "-c", "import sys; from resnet_fit.cli import main; sys.exit(main())"]
 RUNS = ("first", "second")
@@ -92,47 +94,89 @@ def curve(address: str, run: str, tag: str) -> dict[int, float]:
     return {step: value for _, step, value in points}
 
 
-def of(server: str, run: str) -> str:
-    """A run's name as the page has it, which contains where it lies."""
-    (name,) = {name for name in api(server, "runs") if run in name.split("/")}
-    return name
-
-
-def test_both_runs_are_shown(server):
-    assert len(api(server, "runs")) == len(RUNS)
-    assert of(server, "first") != of(server, "second")
+def test_runs_have_short_names(server):
+    assert api(server, "runs") == ["first/eval", "first/train", "second/eval", "second/train"]
 
 
 @pytest.mark.parametrize("run", RUNS)
 def test_curves_are_those_of_the_metrics_file(server, runs, run):
     rows = [json.loads(line) for line in (runs / run / "metrics.jsonl").read_text().splitlines()]
-    shown = of(server, run)
     for part in ("train", "eval"):
         for metric in METRICS:
             expected = {row["step"]: row[part][metric] for row in rows}
             assert len(expected) == 2
-            found = curve(server, shown, f"epoch/{part}_{metric}")
+            found = curve(server, f"{run}/{part}", f"epoch/{metric}")
             assert found == pytest.approx(expected, rel=1e-6)
-    rates = curve(server, shown, "step/learning_rate")
+    rates = curve(server, f"{run}/train", "step/learning_rate")
     assert [rates[row["step"]] for row in rows] == pytest.approx(
         [row["learning_rate"] for row in rows], rel=1e-6
     )
 
 
-def test_runs_can_be_laid_over_each_other(server):
-    """The page draws curves of one tag into one chart: both runs have the same tags."""
+def test_all_curves_of_one_metric_are_in_one_chart(server):
+    """The page draws curves of one tag into one chart."""
     found = api(server, "scalar/tags")
-    tags = dict(zip(found["runs"], found["tags"], strict=True))
-    first, second = (set(tags[of(server, run)]) for run in RUNS)
-    assert first == second
-    assert {"epoch/train_loss", "epoch/eval_top1", "step/loss", "step/images_per_second"} <= first
+    tags = dict(zip(found["runs"], map(set, found["tags"]), strict=True))
+    assert tags["first/train"] == tags["second/train"]
+    assert tags["first/eval"] == tags["second/eval"]
+    assert tags["first/train"] & tags["first/eval"] == {
+        *(f"epoch/{metric}" for metric in METRICS),
+        "speed/seconds",
+    }
 
 
-def test_config_and_hyperparameters_are_shown(server, runs):
-    shown = quote(of(server, "second"), safe="")
-    text = get(server, f"app/api/text/text?run={shown}&tag=config&index=0").decode()
-    assert "learning_rate: 0.1" in text
-    assert {row["hparams"]["training.seed"] for row in api(server, "hparams/list")} == {0, 1}
+def test_config_and_hyperparameters_are_shown(server):
+    path = f"text/text?run={quote('second/train', safe='')}&tag=config%25optimizer&index=0"
+    assert "learning_rate: 0.1" in get(server, f"app/api/{path}").decode()
+    rows = api(server, "hparams/list")
+    assert {row["name"]: row["hparams"]["training/seed"] for row in rows} == {
+        "first/eval": 0,
+        "second/eval": 1,
+    }
+    assert all(row["metrics"]["epoch/top1"] > 0 for row in rows)
+
+
+def test_there_is_a_tab_for_each_page_with_data(server):
+    tabs = set(api(server, "component_tabs"))
+    assert tabs == {"scalar", "text", "image", "histogram", "hyper_parameters", "static_graph"}
+
+
+def test_other_records_of_a_run_are_a_run_of_their_own(runs, tmp_path):
+    """Such as those of an evaluation; several places are served by one command."""
+    shutil.copytree(runs / "first", tmp_path / "a" / "first")
+    shutil.copytree(runs / "first", tmp_path / "b" / "first")
+    records = tmp_path / "a" / "first" / "evaluation" / "visualdl"
+    shutil.copytree(runs / "second" / "visualdl" / "eval", records)
+    with serving(tmp_path / "a", tmp_path / "b") as (_, address):
+        assert api(address, "runs") == [
+            *(f"a/first/{name}" for name in ("evaluation", "eval", "train")),
+            *(f"b/first/{name}" for name in ("eval", "train")),
+        ]
+        rows = map(json.loads, (runs / "second" / "metrics.jsonl").read_text().splitlines())
+        expected = {row["step"]: row["eval"]["top1"] for row in rows}
+        found = curve(address, "a/first/evaluation", "epoch/top1")
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_record_that_is_cut_hides_nothing(runs, tmp_path):
+    """One whose process was killed, or one that is still being written."""
+    shutil.copytree(runs, tmp_path / "runs")
+    file = tmp_path / "runs" / "first" / "visualdl" / "eval" / "vdlrecords.run.log"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-5])
+    files = Runs([tmp_path / "runs"])
+    assert [name for name, _, _ in files.walk("")] == [
+        f"{run}/{part}" for run in RUNS for part in ("eval", "train")
+    ]
+    name = "first/eval/vdlrecords.run.log"
+    content, mark = files.read(name, True, 1 << 20)
+    assert 0 < len(content) < len(whole) - 5
+    assert whole.startswith(content)
+    assert files.read(name, True, 1 << 20, mark)[0] == b""
+    file.write_bytes(whole)
+    rest, mark = files.read(name, True, 10, mark)
+    assert len(rest) == 10
+    assert content + rest + files.read(name, True, 1 << 20, mark)[0] == whole
 
 
 def test_the_page_itself(server):
@@ -141,7 +185,7 @@ def test_the_page_itself(server):
 
 def test_ends_at_ctrl_c(runs):
     with serving(runs / "first", runs / "second") as (process, address):
-        assert len(api(address, "runs")) == 2
+        assert len(api(address, "runs")) == 4
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
     assert process.returncode == 130

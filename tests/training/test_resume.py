@@ -63,18 +63,31 @@ def rows(folder):
     return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
 
 
-def scalars(folder):
-    reader = LogReader(file_path=str(Path(folder) / "visualdl" / "vdlrecords.run.log"))
-    return {
-        tag: [(d.id, d.value) for d in reader.get_data("scalar", tag)]
-        for tag in reader.get_tags()["scalar"]
-        if not tag.endswith(TIMES)
-    }
+# What records hold beside the config, in which the runs compared here may differ.
+SHOWN = ("scalar", "image", "histogram")
+
+
+def records(folder):
+    """What VisualDL shows of a run, times aside."""
+    found = {}
+    for file in sorted(Path(folder).glob("visualdl/*/vdlrecords.run.log")):
+        reader = LogReader(file_path=str(file))
+        for kind, tags in reader.get_tags().items():
+            for tag in tags:
+                if kind in SHOWN and not tag.endswith(TIMES):
+                    values = reader.get_data(kind, tag)
+                    found[file.parent.name, kind, tag] = [_without_time(v) for v in values]
+    return found
+
+
+def _without_time(record):
+    record.ClearField("timestamp")
+    return record.SerializeToString(deterministic=True)
 
 
 def assert_equal_runs(folder, other):
     assert rows(folder) == rows(other)
-    assert scalars(folder) == scalars(other)
+    assert records(folder) == records(other)
     averages = (Path(folder) / "checkpoints" / "last" / AVERAGE).exists()
     for which in ("last", "best"):
         for file in (WEIGHTS, AVERAGE) if averages else (WEIGHTS,):

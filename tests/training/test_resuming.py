@@ -334,6 +334,9 @@ WHAT_MAY_CHANGE = {
     "checkpoint.keep": "1",
     "callbacks.visualdl": "{}",
     "callbacks.visualdl.every_steps": "1",
+    "callbacks.visualdl.images": "false",
+    "callbacks.visualdl.histograms": "false",
+    "callbacks.visualdl.graph": "true",
     "callbacks.adapt_threads": "{}",
     "callbacks.adapt_threads.every": "0.1",
 }

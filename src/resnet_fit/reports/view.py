@@ -1,4 +1,4 @@
-"""VisualDL's web page on the curves of runs."""
+"""VisualDL's web page on runs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_fit.errors import UserError
+from resnet_fit.reports.run_names import Runs
 from resnet_fit.runtime import import_visualdl
-
-TABS = ["scalar", "text", "hyper_parameters", "histogram", "image"]
-# Of an evaluation.
-TABS += ["pr_curve", "roc_curve", "embeddings"]
 
 
 def serve(runs: Sequence[Path], host: str, port: int) -> None:
     """Serve the page until interrupted.
 
-    VisualDL by itself reports each start to its makers; that is switched off here.
+    Every page that has something to show gets a tab. VisualDL by itself reports each start to its
+    makers, and has pages that install packages; those are off.
 
     Raises:
         UserError: no folder, no records in it, or the port is taken.
@@ -36,19 +34,25 @@ def serve(runs: Sequence[Path], host: str, port: int) -> None:
     from visualdl.server.app import create_app
     from visualdl.server.args import ParseArgs
 
-    settings = {
-        "logdir": [str(run) for run in runs],
-        "host": host,
-        "port": port,
-        "telemetry": False,
-        "component_tabs": TABS,
-    }
-    app = create_app(ParseArgs(**settings))
+    _show(Runs(runs))
+    # Which folders are read is up to `Runs`; None for tabs means those that have data.
+    settings = {"host": host, "port": port, "telemetry": False, "component_tabs": None}
+    app = create_app(ParseArgs(logdir=["runs"], **settings))
     for chatty in ("werkzeug", "vdl_logger"):  # a line for each request and each run
         logging.getLogger(chatty).setLevel(logging.ERROR)
     signal.signal(signal.SIGINT, _stop)
     print(f"VisualDL shows {', '.join(map(str, runs))} at http://{host}:{port}/app/", flush=True)
     app.run(host=host, port=port, threaded=False)
+
+
+def _show(runs: Runs) -> None:
+    """Let VisualDL read these runs, and nothing else, from now on."""
+    from visualdl.component.profiler import profiler_reader
+    from visualdl.io import bfile
+
+    bfile.default_file_factory.register_filesystem("", runs)
+    load = profiler_reader.load_profiler_json  # which opens files by itself
+    profiler_reader.load_profiler_json = lambda name: load(runs.path(name))
 
 
 def _stop(*_: object) -> None:

@@ -25,6 +25,7 @@ from resnet_fit.callbacks import (
 from resnet_fit.callbacks.optional import Context
 from resnet_fit.callbacks.phases import in_order
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
+from resnet_fit.data.augment import Normalize
 from resnet_fit.data.loading import FileLoader, Loader
 from resnet_fit.errors import UserError
 from resnet_fit.machine import usable_cores
@@ -50,7 +51,14 @@ class Callbacks:
         self.folder = folder
         self.clock = clock = Clock()
         self.history = History(folder / "metrics.jsonl", clock)
-        context = Context(config, folder, clock, loaders.evaluation)
+        context = Context(
+            config,
+            folder,
+            clock,
+            loaders.evaluation,
+            loaders.image_shape,
+            training_normalisation(experiment),
+        )
         chosen = {name: part.build(context) for name, part in config.callbacks.items() if part}
         skips = {"nan_skip": NaNSkip(clock=clock)} if config.training.on_nan == "skip" else {}
         named = {"history": self.history, **skips, **chosen, **_named(own)}
@@ -156,6 +164,17 @@ def _only(kind: type, named: dict[str, Any]) -> Any:
     if len(found) > 1:
         raise UserError(f"callbacks: {kind.__name__} is there twice, as {' and '.join(found)}")
     return named[found[0]] if found else None
+
+
+def training_normalisation(experiment: Experiment) -> tuple[Any, Any] | None:
+    """Mean and deviation that the training's images are normalised by, or None."""
+    config = experiment.config
+    for operation in config.augmentation.built(config.data, "train"):
+        if isinstance(operation, Normalize):
+            if operation.mean is None:
+                return experiment.loaders.record.normalisation
+            return operation.mean, operation.std
+    return None
 
 
 def faster_data(loader: Loader) -> str:

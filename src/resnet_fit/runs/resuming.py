@@ -40,6 +40,9 @@ CHANGEABLE = (
     "checkpoint.keep",
     "callbacks.visualdl",
     "callbacks.visualdl.every_steps",
+    "callbacks.visualdl.images",
+    "callbacks.visualdl.histograms",
+    "callbacks.visualdl.graph",
     "callbacks.adapt_threads",
     "callbacks.adapt_threads.every",
 )

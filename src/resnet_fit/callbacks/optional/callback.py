@@ -25,12 +25,17 @@ class Context:
         folder: the run's folder.
         clock: counts the run's epochs and steps; to be shared.
         evaluation: the batches that epochs are judged by.
+        image_shape: ``(C, H, W)`` of an image in evaluation.
+        normalisation: mean and standard deviation by which the training's images are normalised,
+            in units of 0..1; None where they are not.
     """
 
     config: Config
     folder: Path
     clock: Clock
     evaluation: Iterable[Any]
+    image_shape: tuple[int, int, int]
+    normalisation: tuple[Any, Any] | None
 
 
 class CallbackPart(Part):
