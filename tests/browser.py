@@ -95,7 +95,7 @@ class Browser:
 
     def _read(self) -> bytes:
         while b"\0" not in self._pending:
-            more = self._input.raw.read(1 << 20)  # type: ignore[attr-defined]
+            more = self._input.raw.read(1 << 20)
             assert more, f"Chromium has ended ({self._process.poll()})"
             self._pending += more
         message, _, self._pending = self._pending.partition(b"\0")

@@ -38,13 +38,14 @@ def describe_graph(network: nn.Layer, image_shape: tuple[int, int, int]) -> str:
     use_backend(copied, "paddle")
     copied.eval()
     images = paddle.static.InputSpec([None, *image_shape], "float32", "images")
-    # VisualDL reads the format of programs that Paddle 2 writes.
+    # VisualDL reads the format of programs that Paddle 2 writes; Paddle 3 has to be asked for it.
     pir = getattr(paddle, "pir_utils", None)
+    old_format = getattr(pir, "DygraphOldIrGuard", contextlib.nullcontext)
     state = paddle.get_rng_state()
     try:
         with (
             home_with(*STATIC_GRAPH),
-            pir.DygraphOldIrGuard() if pir is not None else contextlib.nullcontext(),
+            old_format(),
             paddle.utils.unique_name.guard(),
             contextlib.redirect_stdout(io.StringIO()),
             warnings.catch_warnings(),
