@@ -12,6 +12,8 @@ import pytest
 from browser import Browser, browsing, wait_for
 from test_view import get, serving
 
+from resnet_fit.cli import main
+
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.slow,
@@ -61,6 +63,9 @@ PAGES: dict[str, Seen] = {
     "histogram": drawing,
     "hyper-parameter": text("optimizer/learning_rate", "run/eval"),
     "graph/dynamic_graph": element("svg", "ResNet"),
+    "pr-curve": drawing,
+    "roc-curve": drawing,
+    "high-dimensional": text("run/evaluation/features", "Points: "),
 }
 
 
@@ -74,6 +79,7 @@ def runs(tmp_path_factory) -> Path:
     value = copy.deepcopy(TINY)
     value["training"]["epochs"] = 3
     fit(parse_config(value, ["callbacks.visualdl.graph=true"]), folder, "run")
+    assert main(["evaluate", str(folder / "run")]) == 0
     return folder
 
 

@@ -33,6 +33,7 @@ class Records:
 
     Attributes:
         are_new: whether the file was not there before.
+        writer: VisualDL's own, for what has no method here.
 
     Raises:
         OSError: from any method, if a record could not be written; it names the file.
@@ -43,7 +44,7 @@ class Records:
         self.are_new = not self.file.exists()
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.redirect_stdout(io.StringIO()):  # it prints where it appends
-            self._writer: visualdl.LogWriter = import_visualdl().LogWriter(
+            self.writer: visualdl.LogWriter = import_visualdl().LogWriter(
                 logdir=str(folder), file_name=RECORDS
             )
         self._failure: OSError | None = None
@@ -52,7 +53,7 @@ class Records:
     def add_scalars(self, values: Mapping[str, float], step: int) -> None:
         self._require_written()
         for tag, value in values.items():
-            self._writer.add_scalar(tag, float(value), step)
+            self.writer.add_scalar(tag, float(value), step)
 
     def add_histogram(self, tag: str, values: np.ndarray, step: int) -> None:
         """Values of any shape. Only finite ones count; nothing is added where there are none."""
@@ -60,16 +61,16 @@ class Records:
         finite = values[np.isfinite(values)]
         if finite.size:
             # The range of float32 does not fit into float32.
-            self._writer.add_histogram(tag, finite.astype(np.float64), step, buckets=BINS)
+            self.writer.add_histogram(tag, finite.astype(np.float64), step, buckets=BINS)
 
     def add_image(self, tag: str, image: np.ndarray, step: int) -> None:
         """An image uint8 ``[H, W, C]`` of 1 or 3 channels."""
         self._require_written()
-        self._writer.add_image(tag, image.copy(), step)  # VisualDL may change the array
+        self.writer.add_image(tag, image.copy(), step)  # VisualDL may change the array
 
     def add_text(self, tag: str, text: str) -> None:
         self._require_written()
-        self._writer.add_text(tag, text, 0)
+        self.writer.add_text(tag, text, 0)
 
     def add_hyperparameters(self, values: Mapping[str, Any], metrics: list[str]) -> None:
         """Names and values to compare runs by, and the tags of scalars to judge them by.
@@ -78,20 +79,20 @@ class Records:
         """
         self._require_written()
         plain = {key.replace(".", "/"): _plain(value) for key, value in values.items()}
-        self._writer.add_hparams(plain, metrics)
+        self.writer.add_hparams(plain, metrics)
 
     def flush(self) -> None:
         """Wait until all is in the file."""
-        self._writer._get_file_writer().flush()
+        self.writer._get_file_writer().flush()
         self._require_written()
 
     def close(self) -> None:
         """Write what is left; a failure of before is not told again."""
-        self._writer.close()
+        self.writer.close()
 
     def _notice_failures(self) -> None:
         """VisualDL writes in a thread, which prints an error and goes on without the record."""
-        file = self._writer._get_file_writer()._general_file_writer
+        file = self.writer._get_file_writer()._general_file_writer
         write = file.write
 
         def noticed(record: bytes) -> None:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resnet_fit.callbacks.visualdl import RECORDS
+from resnet_fit.callbacks.records import Records
 from resnet_fit.evaluation.charts import confusion_picture
 from resnet_fit.evaluation.evaluation import Evaluation
 from resnet_fit.evaluation.figures import confusion_matrix, worst_classes
 from resnet_fit.evaluation.predictions import Predictions
-from resnet_fit.files import naming, readable
-from resnet_fit.runtime import import_visualdl
+from resnet_fit.files import readable
 
 # Classes with curves of their own, beside those of all classes together: the worst ones.
 SHOWN_CURVES = 20
@@ -152,26 +150,8 @@ def _add_features(writer: Any, found: Predictions) -> None:
     writer.add_embeddings("features", found.features[rows].tolist(), columns, header)
 
 
-@contextlib.contextmanager
+@contextmanager
 def _writer(folder: Path) -> Iterator[Any]:
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints
-        writer = import_visualdl().LogWriter(logdir=str(folder), file_name=RECORDS)
-    # It writes in a thread, which prints an error and goes on without the record.
-    file = writer._get_file_writer()._general_file_writer
-    write = file.write
-    failures: list[OSError] = []
-
-    def noticed(record: bytes) -> None:
-        try:
-            write(record)
-        except OSError as error:
-            failures.append(error)
-
-    file.write = noticed
-    try:
-        yield writer
-    finally:
-        writer.close()
-    if failures:
-        with naming(folder / RECORDS):
-            raise failures[0]
+    with closing(Records(folder)) as records:
+        yield records.writer
+        records.flush()

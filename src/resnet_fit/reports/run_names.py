@@ -43,7 +43,8 @@ class Runs:
         """The folders that hold something to show, by short names, whatever is asked for."""
         for top in self._folders:
             for path, folders, files in os.walk(top, followlinks=True):
-                folders.sort()
+                # Hidden ones are written at the moment, or kept until that is done.
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
                 shown = [file for file in files if any(mark in file for mark in SHOWN)]
                 if shown:
                     yield self._name(path), [], shown
