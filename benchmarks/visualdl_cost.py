@@ -106,7 +106,9 @@ def _sheet(folder: Path) -> Callable[[], object]:
     images = np.random.default_rng(0).normal(size=(BATCH, *SHAPE)).astype("float32")
 
     def work() -> None:
-        records.add_image("batch", contact_sheet(images, NORMALISATION), 1)
+        sheet = contact_sheet(images, NORMALISATION)
+        assert sheet is not None
+        records.add_image("batch", sheet, 1)
         records.flush()
 
     return work
