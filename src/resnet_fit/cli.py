@@ -17,7 +17,7 @@ DONE, FAILED, USERS_MISTAKE = 0, 1, 2
 OUTPUT_CLOSED = 128 + 13
 
 # Each is a module of `resnet_fit.commands`, whose docstring says what it does.
-COMMANDS = ("check", "compare", "doctor", "evaluate", "list", "predict", "view")
+COMMANDS = ("check", "compare", "doctor", "evaluate", "export", "list", "predict", "view")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

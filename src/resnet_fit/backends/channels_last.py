@@ -101,7 +101,10 @@ def zero_pad(x: Tensor, new_channels: int, stride: int) -> Tensor:
     """Every ``stride``-th pixel, then channels of zeros appended."""
     if stride > 1:
         x = x[:, ::stride, ::stride]
-    return F.pad(x, [0, 0, 0, 0, 0, 0, 0, new_channels])
+    if paddle.in_dynamic_mode():
+        return F.pad(x, [0, 0, 0, 0, 0, 0, 0, new_channels])
+    # See the plain one.
+    return concat(x, paddle.zeros_like(x[..., :1]).expand([-1, -1, -1, new_channels]))
 
 
 def mean(x: Tensor) -> Tensor:

@@ -1,0 +1,40 @@
+"""Work that prints to standard output, ends the process or may crash, done by another process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from resnet_fit.child import code_for_child
+from resnet_fit.errors import RunFailed
+from resnet_fit.files import readable
+
+
+def command_of(module: str, *arguments: object) -> list[str]:
+    """The command by which a child calls ``main(*arguments)`` of a module."""
+    code = code_for_child(f"from {module} import main; main(*sys.argv[1:])")
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def call(module: str, *arguments: object) -> None:
+    """Call ``main(*arguments)`` of a module in a process of its own.
+
+    Raises:
+        RunFailed: it did not end well; with the last line that it said.
+    """
+    done = subprocess.run(
+        command_of(module, *arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if done.returncode:
+        raise RunFailed(ending(done.returncode, done.stdout))
+
+
+def ending(code: int, output: bytes) -> str:
+    """How a child ended, and the last line that it said."""
+    lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines()]
+    said = [line for line in lines if line]
+    how = f"died of signal {-code}" if code < 0 else f"ended with code {code}"
+    return readable(f"{how}: {said[-1]}" if said else how)

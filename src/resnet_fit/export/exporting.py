@@ -1,0 +1,185 @@
+"""A run's network exported: made, checked, timed, and only then put where it belongs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from paddle import nn
+
+from resnet_fit.backends import threads
+from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.export import checking, latency, onnx_file
+from resnet_fit.export.agreement import Agreement
+from resnet_fit.export.graph import graph_of, save
+from resnet_fit.export.metadata import ONNX_KEY, Metadata
+from resnet_fit.export.quantizing import quantize
+from resnet_fit.export.request import Format, Input, check_request
+from resnet_fit.export.running import Running
+from resnet_fit.files import sync, write_text
+from resnet_fit.runs.open import OpenedRun, open_run
+
+METADATA = "model.meta.json"
+# What a folder may have of each format, the one that a program opens last.
+FILES = {
+    "onnx": ("model.int8.onnx", "model.onnx"),
+    "paddle": ("model.pdiparams", "model.pdiparams.info", "model.pdmodel", "model.json"),
+}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A network that was exported.
+
+    Attributes:
+        file: to be opened by a program.
+        metadata: what is in it.
+        sizes: bytes of each side, all its files.
+        agreements: of each side with the network of the run.
+        seconds: median of a batch, by side and batch size.
+    """
+
+    file: Path
+    metadata: Metadata
+    sizes: dict[str, int]
+    agreements: dict[str, Agreement]
+    seconds: dict[str, dict[int, float]]
+
+
+def export_run(
+    folder: str | Path,
+    format: Format = "onnx",
+    input: Input = "uint8",
+    *,
+    checkpoint: str = "best",
+    average: bool | None = None,
+    int8: bool = False,
+    data: str | Path | None = None,
+    output: str | Path | None = None,
+    network: nn.Layer | None = None,
+    say: Callable[[str], object] = lambda _: None,
+) -> Exported:
+    """Write the network of a run for other programs, if it says there what it says here.
+
+    Args:
+        folder: of the run.
+        format: ``onnx``, or ``paddle`` for paddle.inference.
+        input: ``uint8``: grey levels ``[N, H, W, C]``, the normalisation is part of the file;
+            ``float32``: ``[N, C, H, W]``, normalised as in the training by the program.
+        checkpoint, average, network: as of `resnet_fit.open_run`.
+        int8: an ONNX file of eight-bit numbers as well.
+        data: a folder of images to check on, in place of the run's own.
+        output: where to; ``export`` in the run's folder by default.
+        say: is told what goes on.
+
+    Raises:
+        UserError: no such run, its images are not there, or it cannot be exported this way.
+        RunFailed: it cannot be converted, or the exported network says something else. No file is
+            left then.
+    """
+    check_request(format, input, int8)
+    folder = Path(folder)
+    run = open_run(folder, checkpoint, network=network, average=average, device="cpu")
+    metadata = Metadata.of(run, input, folder, checkpoint)
+    dataset = checking.images_to_check(run, None if data is None else Path(data))
+    calibration = checking.images_to_calibrate(run, metadata) if int8 else None
+    output = folder / "export" if output is None else Path(output)
+    _refuse_mixture(output, format, metadata)
+    with _place(output) as place:
+        say(f"writing {format}")
+        sides: dict[str, tuple[Path, ...]] = {format: _write(run, metadata, format, place)}
+        if calibration is not None:
+            say(f"calibrating int8 on {len(calibration)} training images")
+            quantized = place / FILES["onnx"][0]
+            quantize(sides[format][0], calibration, quantized)
+            sides["int8"] = (quantized,)
+        say(f"checking on {len(dataset):,} held-out images")
+        with ExitStack() as stack:
+            running = {
+                name: stack.enter_context(Running(files, threads()))
+                for name, files in sides.items()
+            }
+            agreements = checking.check(run, metadata, dataset, running)
+            _require(agreements[format])
+            seconds = latency.measure(run, metadata, dataset, running)
+        sizes = {name: sum(f.stat().st_size for f in files) for name, files in sides.items()}
+        _install(place, output, format)
+    return Exported(output / sides[format][0].name, metadata, sizes, agreements, seconds)
+
+
+def _write(run: OpenedRun, metadata: Metadata, format: Format, place: Path) -> tuple[Path, ...]:
+    """Make the files of a format, with the metadata beside them; returns those to be run."""
+    text = place / METADATA
+    write_text(text, metadata.to_json())
+    files = save(graph_of(run, metadata.input), metadata.image_shape, place / "model")
+    if format == "paddle":
+        return files
+    onnx = place / "model.onnx"
+    onnx_file.convert(*files, text, ONNX_KEY, onnx)
+    return (onnx,)
+
+
+def _require(agreement: Agreement) -> None:
+    if agreement.holds:
+        return
+    raise RunFailed(
+        "not exported: the file does not say what the network says: on "
+        f"{agreement.images:,} images probabilities differ by up to {agreement.difference:.2g} of "
+        f"themselves (allowed {agreement.allowed:.2g}), the likeliest class on "
+        f"{agreement.images - agreement.same:,}; accuracy "
+        f"{agreement.right_exported / agreement.images:.2%} instead of "
+        f"{agreement.right / agreement.images:.2%}"
+    )
+
+
+def _refuse_mixture(output: Path, format: Format, metadata: Metadata) -> None:
+    """Refuse to lay other metadata beside an export of the other format.
+
+    Raises:
+        UserError: there is one that was exported otherwise.
+    """
+    (other,) = (name for name in get_args(Format) if name != format)
+    there = [name for name in FILES[other] if (output / name).exists()]
+    if not there or not (output / METADATA).exists():
+        return
+    if (output / METADATA).read_text(encoding="utf-8") != metadata.to_json():
+        raise UserError(
+            f"{output}: has an export with other metadata ({there[-1]}); delete it, or choose "
+            "another --output"
+        )
+
+
+@contextmanager
+def _place(output: Path) -> Iterator[Path]:
+    """A hidden folder in ``output`` for files that were not checked; gone in the end."""
+    made = not output.exists()
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output}: cannot be made ({error.strerror}); see --output") from None
+    try:
+        with tempfile.TemporaryDirectory(dir=output, prefix=".unchecked-") as place:
+            yield Path(place)
+    finally:
+        if made:
+            with suppress(OSError):  # not empty: it was exported
+                output.rmdir()
+
+
+def _install(place: Path, output: Path, format: Format) -> None:
+    """Put checked files in the place of older ones.
+
+    Those go first, so that program and weights of two exports are never side by side.
+    """
+    names = [METADATA, *(name for name in FILES[format] if (place / name).exists())]
+    for name in names:
+        sync(place / name)
+    for name in FILES[format]:
+        (output / name).unlink(missing_ok=True)
+    for name in names:
+        os.replace(place / name, output / name)

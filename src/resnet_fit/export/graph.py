@@ -1,0 +1,124 @@
+"""The network as it is exported: from images to probabilities, by Paddle's own operations."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor, nn
+
+from resnet_fit.backends import choose_backend, use_backend
+from resnet_fit.data.record import Shape
+from resnet_fit.errors import RunFailed
+from resnet_fit.export.metadata import normalisation
+from resnet_fit.export.request import Input
+from resnet_fit.files import readable
+from resnet_fit.home import STATIC_GRAPH, home_with
+from resnet_fit.runs.open import OpenedRun
+from resnet_fit.training.losses.cross_entropy import BinaryCrossEntropy
+
+IMAGES = "images"
+
+
+class Graph(nn.Layer):
+    """Images to probabilities ``[N, classes]``, float32.
+
+    Args:
+        network: from normalised images ``[N, C, H, W]`` to logits.
+        scale, shift: by which it normalises grey levels ``[N, H, W, C]`` of uint8, each
+            ``[C or 1, 1, 1]``; without them it takes what the network takes.
+        each_class: whether probabilities are the sigmoid of each class by itself, and not the
+            softmax over all.
+    """
+
+    def __init__(
+        self,
+        network: nn.Layer,
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        each_class: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.normalizes = scale is not None
+        self.takes: Input = "uint8" if self.normalizes else "float32"
+        self.each_class = each_class
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.normalizes:  # in the order of operations of `Normalize`, so that results are equal
+            images = images.astype("float32").transpose([0, 3, 1, 2]) * self.scale - self.shift
+        logits = self.network(images).astype("float32")
+        return F.sigmoid(logits) if self.each_class else F.softmax(logits, axis=-1)
+
+
+def has_probability_each(run: OpenedRun) -> bool:
+    """Whether the loss makes each class a question of its own, answered by a sigmoid."""
+    return isinstance(run.config.loss, BinaryCrossEntropy)
+
+
+def graph_of(run: OpenedRun, input: Input) -> Graph:
+    """The network of a run with its normalisation, where it is to take uint8."""
+    scale = shift = None
+    if input == "uint8":
+        _, normalize = normalisation(run)
+        numbers = normalize.scale_and_shift(run.record.image_shape[0])
+        scale, shift = (paddle.to_tensor(each) for each in numbers)
+    graph = Graph(run.network, scale, shift, has_probability_each(run))
+    graph.eval()
+    return graph
+
+
+def save(graph: Graph, image_shape: Shape, stem: Path) -> tuple[Path, Path]:
+    """Write a graph in Paddle's format, for batches of any size.
+
+    Args:
+        image_shape: ``(C, H, W)`` of an image as the network sees it.
+        stem: of the files' names.
+
+    Returns:
+        the file of the program, ``.json`` or before Paddle 3 ``.pdmodel``, and that of the weights,
+        ``.pdiparams``.
+
+    Raises:
+        RunFailed: Paddle cannot make a static graph of the network.
+    """
+    channels, height, width = image_shape
+    shape = [height, width, channels] if graph.normalizes else [channels, height, width]
+    spec = paddle.static.InputSpec([None, *shape], graph.takes, IMAGES)
+    use_backend(graph.network, "paddle")  # oneDNN's operations have no static form
+    try:
+        with home_with(*STATIC_GRAPH), _quiet():
+            paddle.jit.save(graph, str(stem), input_spec=[spec])
+    except OSError:
+        raise
+    except Exception as error:  # a network of the user's own may do anything
+        reason = next(iter(str(error).strip().splitlines()), "")
+        raise RunFailed(
+            readable(f"Paddle cannot save the network: {type(error).__name__}: {reason}")
+        ) from error
+    finally:
+        use_backend(graph.network, choose_backend("auto", "cpu", network=graph.network))
+    program, weights = stem.with_suffix(".json"), stem.with_suffix(".pdiparams")
+    return program if program.exists() else stem.with_suffix(".pdmodel"), weights
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Paddle says to its developers, in Python and, of every softmax, in C++."""
+    standard_error, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(standard_error, 2)
+        os.close(standard_error)
+        os.close(nothing)

@@ -1,0 +1,68 @@
+"""What people see of an export."""
+
+from __future__ import annotations
+
+import warnings
+
+from rich.console import Console
+from rich.table import Table
+
+from resnet_fit.export.agreement import Agreement
+from resnet_fit.export.exporting import Exported
+from resnet_fit.export.latency import BATCHES, HERE
+from resnet_fit.files import readable
+
+# What runs each side.
+PROGRAMS = {"onnx": "onnxruntime", "paddle": "paddle.inference", "int8": "onnxruntime, int8"}
+# Points of accuracy that eight-bit numbers may cost without a warning.
+POINTS = 1.0
+
+
+def show(exported: Exported, console: Console) -> None:
+    """Print what was exported, how it agrees, its size and its speed."""
+    metadata = exported.metadata
+    channels, height, width = metadata.image_shape
+    shape = (height, width, channels) if metadata.input == "uint8" else metadata.image_shape
+    sides = ", ".join(map(str, shape))
+    first = next(iter(exported.agreements.values()))
+    console.print(
+        f"agrees: probabilities differ by at most {first.difference:.1e} of themselves "
+        f"(allowed {first.allowed:.0e}), the likeliest class is the same on all "
+        f"{first.images:,} images"
+    )
+    console.print(_table(exported, first))
+    console.print(
+        readable(
+            f"written: {exported.file}: {metadata.input} [N, {sides}] to probabilities of "
+            f"{len(metadata.classes)} classes"
+        )
+    )
+    if metadata.preprocessing:
+        names = ", ".join(name for entry in metadata.preprocessing for name in entry)
+        console.print(f"to be done to an image before: {names} (see {_beside(exported)})")
+    for name, agreement in exported.agreements.items():
+        if agreement.points_lost > POINTS:
+            warnings.warn(
+                f"{name}: accuracy is {agreement.points_lost:.2f} points lower than the network's",
+                stacklevel=2,
+            )
+
+
+def _beside(exported: Exported) -> str:
+    return exported.file.with_name("model.meta.json").name
+
+
+def _table(exported: Exported, first: Agreement) -> Table:
+    table = Table("", "accuracy", "size")
+    for size in BATCHES:
+        table.add_column(f"batch of {size}", justify="right")
+    for name, seconds in exported.seconds.items():
+        agreement = exported.agreements.get(name)
+        right = first.right if agreement is None else agreement.right_exported
+        table.add_row(
+            HERE if name == HERE else PROGRAMS[name],
+            f"{right / first.images:.2%}",
+            "" if name == HERE else f"{exported.sizes[name] / 1e6:.2f} MB",
+            *(f"{1000 * seconds[size]:.1f} ms" for size in BATCHES),
+        )
+    return table
