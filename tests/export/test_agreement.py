@@ -37,7 +37,9 @@ def test_rounding_agrees_and_a_hundredth_does_not(each_class):
 
 def test_a_small_probability_that_is_wrong_does_not_agree():
     exact = probabilities(np.array([[12.0, 0.0]]), False)
-    assert not compare(np.array([[12.0, 0.0]]), exact + np.array([0, 1e-8]), LABELS[:1], False).holds
+    assert not compare(
+        np.array([[12.0, 0.0]]), exact + np.array([0, 1e-8]), LABELS[:1], False
+    ).holds
 
 
 def test_another_likeliest_class_does_not_agree_unless_both_are_equally_likely():

@@ -11,8 +11,8 @@ import numpy as np
 # are above 10, as of a network that was hardly trained, more is allowed in proportion.
 TOLERANCE = 1e-4
 TOLERANCE_OF_LOGITS = 1e-5
-# Differences of smaller probabilities are taken as a share of it: they may have been rounded to zero,
-# and Paddle's softmax on a CPU gives nothing below exp(-64).
+# Differences of smaller probabilities are taken as a share of this: they may have been rounded to
+# zero, and Paddle's softmax on a CPU gives nothing below exp(-64).
 SMALLEST = 1e-20
 
 

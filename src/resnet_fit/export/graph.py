@@ -94,7 +94,7 @@ def save(graph: Graph, image_shape: Shape, stem: Path) -> tuple[Path, Path]:
     spec = paddle.static.InputSpec([None, *shape], graph.takes, IMAGES)
     use_backend(graph.network, "paddle")  # oneDNN's operations have no static form
     try:
-        with home_with(*STATIC_GRAPH), _quiet():
+        with home_with(*STATIC_GRAPH), _forwards_kept(graph), _quiet():
             paddle.jit.save(graph, str(stem), input_spec=[spec])
     except OSError:
         raise
@@ -122,3 +122,18 @@ def _quiet() -> Iterator[None]:
         os.dup2(standard_error, 2)
         os.close(standard_error)
         os.close(nothing)
+
+
+@contextmanager
+def _forwards_kept(network: nn.Layer) -> Iterator[None]:
+    """Take back the methods that Paddle 2.6 leaves in layers once it has made a graph of them."""
+    layers = network.sublayers(include_self=True)
+    before = [vars(layer).get("forward") for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, forward in zip(layers, before, strict=True):
+            if forward is not None:
+                layer.forward = forward
+            elif "forward" in vars(layer):
+                del layer.forward

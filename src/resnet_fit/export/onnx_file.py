@@ -39,6 +39,7 @@ def main(program: str, weights: str, metadata: str, key: str, file: str) -> None
 
     model = onnx.load_from_string(_converted(program, weights))
     _name(model)
+    _leave_out_unused(model.graph)
     onnx.helper.set_model_props(model, {key: Path(metadata).read_text(encoding="utf-8")})
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)
@@ -68,3 +69,21 @@ def _name(model: Any) -> None:
     for end in (graph.input[0], output):
         end.type.tensor_type.shape.dim[0].dim_param = BATCH
     del graph.value_info[:]  # of other names for the batch
+
+
+def _leave_out_unused(graph: Any) -> None:
+    """Leave out constants that nothing takes, of which onnxruntime would warn each program.
+
+    A node that has a graph of its own, as of a loop, may take more than it lists: then all stays.
+    """
+    if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
+        return
+    used, kept = {OUTPUT}, []
+    for node in reversed(graph.node):
+        if used.intersection(node.output):
+            used.update(node.input)
+            kept.append(node)
+    initializers = [each for each in graph.initializer if each.name in used]
+    for all_of_them, those in ((graph.node, kept[::-1]), (graph.initializer, initializers)):
+        del all_of_them[:]
+        all_of_them.extend(those)
