@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         WeightAverage,
     )
     from resnet_fit.errors import RunFailed, UserError
+    from resnet_fit.export.exporting import export_run
     from resnet_fit.networks import densenet, freeze, load_weights, plain, resnet
     from resnet_fit.runs.config import Config, dump_config, load_config, parse_config
     from resnet_fit.runs.fit import fit, resume
@@ -49,6 +50,7 @@ __all__ = [
     "classification_metrics",
     "densenet",
     "dump_config",
+    "export_run",
     "fit",
     "freeze",
     "load_config",
@@ -76,6 +78,7 @@ __getattr__ = exports(
         ),
         "runs.config": ("Config", "dump_config", "load_config", "parse_config"),
         "errors": ("RunFailed", "UserError"),
+        "export.exporting": ("export_run",),
         "networks": ("densenet", "freeze", "load_weights", "plain", "resnet"),
         "training.objectives": ("BinaryCrossEntropy", "CrossEntropy"),
         "training.metrics": ("MeanLoss", "TopK", "classification_metrics"),

@@ -17,13 +17,12 @@ import pytest
 from conftest import TINY
 from PIL import Image
 
-from resnet_fit import fit, open_run, parse_config
+from resnet_fit import export_run, fit, open_run, parse_config
 from resnet_fit.checkpoints.files import CHECKSUMS, sha256
 from resnet_fit.cli import main
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.export import exporting, onnx_file
-from resnet_fit.export.exporting import export_run
-from resnet_fit.export.graph import Graph
+from resnet_fit.export.graph import Graph, save
 from resnet_fit.export.metadata import Metadata
 from resnet_fit.export.request import Format
 from resnet_fit.export.running import Running
@@ -254,6 +253,7 @@ def test_what_follows_normalize_cannot_be_put_in_order(digits, tmp_path):
         (["--format", "paddle", "--int8"], "only ONNX files are quantised"),
         (["--checkpoint", "bset"], "Did you mean 'best'?"),
         (["--data", "nowhere"], "nowhere: no such file or folder"),
+        (["--output", __file__], "test_exporting.py: not a folder"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments, words, digits, capsys):
@@ -281,9 +281,20 @@ def test_children_that_fail_say_why(tmp_path):
         pytest.raises(RunFailed, match=r"model\.onnx: cannot be run: .*INVALID_PROTOBUF"),
     ):
         running.run(np.zeros([1, 2, 2, 3], np.uint8))
-    (tmp_path / "a.json").write_text("{}")
+
+
+class Unknown(paddle.nn.Layer):
+    """With an operation that ONNX does not have."""
+
+    def forward(self, images):
+        return paddle.digamma(images.flatten(1))
+
+
+def test_a_network_that_paddle2onnx_does_not_know(tmp_path):
+    files = save(Graph(Unknown()), (1, 2, 2), tmp_path / "model")
+    (tmp_path / "text").write_text("{}")
     with pytest.raises(RunFailed, match=r"paddle2onnx cannot convert .*--format paddle may do"):
-        onnx_file.convert(tmp_path / "a.json", tmp_path / "a.pdiparams", broken, "key", broken)
+        onnx_file.convert(*files, tmp_path / "text", "key", tmp_path / "model.onnx")
 
 
 @pytest.mark.slow

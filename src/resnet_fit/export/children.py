@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -33,8 +34,9 @@ def call(module: str, *arguments: object) -> None:
 
 
 def ending(code: int, output: bytes) -> str:
-    """How a child ended, and the last line that it said."""
+    """How a child ended, and the last error that it told, or else the last line."""
     lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines()]
     said = [line for line in lines if line]
+    errors = [line for line in said if re.match(r"\[ERROR\]|[\w.]*(Error|Exception): ", line)]
     how = f"died of signal {-code}" if code < 0 else f"ended with code {code}"
-    return readable(f"{how}: {said[-1]}" if said else how)
+    return readable(": ".join([how, *(errors or said)[-1:]]))

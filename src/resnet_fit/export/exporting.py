@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -21,7 +23,7 @@ from resnet_fit.export.metadata import ONNX_KEY, Metadata
 from resnet_fit.export.quantizing import quantize
 from resnet_fit.export.request import Format, Input, check_request
 from resnet_fit.export.running import Running
-from resnet_fit.files import sync, write_text
+from resnet_fit.files import write, write_text
 from resnet_fit.runs.open import OpenedRun, open_run
 
 METADATA = "model.meta.json"
@@ -89,8 +91,11 @@ def export_run(
     dataset = checking.images_to_check(run, None if data is None else Path(data))
     calibration = checking.images_to_calibrate(run, metadata) if int8 else None
     output = folder / "export" if output is None else Path(output)
+    _require_folder(output)
     _refuse_mixture(output, format, metadata)
-    with _place(output) as place:
+    # Not in the output: Paddle writes to no path of odd bytes, and nothing unchecked is left there.
+    with tempfile.TemporaryDirectory(prefix="resnet-fit-") as temporary:
+        place = Path(temporary)
         say(f"writing {format}")
         sides: dict[str, tuple[Path, ...]] = {format: _write(run, metadata, format, place)}
         if calibration is not None:
@@ -98,7 +103,7 @@ def export_run(
             quantized = place / FILES["onnx"][0]
             quantize(sides[format][0], calibration, quantized)
             sides["int8"] = (quantized,)
-        say(f"checking on {len(dataset):,} held-out images")
+        say(f"checking on {len(dataset):,} images")
         with ExitStack() as stack:
             running = {
                 name: stack.enter_context(Running(files, threads()))
@@ -154,21 +159,17 @@ def _refuse_mixture(output: Path, format: Format, metadata: Metadata) -> None:
         )
 
 
-@contextmanager
-def _place(output: Path) -> Iterator[Path]:
-    """A hidden folder in ``output`` for files that were not checked; gone in the end."""
-    made = not output.exists()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{output}: cannot be made ({error.strerror}); see --output") from None
-    try:
-        with tempfile.TemporaryDirectory(dir=output, prefix=".unchecked-") as place:
-            yield Path(place)
-    finally:
-        if made:
-            with suppress(OSError):  # not empty: it was exported
-                output.rmdir()
+def _require_folder(output: Path) -> None:
+    """Refuse what cannot be written to in the end, before all the work.
+
+    Raises:
+        UserError: it is a file, or cannot be made or written to.
+    """
+    nearest = next(place for place in (output, *output.parents) if place.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{nearest}: not a folder; see --output")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{nearest}: nothing can be written there; see --output")
 
 
 def _install(place: Path, output: Path, format: Format) -> None:
@@ -176,10 +177,9 @@ def _install(place: Path, output: Path, format: Format) -> None:
 
     Those go first, so that program and weights of two exports are never side by side.
     """
-    names = [METADATA, *(name for name in FILES[format] if (place / name).exists())]
-    for name in names:
-        sync(place / name)
+    output.mkdir(parents=True, exist_ok=True)
     for name in FILES[format]:
         (output / name).unlink(missing_ok=True)
-    for name in names:
-        os.replace(place / name, output / name)
+    for name in (METADATA, *FILES[format]):
+        if (place / name).exists():
+            write(output / name, partial(shutil.copyfile, place / name))

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from resnet_fit.export.agreement import Agreement
-from resnet_fit.export.exporting import Exported
+from resnet_fit.export.exporting import METADATA, Exported
 from resnet_fit.export.latency import BATCHES, HERE
 from resnet_fit.files import readable
 
@@ -39,7 +39,7 @@ def show(exported: Exported, console: Console) -> None:
     )
     if metadata.preprocessing:
         names = ", ".join(name for entry in metadata.preprocessing for name in entry)
-        console.print(f"to be done to an image before: {names} (see {_beside(exported)})")
+        console.print(f"to be done to an image before: {names} (see {METADATA})")
     for name, agreement in exported.agreements.items():
         if agreement.points_lost > POINTS:
             warnings.warn(
@@ -48,14 +48,10 @@ def show(exported: Exported, console: Console) -> None:
             )
 
 
-def _beside(exported: Exported) -> str:
-    return exported.file.with_name("model.meta.json").name
-
-
 def _table(exported: Exported, first: Agreement) -> Table:
-    table = Table("", "accuracy", "size")
-    for size in BATCHES:
-        table.add_column(f"batch of {size}", justify="right")
+    table = Table()
+    for title in ("", "accuracy", "size", *(f"batch of {size}" for size in BATCHES)):
+        table.add_column(title, justify="right" if "batch" in title else "left", overflow="fold")
     for name, seconds in exported.seconds.items():
         agreement = exported.agreements.get(name)
         right = first.right if agreement is None else agreement.right_exported
