@@ -28,7 +28,7 @@ class Own(paddle.nn.Layer):
     def __init__(self) -> None:
         super().__init__()
         self.features = paddle.nn.Sequential(
-            paddle.nn.Conv2D(3, 8, 3, 2), paddle.nn.GroupNorm(2, 8), paddle.nn.GELU()
+            paddle.nn.Conv2D(3, 8, 3, 2), paddle.nn.BatchNorm2D(8), paddle.nn.Hardswish()
         )
         self.head = paddle.nn.Linear(8, CLASSES)
 

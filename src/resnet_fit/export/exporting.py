@@ -96,7 +96,7 @@ def export_run(
     # Not in the output: Paddle writes to no path of odd bytes, and nothing unchecked is left there.
     with tempfile.TemporaryDirectory(prefix="resnet-fit-") as temporary:
         place = Path(temporary)
-        say(f"writing {format}")
+        say(f"writing {format}" + (", the averaged weights" if run.is_average else ""))
         sides: dict[str, tuple[Path, ...]] = {format: _write(run, metadata, format, place)}
         if calibration is not None:
             say(f"calibrating int8 on {len(calibration)} training images")
