@@ -217,14 +217,13 @@ def test_a_wrong_export_is_refused_and_leaves_nothing(digits, monkeypatch, tmp_p
 
 
 def test_metadata_that_leave_out_a_step_are_refused(colours, monkeypatch, tmp_path):
-    of = Metadata.of
+    of = exporting.metadata_of
 
     def without_resize(*arguments):
         made = of(*arguments)
-        object.__setattr__(made, "preprocessing", made.preprocessing[1:])
-        return made
+        return made.model_copy(update={"preprocessing": made.preprocessing[1:]})
 
-    monkeypatch.setattr(Metadata, "of", without_resize)
+    monkeypatch.setattr(exporting, "metadata_of", without_resize)
     with pytest.raises(RunFailed, match="not exported"):
         export_run(colours, "paddle", output=tmp_path / "new")
     assert not (tmp_path / "new").exists()
@@ -241,7 +240,7 @@ def test_what_follows_normalize_cannot_be_put_in_order(digits, tmp_path):
     rewrite(run / "checkpoints/best/data.json", with_a_flip)
     with pytest.raises(UserError, match=r"horizontal_flip comes after normalize.*--input float32"):
         export_run(run)
-    outside = Metadata.of(open_run(run), "float32", run, "best").preprocessing
+    outside = exporting.metadata_of(open_run(run), "float32", run, "best").preprocessing
     assert [name for step in outside for name in step] == ["normalize", "horizontal_flip"]
 
 

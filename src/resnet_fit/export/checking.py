@@ -12,7 +12,6 @@ from resnet_fit.data.dataset import ArrayDataset, Dataset, subset
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader
 from resnet_fit.errors import UserError
 from resnet_fit.export.agreement import Agreement, compare
-from resnet_fit.export.graph import has_probability_each
 from resnet_fit.export.metadata import Metadata
 from resnet_fit.export.running import Running
 from resnet_fit.runs.held_out import held_out, trained_on
@@ -101,7 +100,7 @@ def check(
     for images, _ in prepared(dataset, metadata):
         for name, side in sides.items():
             exported[name].append(side.run(images)[0])
-    each_class = has_probability_each(run)
+    each_class = run.judges_each_class
     return {
         name: compare(logits, np.concatenate(given), dataset.labels, each_class)
         for name, given in exported.items()

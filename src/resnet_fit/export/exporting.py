@@ -12,14 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import get_args
 
+import paddle
 from paddle import nn
 
+from resnet_fit import __version__
 from resnet_fit.backends import threads
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.export import checking, latency, onnx_file
 from resnet_fit.export.agreement import Agreement
 from resnet_fit.export.graph import graph_of, save
 from resnet_fit.export.metadata import ONNX_KEY, Metadata
+from resnet_fit.export.normalisation import normalisation
 from resnet_fit.export.quantizing import quantize
 from resnet_fit.export.request import Format, Input, check_request
 from resnet_fit.export.running import Running
@@ -87,7 +90,7 @@ def export_run(
     check_request(format, input, int8)
     folder = Path(folder)
     run = open_run(folder, checkpoint, network=network, average=average, device="cpu")
-    metadata = Metadata.of(run, input, folder, checkpoint)
+    metadata = metadata_of(run, input, folder, checkpoint)
     dataset = checking.images_to_check(run, None if data is None else Path(data))
     calibration = checking.images_to_calibrate(run, metadata) if int8 else None
     output = folder / "export" if output is None else Path(output)
@@ -115,6 +118,29 @@ def export_run(
         sizes = {name: sum(f.stat().st_size for f in files) for name, files in sides.items()}
         _install(place, output, format)
     return Exported(output / sides[format][0].name, metadata, sizes, agreements, seconds)
+
+
+def metadata_of(run: OpenedRun, input: Input, folder: Path, checkpoint: str) -> Metadata:
+    """What the exported network of a run in ``folder`` takes and gives.
+
+    Raises:
+        UserError: ``input`` is ``uint8``, and an operation follows `Normalize`, which then is part
+            of the network.
+    """
+    before = run.record.preprocessing
+    if input == "uint8":
+        before = before[: normalisation(run)[0]]
+    return Metadata(
+        classes=run.classes,
+        input=input,
+        image_shape=run.record.image_shape,
+        stored_shape=run.record.stored_shape,
+        preprocessing=before,
+        run=folder.resolve().name,
+        checkpoint=checkpoint,
+        resnet_fit=__version__,
+        paddle=paddle.__version__,
+    )
 
 
 def _write(run: OpenedRun, metadata: Metadata, format: Format, place: Path) -> tuple[Path, ...]:

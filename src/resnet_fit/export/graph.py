@@ -15,12 +15,11 @@ from paddle import Tensor, nn
 from resnet_fit.backends import choose_backend, use_backend
 from resnet_fit.data.record import Shape
 from resnet_fit.errors import RunFailed
-from resnet_fit.export.metadata import normalisation
+from resnet_fit.export.normalisation import normalisation
 from resnet_fit.export.request import Input
 from resnet_fit.files import readable
 from resnet_fit.home import STATIC_GRAPH, home_with
 from resnet_fit.runs.open import OpenedRun
-from resnet_fit.training.losses.cross_entropy import BinaryCrossEntropy
 
 IMAGES = "images"
 
@@ -58,11 +57,6 @@ class Graph(nn.Layer):
         return F.sigmoid(logits) if self.each_class else F.softmax(logits, axis=-1)
 
 
-def has_probability_each(run: OpenedRun) -> bool:
-    """Whether the loss makes each class a question of its own, answered by a sigmoid."""
-    return isinstance(run.config.loss, BinaryCrossEntropy)
-
-
 def graph_of(run: OpenedRun, input: Input) -> Graph:
     """The network of a run with its normalisation, where it is to take uint8."""
     scale = shift = None
@@ -70,7 +64,7 @@ def graph_of(run: OpenedRun, input: Input) -> Graph:
         _, normalize = normalisation(run)
         numbers = normalize.scale_and_shift(run.record.image_shape[0])
         scale, shift = (paddle.to_tensor(each) for each in numbers)
-    graph = Graph(run.network, scale, shift, has_probability_each(run))
+    graph = Graph(run.network, scale, shift, run.judges_each_class)
     graph.eval()
     return graph
 

@@ -14,8 +14,8 @@ import paddle
 
 from resnet_fit.data.dataset import Dataset
 from resnet_fit.export.checking import prepared
-from resnet_fit.export.graph import has_probability_each
-from resnet_fit.export.metadata import Metadata, normalisation
+from resnet_fit.export.metadata import Metadata
+from resnet_fit.export.normalisation import normalisation
 from resnet_fit.export.running import Running
 from resnet_fit.runs.open import OpenedRun
 
@@ -65,16 +65,13 @@ def _seconds(running: Running) -> Work:
 def _here(run: OpenedRun, metadata: Metadata) -> Work:
     """The same work in this process."""
     normalize = normalisation(run)[1] if metadata.input == "uint8" else None
-    activate = paddle.nn.functional.softmax
-    if has_probability_each(run):
-        activate = paddle.nn.functional.sigmoid
 
     def work(batch: np.ndarray) -> float:
         started = time.perf_counter()
         if normalize is not None:
             batch = normalize.apply(batch.transpose(0, 3, 1, 2), np.empty((len(batch), 0)))
         with paddle.no_grad():
-            activate(run.network(paddle.to_tensor(batch))).numpy()
+            run.activate(run.network(paddle.to_tensor(batch))).numpy()
         return time.perf_counter() - started
 
     return work

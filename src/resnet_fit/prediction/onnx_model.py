@@ -4,45 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
 
-from resnet_fit.config.operations import build, parse
-from resnet_fit.config.problems import problems_of
 from resnet_fit.data.augment.operation import rounded
-from resnet_fit.data.preparing import Preparation, known_operations
+from resnet_fit.data.preparing import Preparation
 from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.export.metadata import ONNX_KEY, Metadata
 from resnet_fit.files import readable, require_existing
 from resnet_fit.home import expand
 from resnet_fit.machine import usable_cores
-
-# Under which name a file's metadata say what its network takes and gives.
-METADATA = "resnet_fit"
-FORMAT = 1
-
-
-class Metadata(BaseModel):
-    """What an exported file says of its network; it may say more.
-
-    Attributes:
-        classes: their names, in the order of the outputs.
-        input: ``uint8`` ``[N, H, W, C]``, or ``float32`` ``[N, C, H, W]``.
-        image_shape: ``(C, H, W)`` of an image as the network itself takes it.
-        stored_shape: the same before it is prepared; None for image files of any size.
-        preprocessing: what is still to be done before the graph.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    format: Literal[1]
-    classes: tuple[str, ...]
-    input: Literal["uint8", "float32"]
-    image_shape: tuple[int, int, int]
-    stored_shape: tuple[int, int, int] | None
-    preprocessing: list[dict[str, dict[str, Any]]]
-    output: Literal["probabilities"]
 
 
 class OnnxModel:
@@ -143,29 +115,25 @@ def _open(file: os.PathLike[str]) -> Any:
 
 
 def _metadata(session: Any, file: os.PathLike[str]) -> Metadata:
-    text = session.get_modelmeta().custom_metadata_map.get(METADATA)
+    text = session.get_modelmeta().custom_metadata_map.get(ONNX_KEY)
     if text is None:
         raise UserError(
             f"{os.fspath(file)}: not written by resnet-fit export: it does not say its classes and "
             "how images are prepared"
         )
     try:
-        return Metadata.model_validate_json(text)
-    except ValidationError as error:
-        first = problems_of(error, Metadata)[0]
-        place = ".".join(map(str, (METADATA, *first.path)))
-        raise UserError(
-            f"{os.fspath(file)}: metadata that this version cannot read: {place}: {first.message}"
-        ) from None
+        return Metadata.from_json(text)
+    except ValueError as error:
+        raise UserError(f"{os.fspath(file)}: {error}") from None
 
 
 def _preparation(metadata: Metadata, file: os.PathLike[str]) -> Preparation:
-    known = known_operations(metadata.stored_shape)
-    entries, problems = parse(metadata.preprocessing, known, ("preprocessing",))
-    if problems:
-        place = ".".join(map(str, problems[0].path))
-        raise UserError(f"{os.fspath(file)}: {METADATA}.{place}: {problems[0].message}")
-    return Preparation(tuple(build(entries, known)), metadata.image_shape, metadata.stored_shape)
+    try:
+        return metadata.preparation()
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{os.fspath(file)}: {ONNX_KEY}.{error}") from None
 
 
 def _one_line(error: Exception) -> str:

@@ -85,8 +85,12 @@ class OpenedRun:
 
     def activate(self, logits: Tensor) -> Tensor:
         """Logits ``[N, classes]`` as the probabilities that the training's loss made of them."""
-        each = isinstance(self.config.loss, BinaryCrossEntropy)
-        return F.sigmoid(logits) if each else F.softmax(logits, axis=-1)
+        return F.sigmoid(logits) if self.judges_each_class else F.softmax(logits, axis=-1)
+
+    @property
+    def judges_each_class(self) -> bool:
+        """Whether the training's loss judged each class by itself, so that a sigmoid answers."""
+        return isinstance(self.config.loss, BinaryCrossEntropy)
 
     def classify(self, images: np.ndarray | Paths) -> list[str]:
         """The name of the likeliest class of each image; see `logits`."""
