@@ -3,11 +3,14 @@
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 
-from resnet_fit import resnet
+from resnet_fit import fit, load_weights, parse_config, resnet
 from resnet_fit.backends import use_backend
 from resnet_fit.errors import UserError
 from resnet_fit.networks import freeze
+from resnet_fit.networks.layer_names import head_of
+from resnet_fit.parts import ArrayDataset
 from resnet_fit.training.objectives import CrossEntropy
 from resnet_fit.training.optimizers.adam import Adam, AdamW
 from resnet_fit.training.optimizers.lamb import Lamb
@@ -123,3 +126,112 @@ def test_unknown_layers_are_named():
     config = OPTIMIZERS[0].model_copy(update={"lr_factors": {"fcc": 2.0}})
     with pytest.raises(UserError, match=r"optimizer\.lr_factors: .* Did you mean 'fc'\?"):
         config.build(small(), 0.1)
+
+
+# --- networks of any origin: which layer gives the logits -----------------------------------
+
+
+class Own(nn.Layer):
+    """The classifier is a linear layer within the last child; Dropout comes after it."""
+
+    def __init__(self, classes=3, bias=None):
+        super().__init__()
+        self.scale = self.create_parameter([1], default_initializer=nn.initializer.Constant(1.0))
+        self.features = nn.Linear(8, 4)
+        self.norm = nn.BatchNorm1D(4)
+        self.classifier = nn.Sequential(nn.ReLU(), nn.Linear(4, classes, bias_attr=bias))
+        self.drop = nn.Dropout(0.0)
+
+    def forward(self, images):
+        return self.drop(self.classifier(self.norm(self.features(self.scale * images.flatten(1)))))
+
+
+class ClassifierFirst(nn.Layer):
+    """What is defined last does not come last."""
+
+    def __init__(self, classes=3, last=None):
+        super().__init__()
+        self.fc = nn.Linear(4, classes)
+        self.last = last or nn.Conv2D(2, 4, 2)
+
+    def forward(self, images):
+        return self.fc(self.last(images).flatten(1))
+
+
+def test_the_backbone_of_ones_own_network_is_all_but_its_classifier():
+    network = Own()
+    freeze(network)
+    before = state(network)
+    optimizer = paddle.optimizer.SGD(0.1, parameters=network.parameters())
+    network.train()
+    network(paddle.rand([4, 2, 2, 2])).square().sum().backward()
+    optimizer.step()
+    changed = {name for name, value in state(network).items() if (value != before[name]).any()}
+    assert changed == {"classifier.1.weight", "classifier.1.bias"}
+
+
+def test_a_classifier_that_is_not_the_last_layer_is_asked_for():
+    """Not taken for a part of the backbone, which would then be all that is trained."""
+    network = ClassifierFirst()
+    told = r"the layer that gives the logits is not the last of ClassifierFirst: define it last"
+    with pytest.raises(UserError, match=told):
+        freeze(network)
+    factors = OPTIMIZERS[0].model_copy(update={"lr_factors": {"backbone": 0.1}})
+    with pytest.raises(UserError, match=told):
+        factors.build(network, 0.1)
+    freeze(network, ["last"])  # needs no head
+    assert [p.stop_gradient for p in network.parameters()] == [False, False, True, True]
+
+
+def test_a_network_can_name_its_classifier():
+    network = ClassifierFirst()
+    network.head_name = "fc"
+    freeze(network)
+    assert [p.stop_gradient for p in network.parameters()] == [False, False, True, True]
+    network.head_name = "fcc"
+    with pytest.raises(UserError, match=r"head_name: there is no layer 'fcc'\. Did you mean 'fc'"):
+        freeze(network)
+
+
+def test_another_linear_layer_at_the_end_is_noticed_by_its_size():
+    network = ClassifierFirst(last=nn.Sequential(nn.Flatten(), nn.Linear(8, 4)))
+    with pytest.raises(UserError, match=r"last\.1, gives 4 numbers instead of 3, one for each cl"):
+        head_of(network, 3)
+    assert head_of(Own(), 3) == "classifier.1"
+
+
+@pytest.mark.parametrize("bias", [None, False])
+def test_other_classes_leave_the_classifier_of_ones_own_network_alone(tmp_path, bias):
+    source, network = Own(7, bias), Own(3, bias)
+    paddle.save(source.state_dict(), str(tmp_path / "w.pdparams"))
+    before = state(network)
+    with pytest.warns(UserWarning, match="made for 7 classes: its last layer is not loaded"):
+        report = load_weights(network, tmp_path / "w.pdparams")
+    assert report.other_classes == 7
+    kept = {name: value for name, value in before.items() if name.startswith("classifier")}
+    for name, value in (state(source) | kept).items():
+        np.testing.assert_array_equal(network.state_dict()[name].numpy(), value, name)
+
+
+def test_other_classes_in_a_layer_that_is_not_the_last_are_refused(tmp_path):
+    paddle.save(ClassifierFirst(7).state_dict(), str(tmp_path / "w.pdparams"))
+    with pytest.raises(UserError, match=r"of another shape \(fc\.weight 4x7 for 4x3"):
+        load_weights(ClassifierFirst(), tmp_path / "w.pdparams")
+
+
+def test_a_run_refuses_a_backbone_without_a_known_head(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, [6, 2, 2, 2], np.uint8)
+    data = ArrayDataset(images, [0, 1, 2] * 2, ("a", "b", "c"))
+    config = parse_config(
+        {
+            "model": {"name": "given"},
+            "data": {"name": "given", "batch_size": 2},
+            "augmentation": {"train": ["normalize"]},
+            "optimizer": {"name": "sgd", "learning_rate": 0.1, "lr_factors": {"backbone": 0.5}},
+            "training": {"epochs": 1},
+        }
+    )
+    network = ClassifierFirst(last=nn.Sequential(nn.Flatten(), nn.Linear(8, 4)))
+    with pytest.raises(UserError, match="instead of 3, one for each class"):
+        fit(config, tmp_path, "run", network=network, data=(data, data))
+    assert not (tmp_path / "run").exists()

@@ -27,11 +27,15 @@ class Cache:
         self._kinds = kinds
         self._batches, self._compiled = _Uses(), _Uses()
         self._time = 0
+        self._kind: Hashable = None
         self._lock = Lock()
 
     def begin(self, *kind: Hashable) -> None:
         """A batch of some kind begins: of a network and a shape, say."""
         with self._lock:
+            if kind == self._kind:  # used at the same time as the batch before
+                return
+            self._kind = kind
             self._time += 1
             self._batches.note(kind, None, self._time)
             if len(self._batches) > self._kinds:
@@ -46,12 +50,11 @@ class Cache:
 
         def find(*arguments: Hashable) -> Made:
             key = (compile_, threads(), arguments)
-            with self._lock:
-                if key in self._compiled:
-                    made = self._compiled[key][0]
-                    self._compiled.note(key, made, self._time)
-                    return made
-            made = compile_(*arguments)
+            made, time = self._compiled.get(key, (None, -1))
+            if time == self._time:
+                return made
+            if made is None:
+                made = compile_(*arguments)
             with self._lock:
                 self._compiled.note(key, made, self._time)
             return made

@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 from resnet_fit.errors import UserError
 
 # For `in`, which tries identity first: Paddle's == of types is slow.
-_FLOAT32 = (paddle.float32,)
+FLOAT32 = (paddle.float32,)
 
 
 def is_untouched(layer: nn.Layer) -> bool:
@@ -82,7 +82,7 @@ def check_float32(layer: nn.Layer) -> None:
         UserError: naming the parameter.
     """
     for name, parameter in layer.named_parameters():
-        if parameter.dtype not in _FLOAT32:
+        if parameter.dtype not in FLOAT32:
             dtype = str(parameter.dtype).rpartition(".")[2]
             raise UserError(
                 f"the onednn backend computes with parameters of float32, but {name} of "
@@ -95,6 +95,6 @@ def _are_float32(layer: nn.Layer, *names: str) -> bool:
     parameters = layer._parameters  # an attribute of a layer takes ten times as long
     for name in names:
         parameter = parameters.get(name)
-        if parameter is None or parameter.dtype not in _FLOAT32:
+        if parameter is None or parameter.dtype not in FLOAT32:
             return False
     return True

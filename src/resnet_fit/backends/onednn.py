@@ -29,7 +29,7 @@ from weakref import ref
 
 import paddle
 import paddle.nn.functional as F
-from paddle import Tensor, nn
+from paddle import Tensor, _C_ops, nn
 from paddle.autograd import PyLayer
 
 from resnet_fit.backends import covered, dnnl
@@ -42,6 +42,7 @@ Pair = tuple[int, int]
 
 _cache = Cache()
 _TYPES = {"float32": dnnl.FLOAT32, "bfloat16": dnnl.BFLOAT16}
+_CPU = paddle.CPUPlace()
 
 
 class OneDNN:
@@ -88,7 +89,7 @@ class OneDNN:
             mean, variance = (_pad_parameter(statistic, padded) for statistic in running)
             plan = _NormPlan(mean, variance, layer._epsilon, relu, False, paddle.is_grad_enabled())
             return _apply(_Normalize, (x, layer.weight, layer.bias), plan)
-        batch = paddle.empty([padded], "float32"), paddle.empty([padded], "float32")
+        batch = _memory([padded], paddle.float32), _memory([padded], paddle.float32)
         plan = _NormPlan(*batch, layer._epsilon, relu, True, True)
         y = _apply(_Normalize, (x, layer.weight, layer.bias), plan)
         with paddle.no_grad():
@@ -133,7 +134,7 @@ def _shape(x: Tensor) -> Shape:
 
 
 def _type(x: Tensor) -> str:
-    return "bfloat16" if x.dtype == paddle.bfloat16 else "float32"
+    return "float32" if x.dtype in covered.FLOAT32 else "bfloat16"
 
 
 def _padded(channels: int) -> int:
@@ -178,9 +179,14 @@ def _padded_to(x: Tensor, padded: int) -> Tensor:
     return x if padded == x.shape[3] else _concatenated([x], padded)
 
 
+def _memory(shape: list[int], dtype: Any) -> Tensor:
+    """A tensor of any content. `paddle.empty` takes four times as long, and a step makes many."""
+    return _C_ops.empty(shape, dtype, _CPU)
+
+
 def _empty(shape: Shape, dtype: str, padded: int | None = None) -> Tensor:
     n, c, h, w = shape
-    wide = paddle.empty([n, h, w, padded or c], dtype)
+    wide = _memory([n, h, w, padded or c], getattr(paddle, dtype))
     return wide[..., :c] if padded and padded > c else wide
 
 
@@ -197,8 +203,9 @@ def _pad_parameter(parameter: Tensor, padded: int) -> Tensor:
     shape = list(parameter.shape)
     if shape[axis] == padded:
         return parameter
-    shape[axis] = padded - shape[axis]
-    return paddle.concat([parameter, paddle.zeros(shape, "float32")], axis)
+    around = [0] * (2 * len(shape))
+    around[2 * axis + 1] = padded - shape[axis]
+    return F.pad(parameter, around)
 
 
 class _Graph:
@@ -420,8 +427,8 @@ class _Convolve(PyLayer):
         x = _padded_to(x, ctx.padded)
         dx = dw = db = None
         if any(ctx.wanted[1:]):
-            dw = paddle.empty(weight.shape, "float32")
-            db = paddle.empty(weight.shape[:1], "float32") if ctx.bias else None
+            dw = _memory(weight.shape, paddle.float32)
+            db = _memory(weight.shape[:1], paddle.float32) if ctx.bias else None
             ctx.passes.backward_weights(x, dy, dw, db)
             dw = dw[:, : ctx.channels].contiguous()
         if ctx.wanted[0]:
@@ -514,7 +521,7 @@ class _Normalize(PyLayer):
         passes = _Normalization(_in_memory(x, padded), _type(x), *kind)
         y = _empty(_shape(x), _type(x), padded)
         size = passes.workspace_size
-        workspace = [paddle.empty([size], "uint8")] if size else []
+        workspace = [_memory([size], paddle.uint8)] if size else []
         scale, shift = (_pad_parameter(parameter, padded) for parameter in (scale, shift))
         passes.forward(*_addresses(x, scale, shift, plan.mean, plan.variance, y, *workspace))
         if plan.differentiable:
@@ -530,7 +537,7 @@ class _Normalize(PyLayer):
         channels, padded = x.shape[3], scale.shape[0]
         x, dy = _padded_to(x, padded), _padded_to(dy, padded)
         dx = _empty(_shape(x), _type(x), padded)
-        dscale, dshift = paddle.empty_like(scale), paddle.empty_like(scale)
+        dscale, dshift = (_memory([padded], paddle.float32) for _ in range(2))
         tensors = (x, scale, plan.mean, plan.variance, dy, dx, dscale, dshift, *workspace)
         passes.backward(*_addresses(*tensors))
         return _chosen(wanted, dx, dscale[:channels], dshift[:channels])
@@ -643,7 +650,7 @@ class _Pool(PyLayer):
         passes = _Pooling(_shape(x), _type(x), algorithm, kernel, padding)
         y = _empty(passes.out, _type(x))
         size = passes.workspace_size
-        winners = [paddle.empty([size], "uint8")] if size else []
+        winners = [_memory([size], paddle.uint8)] if size else []
         passes.forward(*_addresses(x, y, *winners))
         ctx.rest = passes, winners, _shape(x), _type(x)
         return y
@@ -679,7 +686,7 @@ class _Enter(PyLayer):
     def backward(ctx: Any, dx: Tensor) -> Tensor | None:
         if not ctx.wanted:
             return None
-        dx, gradient = dx.contiguous(), paddle.empty(list(ctx.shape), "float32")
+        dx, gradient = dx.contiguous(), _memory(list(ctx.shape), paddle.float32)
         _entering(ctx.shape, ctx.dtype)[1](dx.data_ptr(), gradient.data_ptr())
         return gradient
 

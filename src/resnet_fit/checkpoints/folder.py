@@ -30,7 +30,7 @@ from resnet_fit.checkpoints.files import (
 )
 from resnet_fit.checkpoints.optimizer_state import Arrays, get_optimizer_state, set_optimizer_state
 from resnet_fit.errors import RunFailed, UserError
-from resnet_fit.files import sync, write_json, write_text
+from resnet_fit.files import json_text, sync
 from resnet_fit.networks.weights import read_tensors, set_weights
 
 
@@ -64,10 +64,11 @@ def save_checkpoint(
             paddle.save(average.weights(), str(part / AVERAGE))
         arrays: dict[str, Any] = get_optimizer_state(model._optimizer, model.network)
         np.savez(part / OPTIMIZER, **arrays)
-        write_json(part / STATE, state | _paddles_own(model))
-        for name, text in documents.items():
-            write_text(part / name, text)
-        write_json(part / CHECKSUMS, {f.name: sha256(f) for f in sorted(part.iterdir())})
+        texts = {STATE: json_text(state | _paddles_own(model)), **documents}
+        for name, text in texts.items():
+            (part / name).write_text(text, encoding="utf-8")
+        checksums = {f.name: sha256(f) for f in sorted(part.iterdir())}
+        (part / CHECKSUMS).write_text(json_text(checksums), encoding="utf-8")
         for file in part.iterdir():
             sync(file)
 

@@ -20,12 +20,13 @@ def accumulators(
 ) -> dict[str, paddle.Tensor]:
     """Accumulators by ``<structured parameter name>:<accumulator>``; the schedule is not in it."""
     structured = {p.name: name for name, p in network.named_parameters()}
-    prefixes = sorted(structured, key=len, reverse=True)
     state = {}
     for key, value in optimizer.state_dict().items():
         if not isinstance(value, paddle.Tensor):
             continue
-        owner = next(p for p in prefixes if key.startswith(p + "_"))
+        owner = key
+        while owner and owner not in structured:  # "conv2d_0.w_0" of "conv2d_0.w_0_velocity_0"
+            owner = owner.rpartition("_")[0]
         state[f"{structured[owner]}:{key[len(owner) + 1 :]}"] = value
     return state
 

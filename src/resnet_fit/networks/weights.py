@@ -14,11 +14,10 @@ import paddle
 from paddle import nn
 
 from resnet_fit.errors import UserError, suggest
+from resnet_fit.networks.layer_names import find_head
 from resnet_fit.networks.pickled import read_pickle, read_torch_zip
 from resnet_fit.networks.safetensors import read_safetensors
 
-# The last layer of a residual network, and of a dense one.
-HEADS = ("fc", "out")
 # What torch's wrappers for several GPUs and for compiling put in front of every name.
 WRAPPERS = ("module.", "_orig_mod.")
 # Where a folder has weights: a checkpoint's, one of checkpoints, and a run's, the best ones first.
@@ -56,11 +55,12 @@ def load_weights(network: nn.Layer, file: str | os.PathLike[str]) -> LoadReport:
     file = find_weights(file)
     tensors = read_weights(file)
     expected = _shapes(network)
-    head = next((name for name in HEADS if f"{name}.weight" in expected), "")
+    head = find_head(network)
     other_classes = _other_classes(tensors, expected, head)
     if other_classes is not None:
         for name in (f"{head}.weight", f"{head}.bias"):
-            del tensors[name], expected[name]
+            tensors.pop(name, None)
+            expected.pop(name, None)
     _put(network, tensors, expected, file)
     if other_classes is not None:
         warnings.warn(
@@ -200,16 +200,17 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _other_classes(
-    tensors: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], head: str
+    tensors: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], head: str | None
 ) -> int | None:
     """The classes in the file, if they differ from the network's and the rest of ``head`` fits."""
     weight, bias = tensors.get(f"{head}.weight"), tensors.get(f"{head}.bias")
-    wanted = expected.get(f"{head}.weight")
-    if weight is None or bias is None or wanted is None or weight.ndim != 2:
+    wanted = expected.get(f"{head}.weight", ())
+    if weight is None or weight.ndim != 2 or len(wanted) != 2:
         return None
     features, classes = weight.shape
-    sound = features == wanted[0] and bias.shape == (classes,)
-    return classes if sound and classes != wanted[1] else None
+    has_bias = f"{head}.bias" in expected
+    right_bias = bias.shape == (classes,) and has_bias if bias is not None else not has_bias
+    return classes if right_bias and features == wanted[0] and classes != wanted[1] else None
 
 
 def _check_fit(

@@ -17,7 +17,7 @@ from resnet_fit.data.make_loaders import Loaders, make_loaders
 from resnet_fit.data.record import DataRecord
 from resnet_fit.errors import UserError, out_of_memory
 from resnet_fit.networks import count_macs, count_parameters, freeze, load_weights
-from resnet_fit.networks.layer_names import check_layers
+from resnet_fit.networks.layer_names import BACKBONE, check_layers, head_of
 from resnet_fit.networks.pretrained import weights_file
 from resnet_fit.runs.config import Config
 from resnet_fit.runtime import choose_device
@@ -78,7 +78,9 @@ def set_up(
     backend = choose_backend(config.training.backend, device, compiled, network)
     check_precision(config.training.precision, device, backend)
     channels, height, _ = loaders.image_shape
-    weights = start_from(network, config, channels, with_weights=recorded is None)
+    weights = start_from(
+        network, config, len(loaders.classes), channels, with_weights=recorded is None
+    )
     counts = {
         "parameters": count_parameters(network),
         "macs": count_macs(network, height, channels),
@@ -112,7 +114,7 @@ def make_network(config: Config, loaders: Loaders) -> nn.Layer:
 
 
 def start_from(
-    network: nn.Layer, config: Config, channels: int, with_weights: bool = True
+    network: nn.Layer, config: Config, classes: int, channels: int, with_weights: bool = True
 ) -> str | None:
     """Load the first weights of a network, and freeze the layers that are not trained.
 
@@ -120,12 +122,17 @@ def start_from(
         the file that the weights are from, if any.
 
     Raises:
-        UserError: the weights do not fit, or what is to be frozen is not there or all of it.
+        UserError: the weights do not fit, what is to be frozen is not there or all of it, or the
+            layer that gives the logits has to be told from the others and cannot be.
     """
+    needs_head = BACKBONE in (*config.model.freeze, *config.optimizer.lr_factors)
     file = None
     if with_weights and config.model.weights is not None:
-        found = weights_file(config.model, config.model.weights, channels)
-        file = load_weights(network, found).file
+        report = load_weights(network, weights_file(config.model, config.model.weights, channels))
+        needs_head |= report.other_classes is not None
+        file = report.file
+    if needs_head:
+        head_of(network, classes)
     check_layers(network, config.model.freeze, "model.freeze")
     freeze(network, config.model.freeze)
     if not count_parameters(network):

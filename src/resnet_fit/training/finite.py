@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 import paddle
 from paddle import Tensor
 
+from resnet_fit.backends.covered import FLOAT32
+
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """False if a value is NaN or infinite; very rarely also if all are finite, but huge.
@@ -14,8 +16,16 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     One pass over each tensor, without a copy: a sum is not finite if any of its terms is not.
     """
     with paddle.no_grad():
-        sums = [t.astype("float32").sum() for t in tensors if "float" in str(t.dtype)]
+        sums = [_as_float32(t).sum() for t in tensors if _is_float(t)]
         return not sums or bool(paddle.isfinite(paddle.add_n(sums)))
+
+
+def _is_float(tensor: Tensor) -> bool:
+    return tensor.dtype in FLOAT32 or "float" in str(tensor.dtype)
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    return tensor if tensor.dtype in FLOAT32 else tensor.astype("float32")
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:

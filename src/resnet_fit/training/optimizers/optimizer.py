@@ -62,7 +62,8 @@ class Optimizer(Part):
             rate: the learning rate, or a schedule of it.
 
         Raises:
-            UserError: ``lr_factors`` names what is no layer of the network.
+            UserError: ``lr_factors`` names what is no layer of the network, or the backbone of one
+                whose last layer cannot be told.
         """
         raise NotImplementedError
 
@@ -103,7 +104,7 @@ def trainable(network: nn.Layer) -> list[paddle.Tensor]:
 def set_lr_factors(network: nn.Layer, factors: dict[str, float]) -> None:
     """Let parameters learn at a multiple of the optimizer's rate; the longest name counts."""
     check_layers(network, factors, "optimizer.lr_factors")
-    head = head_of(network) if factors else ""
+    head = head_of(network) if BACKBONE in factors else ""
     for name, parameter in network.named_parameters():
         layers = [layer for layer in factors if is_within(name, layer, head)]
         longest = max(layers, key=lambda layer: (layer != BACKBONE, len(layer)), default=None)
