@@ -59,7 +59,9 @@ def test_networks(integer):
 
 @pytest.mark.parametrize("value", [True, np.bool_(True), 0, whole(0), 2.0, real(2), "2", None])
 def test_what_is_no_whole_number_is_refused(value):
-    with pytest.raises(UserError, match=r"num_classes=.*: expected a whole number of at least 1"):
+    with pytest.raises(
+        UserError, match=r"num_classes: received .*, expected a whole number above 0"
+    ):
         resnet([1, 1], value, "cifar")
     with pytest.raises(UserError, match="depth: expected a depth"):
         resnet(value, 5, "cifar")
@@ -88,7 +90,7 @@ def test_a_training(tmp_path):
         VisualDL(tmp_path, whole(2), None, {"a": whole(3), "b": real(0.5), "c": np.bool_(True)}),
         history,
         WeightAverage(evaluation, real(0.5)),
-        EarlyStopping("top1", "max", whole(1), real(0.1)),
+        EarlyStopping(patience=whole(1), min_delta=real(0.1)),
         Checkpoint(tmp_path / "saved", every_minutes=real(3), every_steps=whole(2), keep=whole(1)),
     ]
     model, loss = paddle.Model(resnet([1, 1], whole(5), "cifar", width=4)), CrossEntropy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,7 +15,19 @@ from resnet_fit.config import registry
 from resnet_fit.config.describe import describe
 from resnet_fit.config.registry import CHOICES
 from resnet_fit.errors import UserError
-from resnet_fit.parts import Loss, Operation, Optimizer, PositiveInt, part, parts
+from resnet_fit.parts import (
+    CallbackPart,
+    Data,
+    Geometric,
+    Loss,
+    Network,
+    Operation,
+    Optimizer,
+    PositiveInt,
+    Schedule,
+    part,
+    parts,
+)
 from resnet_fit.reports.listing import list_configs, list_kinds, list_parts, markdown
 from resnet_fit.runs.config import CALLBACKS_ON, SECTIONS, load_config, parse_config
 from resnet_fit.training.optimizers.momentum import Momentum
@@ -142,6 +155,54 @@ def test_an_operation_of_ones_own_is_a_dataclass(clean_registry, tiny):
     assert config.augmentation.built(config.data, "train")[0] == Invert(0.1)
     with pytest.raises(UserError, match=r"train\.0\.invert\.q: unknown key 'q'"):
         parse_config(tiny, ["augmentation.train=[invert: {q: 0.1}, normalize]"])
+
+
+# A config of one's own parts alone: the class that each kind starts from, and its line.
+OWN = {
+    "network": (Network, "model: {name: mine, %s}"),
+    "data": (Data, "data: {name: mine, %s}"),
+    "loss": (Loss, "loss: {name: mine, %s}"),
+    "optimizer": (Optimizer, "optimizer: {name: mine, learning_rate: 0.1, %s}"),
+    "schedule": (Schedule, "schedule: {name: mine, %s}"),
+    "callback": (CallbackPart, "callbacks: {mine: {%s}}"),
+    "augmentation": (Operation, "augmentation: {train: [mine: {%s},"),
+    "transform": (Geometric, "  of_files: {%s}, normalize]}"),
+}
+
+
+@pytest.fixture
+def own_parts(clean_registry):
+    """A part of one's own of each kind, with one setting."""
+    assert set(OWN) == set(registry.KINDS)
+    for kind, (base, _) in OWN.items():
+        body = {"__module__": __name__, "__annotations__": {"lookback": PositiveInt}, "lookback": 3}
+        if kind == "data":  # of files and of arrays
+            body["operations"] = lambda self: {**parts("augmentation"), **parts("transform")}
+        cls = type(f"Own{kind.title()}", (base,), body)
+        if kind in ("augmentation", "transform"):
+            cls = dataclass(frozen=True)(cls)
+        part(kind, "of_files" if kind == "transform" else "mine")(cls)
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_a_mistake_in_a_part_of_ones_own_is_told_as_in_ours(own_parts, write_yaml, kind):
+    """In one line: the file, the line, the key and the nearest name."""
+
+    def refusal(settings):
+        given = {each: settings if each == kind else "lookback: 3" for each in OWN}
+        lines = [line % given[each] for each, (_, line) in OWN.items()]
+        file = write_yaml("\n".join([*lines, "training: {epochs: 1}"]))
+        with pytest.raises(UserError) as caught:
+            load_config(file)
+        (line,) = str(caught.value).splitlines()
+        place = f"{file}:{list(OWN).index(kind) + 1}: "
+        assert line.startswith(place), line
+        return line.removeprefix(place)
+
+    message = refusal("lookbak: 5")
+    assert re.match(r"[\w.]*lookbak: unknown key 'lookbak'\. Did you mean 'lookback'\?", message)
+    message = refusal("lookback: 0")
+    assert re.match(r"[\w.]*lookback: expected .*, received 0", message), message
 
 
 def test_a_name_can_be_taken_once(clean_registry):

@@ -231,7 +231,7 @@ def test_gray_images():
         ({"depth": [2, 0]}, r"depth: .* received \[2, 0\]"),
         ({"depth": 121, "stem": "imagnet"}, "stem: .* Did you mean 'imagenet'"),
         ({"depth": 121, "stem": "cifar3"}, "Did you mean 'cifar'"),
-        ({"depth": 121, "num_classes": 0}, "num_classes=0: expected"),
+        ({"depth": 121, "num_classes": 0}, "num_classes: received 0, expected"),
         ({"depth": 121, "growth": 0}, "growth: expected more than 0, received 0"),
         ({"depth": 121, "in_channels": -1}, "in_channels=-1"),
     ],

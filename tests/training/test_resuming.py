@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 import pytest
+from paddle import nn
 from PIL import Image
 
 from resnet_fit import fit, parse_config, resume
@@ -20,6 +22,7 @@ from resnet_fit.checkpoints.files import CHECKSUMS, CONFIG, DATA, sha256
 from resnet_fit.cli import main
 from resnet_fit.errors import UserError, listed
 from resnet_fit.networks.weights import read_weights
+from resnet_fit.parts import ArrayDataset, parts
 from resnet_fit.runs.resuming import CHANGEABLE
 
 SMALL: dict[str, Any] = {
@@ -387,6 +390,46 @@ def test_a_checkpoint_of_another_version_is_refused(stopped):
         f"{checkpoints / 'last'}: no whole checkpoint (last was saved without config.yaml; "
         ".last.previous was saved without config.yaml)"
     )
+
+
+# --- the network ----------------------------------------------------------------------
+
+
+def of_classes(count):
+    paddle.seed(0)
+    return nn.Sequential(
+        nn.Conv2D(1, 3, 3), nn.BatchNorm2D(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, count)
+    )
+
+
+@pytest.mark.parametrize("name", parts("optimizer"))
+def test_every_optimizer_goes_on_exactly_and_not_with_other_classes(name, tmp_path):
+    """As one that never stopped; a network of another number of classes is refused in one line."""
+    fields = parts("optimizer")[name].model_fields
+    required = {key: 0.1 for key, field in fields.items() if field.is_required()}
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, [12, 1, 4, 4], np.uint8), [0, 1, 2] * 4
+    data = (ArrayDataset(images, labels, ("a", "b", "c")),) * 2
+    config = deepcopy(SMALL) | {
+        "model": {"name": "given"},
+        "data": {"name": "given", "batch_size": 4},
+        "augmentation": {"train": ["normalize"]},
+        "optimizer": {"name": name, **required},
+    }
+
+    def trained(run, epochs):
+        config["training"] = {"epochs": epochs}
+        return fit(parse_config(config), tmp_path, run, network=of_classes(3), data=data).folder
+
+    whole, run = trained("whole", 2), trained("run", 1)
+    before = content(run)
+    with pytest.raises(UserError) as caught:
+        resume(run, ["training.epochs=2"], network=of_classes(4), data=data)
+    (line,) = str(caught.value).splitlines()
+    assert "does not fit this network: 2 of another shape (4.weight 12x3 for 12x4" in line
+    assert content(run) == before
+    resume(run, ["training.epochs=2"], network=of_classes(3), data=data)
+    assert_same_weights(run, whole)
 
 
 # --- its length -----------------------------------------------------------------------

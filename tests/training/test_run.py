@@ -190,7 +190,7 @@ def test_monitor_must_exist_before_the_first_epoch(tmp_path):
     model.prepare(optimizer, paddle.nn.CrossEntropyLoss())
     batch = [np.zeros((4, 2), "float32"), np.zeros(4, "int64")]
     with pytest.raises(UserError, match=r"no metric 'top1'.*This model has: loss"):
-        model.fit([batch], verbose=0, callbacks=[Checkpoint(tmp_path, "top1")])
+        model.fit([batch], verbose=0, callbacks=[Checkpoint(tmp_path, monitor="top1")])
     assert not list(tmp_path.iterdir())
 
 

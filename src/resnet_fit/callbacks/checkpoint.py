@@ -17,6 +17,7 @@ from resnet_fit.checkpoints.optimizer_state import accumulators
 from resnet_fit.errors import check_choice
 from resnet_fit.files import finite
 from resnet_fit.training.finite import not_finite
+from resnet_fit.training.settings import better
 
 
 class Stateful(Protocol):
@@ -36,14 +37,13 @@ class Checkpoint(Clocked):
     Args:
         folder: gets the folders ``last`` and ``best``.
         monitor: a metric of the evaluation.
-        mode: ``max`` or ``min``: which direction is better.
+        mode: ``max`` or ``min``: which direction is better; ``min`` for a loss by default.
         every_minutes, every_steps: how often ``last`` is saved within an epoch; never by default.
         keep: of how many epochs, the newest ones, to keep the checkpoint as ``epoch-0001`` etc.
             Folders of other names are never touched.
-        average: averaged weights, to be saved beside the network's own.
-        parts: whatever else a resumed run needs, by name. Weights, optimizer, schedule, metrics
-            and this callback's own best value are saved anyway.
-        documents: texts to be put into every checkpoint, by file name.
+        average, parts, documents: what is saved besides weights, optimizer, schedule, metrics and
+            this callback's own best value: averaged weights, the state of other objects by name,
+            and texts by file name.
         clock: one that is shared with other callbacks; its own by default.
 
     Attributes:
@@ -59,27 +59,24 @@ class Checkpoint(Clocked):
     def __init__(
         self,
         folder: str | Path,
+        *,
         monitor: str = "top1",
-        mode: str = "max",
+        mode: str | None = None,
         every_minutes: float | None = None,
-        parts: Mapping[str, Stateful] | None = None,
-        clock: Clock | None = None,
         every_steps: int | None = None,
         keep: int = 0,
         average: Average | None = None,
+        parts: Mapping[str, Stateful] | None = None,
         documents: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
     ) -> None:
         super().__init__(clock)
-        check_choice("mode", mode, ("max", "min"))
         self.folder = Path(folder)
-        self.every_steps = every_steps
-        self.keep = keep
-        self.average = average
+        self.monitor, self.mode = monitor, mode or better(monitor)
+        check_choice("mode", self.mode, ("max", "min"))
+        self.every_minutes, self.every_steps, self.keep = every_minutes, every_steps, keep
+        self.average, self.parts = average, dict(parts or {})
         self.documents = dict(documents or {})
-        self.monitor = monitor
-        self.mode = mode
-        self.every_minutes = every_minutes
-        self.parts = dict(parts or {})
         self.best: float | None = None
         self._best_step: int | None = None
         self.awaits_evaluation = False

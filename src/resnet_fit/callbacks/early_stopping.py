@@ -7,6 +7,7 @@ from typing import Any
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.errors import check_choice, require
+from resnet_fit.training.settings import better
 
 
 class EarlyStopping(Clocked):
@@ -17,7 +18,7 @@ class EarlyStopping(Clocked):
 
     Args:
         monitor: a metric of the evaluation.
-        mode: ``max`` or ``min``: which direction is better.
+        mode: ``max`` or ``min``: which direction is better; ``min`` for a loss by default.
         patience: evaluations to wait.
         min_delta: an evaluation must beat the best one by more than this.
         clock: one that is shared with other callbacks; its own by default.
@@ -33,15 +34,16 @@ class EarlyStopping(Clocked):
     def __init__(
         self,
         monitor: str = "top1",
-        mode: str = "max",
+        *,
+        mode: str | None = None,
         patience: int = 10,
         min_delta: float = 0.0,
         clock: Clock | None = None,
     ) -> None:
         super().__init__(clock)
-        check_choice("mode", mode, ("max", "min"))
         require(patience >= 1, "patience", patience, "1 or more evaluations")
-        self.monitor, self.mode = monitor, mode
+        self.monitor, self.mode = monitor, mode or better(monitor)
+        check_choice("mode", self.mode, ("max", "min"))
         self.patience, self.min_delta = patience, min_delta
         self.best: float | None = None
         self.waited = 0

@@ -78,7 +78,7 @@ def _parse_entry(entry: Any, registry: Mapping[str, Callable[..., Any]], path: P
 
 def schema_of(operation: Any) -> type[Settings]:
     """The settings of an operation, which are the fields of its dataclass."""
-    hints = get_type_hints(operation)
+    hints = get_type_hints(operation, include_extras=True)  # with the bounds
     fields: dict[str, Any] = {
         f.name: (hints[f.name], ... if f.default is dataclasses.MISSING else f.default)
         for f in dataclasses.fields(operation)

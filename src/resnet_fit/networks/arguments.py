@@ -7,24 +7,22 @@ from collections.abc import Iterator
 
 from paddle import Tensor
 
-from resnet_fit.errors import UserError
+from resnet_fit.errors import require
 from resnet_fit.networks.families.network import as_count
 
 
 def as_counts(**values: object) -> Iterator[int]:
     """Each value as an int; UserError for one that is no whole number of at least 1."""
     for name, value in values.items():
-        count = as_count(value)
-        if count is None:
-            raise UserError(f"{name}={value!r}: expected a whole number of at least 1.")
+        count = as_count(value) or 0
+        require(count > 0, name, value, "a whole number above 0")
         yield count
 
 
 def check_images(images: Tensor, channels: int) -> None:
     """Raise UserError for a batch that is not ``[N, channels, H, W]``."""
     shape = list(images.shape)
-    if len(shape) != 4 or shape[1] != channels:
-        raise UserError(f"images: received the shape {shape}, expected [N, {channels}, H, W]")
+    require(len(shape) == 4 and shape[1] == channels, "images", shape, f"[N, {channels}, H, W]")
 
 
 def check_image_size(stem: str, pixels: int) -> None:

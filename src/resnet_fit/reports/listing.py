@@ -6,8 +6,9 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from resnet_fit.config.describe import Description, Setting, describe
+from resnet_fit.config.problems import unknown
 from resnet_fit.config.registry import CHOICES, KINDS, parts
-from resnet_fit.errors import UserError, suggest
+from resnet_fit.errors import UserError
 from resnet_fit.runs.config import SECTIONS
 from resnet_fit.runs.shipped import shipped
 
@@ -34,8 +35,7 @@ def list_parts(kind: str) -> Iterator[str]:
         UserError: there is no such kind.
     """
     if kind not in KINDS:
-        valid = [*KINDS, "configs"]
-        raise UserError(f"unknown kind '{kind}'.{suggest(kind, valid)} Valid: {', '.join(valid)}")
+        raise UserError(unknown(kind, "kind", [*KINDS, "configs"]))
     for name, part in sorted(parts(kind).items()):
         description = describe(name, part)
         yield from _wrapped(f"{name}: {_plain(description.sentence)}", indent=4)

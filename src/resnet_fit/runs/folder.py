@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from resnet_fit.checkpoints.files import CONFIG, DATA
-from resnet_fit.errors import UserError
+from resnet_fit.errors import UserError, require
 from resnet_fit.files import write_text
 from resnet_fit.runs.config import dump_config
 from resnet_fit.runs.experiment import Experiment
@@ -15,10 +15,8 @@ from resnet_fit.runs.experiment import Experiment
 
 def new_folder(output: Path, name: str) -> Path:
     """Where a run goes; refused if something is there already."""
-    if not re.fullmatch(r"[\w.+=@-]+", name) or name in (".", ".."):
-        raise UserError(
-            f"--name: received '{name}', expected letters, digits and any of . + = @ - _"
-        )
+    right = re.fullmatch(r"[\w.+=@-]+", name) is not None and name not in (".", "..")
+    require(right, "--name", name, "letters, digits and any of . + = @ - _")
     folder = output / name
     if folder.exists():
         raise UserError(

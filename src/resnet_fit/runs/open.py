@@ -27,7 +27,7 @@ from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader
 from resnet_fit.data.preparing import Preparation, read_as
 from resnet_fit.data.record import DataRecord
-from resnet_fit.errors import UserError
+from resnet_fit.errors import UserError, require
 from resnet_fit.networks.weights import read_tensors, set_weights
 from resnet_fit.runs.chosen import weights_name
 from resnet_fit.runs.config import Config
@@ -117,9 +117,9 @@ class OpenedRun:
             return FileDataset([os.fspath(path) for path in images], labels, self.classes)
         if not isinstance(images, np.ndarray):
             images = np.stack([self.read(path) for path in images])
-        if images.shape[1:] != self.record.stored_shape:
-            expected = ", ".join(map(str, ("N", *self.record.stored_shape)))
-            raise UserError(f"images: received {list(images.shape)}, expected [{expected}]")
+        expected = ", ".join(map(str, ("N", *self.record.stored_shape)))
+        fits = images.shape[1:] == self.record.stored_shape
+        require(fits, "images", list(images.shape), f"[{expected}]")
         return ArrayDataset(images, labels, self.classes)
 
     def loader(self, dataset: Dataset, batch_size: int = 100, **options: Any) -> Loader:

@@ -59,6 +59,11 @@ class Training(Settings):
             )
 
 
+def better(metric: str) -> str:
+    """Which direction of a metric is better, ``min`` for a loss and ``max`` for all others."""
+    return "min" if metric.endswith("loss") else "max"
+
+
 class Checkpoint(Settings):
     """Which epoch is the best, and how often to save.
 
@@ -78,7 +83,7 @@ class Checkpoint(Settings):
     keep: NonNegativeInt = 0
 
     def problems(self, config: Config | None) -> Iterator[Problem]:
-        right = "min" if self.monitor.endswith("loss") else "max"
+        right = better(self.monitor)
         if self.mode != right:
             message = f"expected {right} for monitor: {self.monitor}, received {self.mode!r}"
             yield Problem(("mode",), message)

@@ -38,5 +38,9 @@ class EarlyStopping(CallbackPart):
 
         checkpoint = context.config.checkpoint
         return EarlyStopping(
-            checkpoint.monitor, checkpoint.mode, self.patience, self.min_delta, context.clock
+            checkpoint.monitor,
+            mode=checkpoint.mode,
+            patience=self.patience,
+            min_delta=self.min_delta,
+            clock=context.clock,
         )
