@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
@@ -31,6 +28,10 @@ def fetch(url: str, target: Path, md5: str) -> None:
     Raises:
         OSError, HTTPException: it cannot be had, cannot be written, or has another digest.
     """
+    from rich.console import Console  # takes its time
+
+    from resnet_fit.live_line import counted
+
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.md5(usedforsecurity=False)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -40,7 +41,7 @@ def fetch(url: str, target: Path, md5: str) -> None:
             urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response,
         ):
             total = int(response.headers.get("Content-Length") or 0)
-            with _progress(target.name, total) as advance:
+            with counted(Console(stderr=True), target.name, total, _megabytes) as advance:
                 while block := response.read(1 << 20):
                     file.write(block)
                     digest.update(block)
@@ -69,27 +70,5 @@ def reason_of(error: BaseException) -> str:
     return " ".join(str(reason).split()) or type(error).__name__
 
 
-@contextmanager
-def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    columns = (
-        "{task.description}",
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=total or None)
-        yield lambda n: bar.advance(task, n)
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.0f} MB"

@@ -421,7 +421,7 @@ def test_a_terminal_shows_a_bar(photos, place, monkeypatch, capsys):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("TERM", "xterm")
     cached(photos, place)
-    assert "20/20" in capsys.readouterr().out
+    assert "────" in capsys.readouterr().out
 
 
 # --- speed ----------------------------------------------------------------------------

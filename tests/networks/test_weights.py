@@ -19,7 +19,7 @@ from safetensors_files import write_safetensors
 from resnet_fit.child import code_for_child
 from resnet_fit.errors import UserError
 from resnet_fit.networks import LoadReport, densenet, load_weights, read_weights, resnet
-from resnet_fit.networks.pickled import TORCH_NAMES, read_torch_zip
+from resnet_fit.networks.pickled_weights import TORCH_NAMES, read_torch_zip
 from resnet_fit.restricted_pickle import Unpickler
 
 REFERENCES = Path(__file__).parent / "references"

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
-from resnet_fit.callbacks.live_line import Column, LiveLine
 from resnet_fit.callbacks.time_left import TimeLeft
+from resnet_fit.live_line import Column, LiveLine, clock_time
 from resnet_fit.terminal import packed, record, training_console
 
 # The share of an epoch that is spent on waiting for data is shown from here on.
@@ -184,10 +184,3 @@ def show(metrics: dict[str, float]) -> str:
         else f"{name} {value:.4f}"
         for name, value in metrics.items()
     )
-
-
-def clock_time(seconds: float) -> str:
-    """``0:07``, ``12:30`` or ``1:02:03``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

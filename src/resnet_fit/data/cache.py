@@ -17,7 +17,6 @@ import hashlib
 import os
 import secrets
 import shutil
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +36,7 @@ from resnet_fit.data.workers import Team, worker_count
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import lock, may_write, readable, write
 from resnet_fit.home import expand, user_cache
-from resnet_fit.terminal import say
+from resnet_fit.terminal import say, training_console
 
 # Goes into the name of the folder: to be raised when the same file is to give other pixels.
 FORMAT = 1
@@ -339,20 +338,12 @@ def _require_space(folder: Path, paths: Sequence[str], shorter_side: int) -> flo
 @contextmanager
 def _progress(name: str, total: int) -> Iterator[Callable[[], None]]:
     """Show how far a build is: a bar where there is a terminal, else a line now and then."""
-    if sys.stdout.isatty():
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+    console = training_console()
+    if console.is_terminal:
+        from resnet_fit.live_line import counted  # imports rich
 
-        label = TextColumn("{task.description}", markup=False)  # the name of a folder
-        columns = (label, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns) as bar:
-            task = bar.add_task(readable(name), total=total)
-            yield lambda: bar.advance(task)
+        with counted(console, readable(name), total) as advance_by:
+            yield lambda: advance_by(1)
         return
     begun = said = time.monotonic()
     done = 0

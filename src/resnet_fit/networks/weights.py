@@ -15,7 +15,7 @@ from paddle import nn
 
 from resnet_fit.errors import UserError, suggest
 from resnet_fit.networks.layer_names import find_head
-from resnet_fit.networks.pickled import read_pickle, read_torch_zip
+from resnet_fit.networks.pickled_weights import read_pickle, read_torch_zip
 from resnet_fit.networks.safetensors import read_safetensors
 
 # What torch's wrappers for several GPUs and for compiling put in front of every name.

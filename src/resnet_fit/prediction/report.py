@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from resnet_fit.callbacks.live_line import Column, LiveLine
 from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.live_line import Column, LiveLine
 from resnet_fit.prediction.files import batches_of, batches_of_lines, named_files
 from resnet_fit.prediction.formats import FORMATS, Layout, Row
 from resnet_fit.prediction.predict import Model, predict

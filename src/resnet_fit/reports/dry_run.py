@@ -15,7 +15,6 @@ from rich.console import Console
 
 from resnet_fit import machine
 from resnet_fit.callbacks import StepSeed, WeightAverage
-from resnet_fit.callbacks.progress import clock_time
 from resnet_fit.checkpoints.files import DATA, STATE, find_checkpoint
 from resnet_fit.checkpoints.folder import load_checkpoint
 from resnet_fit.checkpoints.optimizer_state import get_optimizer_state
@@ -24,6 +23,7 @@ from resnet_fit.data.record import DataRecord
 from resnet_fit.data.workers import TASKS_EACH
 from resnet_fit.errors import RunFailed, out_of_memory
 from resnet_fit.files import no_new_files
+from resnet_fit.live_line import clock_time
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.experiment import Experiment, set_up
 

@@ -16,13 +16,13 @@ from paddle import nn
 
 from resnet_fit.callbacks import Relay
 from resnet_fit.callbacks.nan_guard import ADVICE, absurd
-from resnet_fit.callbacks.progress import clock_time
 from resnet_fit.checkpoints.files import CONFIG, DATA, find_checkpoint
 from resnet_fit.checkpoints.folder import describe_last, load_whole, needed_files, read_state
 from resnet_fit.data.datasets.data import Dataset, Parts
 from resnet_fit.data.record import DataRecord
 from resnet_fit.errors import Diverged, RunFailed, UserError, out_of_memory
 from resnet_fit.files import lock, write_json, write_text
+from resnet_fit.live_line import clock_time
 from resnet_fit.machine import has_bfloat16
 from resnet_fit.run_log import RunLog
 from resnet_fit.runs.callbacks import Callbacks

@@ -47,7 +47,7 @@ def read_pickle(path: Path) -> dict[str, np.ndarray]:
         Exception: of any kind, where the pickle is damaged.
     """
     with path.open("rb") as stream:
-        content = Unpickler(stream, OTHERS).load()
+        content = Unpickler(stream, IGNORED_NAMES).load()
         if isinstance(content, int) and content == TORCH_MAGIC:
             return _read_legacy_torch(stream)
     return _state_dict(content, _paddle_array)
@@ -213,10 +213,10 @@ def _torch_parameter(tensor: Any, *_: object) -> Any:
     return tensor
 
 
-OTHERS: dict[tuple[str, str], Callable[..., Any]] = dict.fromkeys(IGNORED, _Ignored)
+IGNORED_NAMES: dict[tuple[str, str], Callable[..., Any]] = dict.fromkeys(IGNORED, _Ignored)
 TORCH_NAMES: dict[tuple[str, str], Callable[..., Any]] = {
     **{("torch", name): _StorageType(code) for name, code in STORAGES.items()},
-    **OTHERS,
+    **IGNORED_NAMES,
     ("torch._utils", "_rebuild_tensor"): _torch_tensor,  # before torch 0.4
     ("torch._utils", "_rebuild_tensor_v2"): _torch_tensor,
     ("torch._utils", "_rebuild_parameter"): _torch_parameter,

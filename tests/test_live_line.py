@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from screen import Screen
 
-from resnet_fit.callbacks.live_line import LONGEST_BAR, SHORTEST_BAR, Column, LiveLine, fit
+from resnet_fit.live_line import LONGEST_BAR, SHORTEST_BAR, Column, LiveLine, counted, fit
 
 TITLE = "epoch 3/30"
 COLUMNS = [
@@ -178,3 +178,33 @@ def test_none_where_the_terminal_cannot_move_its_cursor():
     line.close()
     assert not line.is_shown
     assert file.getvalue() == ""
+
+
+def test_what_is_counted_shows_how_much_is_done_and_left(monkeypatch):
+    seconds = iter([0.0, 10.0, 30.0])
+    monkeypatch.setattr("resnet_fit.live_line.time.perf_counter", lambda: next(seconds))
+    terminal = Terminal(80)
+    states = []
+    update = LiveLine.update
+
+    def noted(self, share, columns):
+        update(self, share, columns)
+        states.append((share, text(terminal, self)))
+
+    monkeypatch.setattr(LiveLine, "update", noted)
+    with counted(terminal.console, "photos", 4000) as advance:
+        advance(1000)
+        advance(2000)
+    (first, first_line), (second, second_line) = states
+    assert (first, second) == (0.25, 0.75)
+    assert first_line.startswith("photos ")
+    assert first_line.endswith("  1,000 of 4,000  0:30 left")
+    assert second_line.endswith("  3,000 of 4,000  0:10 left")
+    assert terminal.look().line == ""
+
+
+def test_what_is_counted_without_a_known_end_shows_how_much_is_done():
+    terminal = Terminal(80)
+    with counted(terminal.console, "archive", 0) as advance:
+        advance(5_000_000)
+    assert terminal.look().line == ""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -113,3 +114,40 @@ def fit(title: str, columns: Sequence[Column], room: int) -> tuple[list[Column],
         shown += more
     bar = min(SHORTEST_BAR + left, LONGEST_BAR) if has_bar else 0
     return [column for column in columns if column in shown], bar
+
+
+@contextmanager
+def counted(
+    console: Console, title: str, total: int, shown: Callable[[int], str] = "{:,}".format
+) -> Iterator[Callable[[int], None]]:
+    """A live line of what is counted up to ``total``, or 0 where that is not known.
+
+    Gives the function to call with how many more are done; ``shown`` writes a number of them.
+    """
+    line, begun, done = LiveLine(console), time.perf_counter(), 0
+
+    def advance(more: int) -> None:
+        nonlocal done
+        done += more
+        if not total:
+            line.update(0.0, [Column(shown(done), 1)])
+            return
+        left = (time.perf_counter() - begun) / done * (total - done)
+        columns = [
+            Column(f"{shown(done)} of {shown(total)}", 2),
+            Column(f"{clock_time(left)} left", 1),
+        ]
+        line.update(done / total, columns)
+
+    line.begin(title)
+    try:
+        yield advance
+    finally:
+        line.close()
+
+
+def clock_time(seconds: float) -> str:
+    """``0:07``, ``12:30`` or ``1:02:03``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
