@@ -118,7 +118,7 @@ def test_a_compiler_that_would_not_be_used_is_refused(tiny, tmp_path, monkeypatc
 
 def test_a_network_of_others_computes_by_paddle_alone():
     use_backend(paddle.nn.Linear(2, 2), "paddle")
-    with pytest.raises(UserError, match="Linear has no part of this library"):
+    with pytest.raises(UserError, match="Linear has no layer of this library"):
         use_backend(paddle.nn.Linear(2, 2), "channels_last")
 
 

@@ -1,7 +1,7 @@
 """Who computes a network's operations: Paddle itself, in either layout, or oneDNN on a CPU.
 
 A network calls its operations through an attribute, ``backend``, so that one definition of a block
-serves all. They are those of `resnet_fit.backends.plain` until `use_backend` says else.
+serves all. They are those of `resnet_fit.backends.plain` until `use_backend` chooses others.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def use_backend(network: nn.Layer, backend: str, dtype: str = "float32") -> None
 
     Weights, checkpoints and results stay as they are, up to rounding. A layer that a backend does
     not cover, of another class or with hooks, is called with images ``[N, C, H, W]``, as it is in
-    Paddle; so is a part of the network that is called by hand.
+    Paddle; so is a layer of the network that is called by hand.
 
     Args:
         backend: ``paddle`` (Paddle's own operations), ``channels_last`` (the same on another
@@ -46,7 +46,7 @@ def use_backend(network: nn.Layer, backend: str, dtype: str = "float32") -> None
             AVX512-BF16 or AMX.
 
     Raises:
-        UserError: there is no such backend, it cannot be used here, or the network has no part of
+        UserError: there is no such backend, it cannot be used here, or the network has no layer of
             this library; the message says why.
     """
     check_choice("backend", backend, BACKENDS)
@@ -57,14 +57,14 @@ def use_backend(network: nn.Layer, backend: str, dtype: str = "float32") -> None
             raise UserError(f"the onednn backend cannot be used: {problem}")
         if dtype == "bfloat16" and not has_bfloat16():
             raise UserError(f"dtype={dtype!r}: this processor has no bfloat16; use float32")
-    ours = _parts_of(network)
+    ours = _backend_layers(network)
     if not ours and backend != "paddle":
         raise UserError(
-            f"backend={backend!r}: {type(network).__name__} has no part of this library"
+            f"backend={backend!r}: {type(network).__name__} has no layer of this library"
         )
     chosen = Backend(backend, dtype)
-    for part in ours:
-        part.backend = chosen
+    for layer in ours:
+        layer.backend = chosen
 
 
 def choose_backend(
@@ -77,7 +77,7 @@ def choose_backend(
     """
     check_choice("backend", name, ("auto", *BACKENDS))
     if name == "auto":
-        is_ours = network is None or bool(_parts_of(network))
+        is_ours = network is None or bool(_backend_layers(network))
         fits = device == "cpu" and not compiled and is_ours and not onednn_problem()
         return "onednn" if fits else "paddle"
     if name == "onednn" and device != "cpu":
@@ -87,7 +87,7 @@ def choose_backend(
     return name
 
 
-def _parts_of(network: nn.Layer) -> list[Any]:
+def _backend_layers(network: nn.Layer) -> list[Any]:
     """The layers of a network that compute by a backend."""
     layers = network.sublayers(include_self=True)
     return [layer for layer in layers if isinstance(getattr(layer, "backend", None), Backend)]

@@ -1,4 +1,4 @@
-"""What the parts of a network hold of their backend."""
+"""The backend that the layers of a network share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resnet_fit.backends import channels_last, plain
 class Backend:
     """A backend by its name: can be copied and pickled with a network, which a module cannot.
 
-    The parts of one network share one. ``dtype`` is as of `resnet_fit.backends.use_backend`.
+    The layers of one network share one. ``dtype`` is as of `resnet_fit.backends.use_backend`.
     """
 
     def __init__(self, name: str = "paddle", dtype: str = "float32") -> None:
@@ -37,8 +37,8 @@ class Backend:
         return OneDNN(self.dtype)
 
 
-class ByBackend:
-    """What a layer has that computes by a backend."""
+class HasBackend:
+    """A layer that computes by a backend."""
 
     backend = Backend()
 

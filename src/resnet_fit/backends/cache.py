@@ -1,4 +1,4 @@
-"""Which compiled operations are kept: those that the batches of late need."""
+"""Compiled operations, kept as long as recent batches needed them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from resnet_fit.backends.threads import threads
 
-Made = TypeVar("Made")
+Compiled = TypeVar("Compiled")
 
 
 class Cache:
@@ -42,13 +42,13 @@ class Cache:
                 self._batches.popitem(last=False)
                 self._compiled.drop_before(self._batches.first)
 
-    def once(self, compile_: Callable[..., Made]) -> Callable[..., Made]:
+    def once(self, compile_: Callable[..., Compiled]) -> Callable[..., Compiled]:
         """A function or class as one that compiles only once for the same arguments.
 
         Another number of threads counts as other arguments, since oneDNN compiles for a number.
         """
 
-        def find(*arguments: Hashable) -> Made:
+        def find(*arguments: Hashable) -> Compiled:
             key = (compile_, threads(), arguments)
             made, time = self._compiled.get(key, (None, -1))
             if time == self._time:

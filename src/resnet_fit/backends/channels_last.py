@@ -1,8 +1,8 @@
 """The operations of a residual network by Paddle itself, on images ``[N, H, W, C]`` inside.
 
 GPUs with tensor cores multiply half-precision convolutions in this layout; in the other one each
-convolution is surrounded by transpositions. Written by Paddle's documentation: results are those of
-the paddle backend, which tests on a CPU show; what it brings on a GPU was not measured.
+convolution is surrounded by transpositions. Results equal the paddle backend's, as tests on a CPU
+show; the speed on a GPU was not measured.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 It saves the time between operations, which a GPU waits for. With CINN, Paddle 3 fuses them; Paddle
 2.6 has a pass of its own for batch norms with their ReLU, which takes images of float16 with their
-channels last. Results were compared on a CPU, which has neither; what they bring on a GPU was not
+channels last. Results were compared on a CPU, which has neither; the speed on a GPU was not
 measured.
 """
 
@@ -53,7 +53,7 @@ def compile_forward(
     def compute(forward: Any, images: Tensor) -> Any:
         own = forward.__self__  # the network, or a copy of it, which gets a graph of its own
         of_network = static.__get__(own, type(own))
-        # Paddle writes files to the home folder, and speaks to its developers, while it traces.
+        # While it traces, Paddle writes files to the home folder, and warnings for its developers.
         with home_with(*STATIC_GRAPH), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return of_network(images)

@@ -1,7 +1,6 @@
 """Which layers a backend computes by itself. All others are handed to Paddle, in Paddle's layout.
 
-The answer is found anew at each call, by a few attributes, so that it stays right when a layer is
-changed: a hook may come and go, and weights may be converted.
+Checked at each call, by a few attributes: hooks may come and go, and weights may be converted.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A network's forward pass put behind another one."""
+"""Replaces a network's forward pass by one that calls it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def replace_forward(
 ) -> None:
     """Let a network compute by ``compute(forward, images)``.
 
-    ``forward`` is what was its ``forward`` before, bound to the network, or to a copy of it. Where
-    Paddle makes a static graph, as `paddle.jit.save` does, that alone is taken.
+    ``forward`` is the one it had before, bound to the network, or to a copy of it. Static graphs,
+    as `paddle.jit.save` makes them, get that one alone.
 
     `paddle.Model` learns from the names of a method's arguments how many inputs a network has;
     static functions and decorators hide them.

@@ -63,7 +63,7 @@ class OneDNN:
 
     def leave(self, x: Tensor) -> Tensor:
         """Images ``[N, C, H, W]`` of float32 again."""
-        return _passed_once(x.astype("float32")).transpose([0, 3, 1, 2])
+        return _refuse_second_backward(x.astype("float32")).transpose([0, 3, 1, 2])
 
     def call(self, layer: nn.Layer, x: Tensor, relu: bool = False) -> Tensor:
         """Any layer that takes and gives images ``[N, C, H, W]`` of float32."""
@@ -124,7 +124,7 @@ class OneDNN:
         return _ZeroPad.apply(x[:, ::stride, ::stride] if stride > 1 else x, new_channels)
 
     def mean(self, x: Tensor) -> Tensor:
-        return _passed_once(x.astype("float32").mean(axis=[1, 2]))
+        return _refuse_second_backward(x.astype("float32").mean(axis=[1, 2]))
 
 
 def _shape(x: Tensor) -> Shape:
@@ -209,10 +209,10 @@ def _pad_parameter(parameter: Tensor, padded: int) -> Tensor:
 
 
 class _Graph:
-    """Lives as long as Paddle can run what it is kept by backward."""
+    """Lives as long as Paddle keeps the backward pass that holds it."""
 
 
-class _PassedOnce(PyLayer):
+class _GraphHolder(PyLayer):
     @staticmethod
     def forward(ctx: Any, x: Tensor, graph: _Graph) -> Tensor:
         ctx.graph = graph
@@ -223,8 +223,8 @@ class _PassedOnce(PyLayer):
         return dy
 
 
-def _passed_once(x: Tensor) -> Tensor:
-    """``x``, through which a second backward pass raises an error, where Paddle would crash.
+def _refuse_second_backward(x: Tensor) -> Tensor:
+    """``x``, such that a second backward pass raises an error, where Paddle would crash.
 
     In a pass of ``backward``, Paddle drops what an operation written in Python has kept, also with
     ``retain_graph=True``.
@@ -232,7 +232,7 @@ def _passed_once(x: Tensor) -> Tensor:
     if x.stop_gradient or not paddle.is_grad_enabled():
         return x
     graph = _Graph()
-    kept, y = ref(graph), _PassedOnce.apply(x, graph)
+    kept, y = ref(graph), _GraphHolder.apply(x, graph)
 
     def check(_: Tensor) -> None:
         if kept() is None:
@@ -255,7 +255,7 @@ class _Inputs:
 
 
 # Paddle 2.6 hands the gradients of a list to its last tensor alone.
-_LISTS = not paddle.__version__.startswith("2.")
+_TAKES_LISTS = not paddle.__version__.startswith("2.")
 
 
 def _apply(operation: type[PyLayer], tensors: tuple[Tensor | None, ...], *settings: Any) -> Tensor:
@@ -266,13 +266,13 @@ def _apply(operation: type[PyLayer], tensors: tuple[Tensor | None, ...], *settin
     """
     wanted = [tensor is not None and not tensor.stop_gradient for tensor in tensors]
     seen = list(compress(tensors, wanted))
-    return operation.apply(_Inputs(tensors, wanted), settings, *([seen] if _LISTS else seen))
+    return operation.apply(_Inputs(tensors, wanted), settings, *([seen] if _TAKES_LISTS else seen))
 
 
-def _chosen(wanted: list[bool], *gradients: Tensor | None) -> Any:
+def _only_wanted(wanted: list[bool], *gradients: Tensor | None) -> Any:
     """The wanted ones of all gradients, as Paddle takes them from such an operation."""
     chosen = compress(gradients, wanted)
-    return list(chosen) if _LISTS else tuple(chosen)
+    return list(chosen) if _TAKES_LISTS else tuple(chosen)
 
 
 def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -434,7 +434,7 @@ class _Convolve(PyLayer):
         if ctx.wanted[0]:
             dx = _empty(_shape(x), _type(x), ctx.padded)
             ctx.passes.backward_data(dy, weight, dx)
-        return _chosen(ctx.wanted, dx, dw, db)
+        return _only_wanted(ctx.wanted, dx, dw, db)
 
 
 @_cache.once
@@ -526,21 +526,21 @@ class _Normalize(PyLayer):
         passes.forward(*_addresses(x, scale, shift, plan.mean, plan.variance, y, *workspace))
         if plan.differentiable:
             ctx.save_for_backward(x, scale)
-            ctx.rest = inputs.wanted, passes, plan, workspace
+            ctx.kept = inputs.wanted, passes, plan, workspace
         return y
 
     @staticmethod
     @_first_order
     def backward(ctx: Any, dy: Tensor) -> Any:
         x, scale = ctx.saved_tensor()
-        wanted, passes, plan, workspace = ctx.rest
+        wanted, passes, plan, workspace = ctx.kept
         channels, padded = x.shape[3], scale.shape[0]
         x, dy = _padded_to(x, padded), _padded_to(dy, padded)
         dx = _empty(_shape(x), _type(x), padded)
         dscale, dshift = (_memory([padded], paddle.float32) for _ in range(2))
         tensors = (x, scale, plan.mean, plan.variance, dy, dx, dscale, dshift, *workspace)
         passes.backward(*_addresses(*tensors))
-        return _chosen(wanted, dx, dscale[:channels], dshift[:channels])
+        return _only_wanted(wanted, dx, dscale[:channels], dshift[:channels])
 
 
 @_cache.once
@@ -585,7 +585,7 @@ class _AddRelu(PyLayer):
         y, dy = _padded_to(y, ctx.padded), _padded_to(dy, ctx.padded)
         dx = _empty(_shape(y), _type(y), ctx.padded)
         _relu_backward(_in_memory(y, ctx.padded), _type(y))(*_addresses(y, dy, dx))
-        return _chosen(ctx.wanted, dx, dx)
+        return _only_wanted(ctx.wanted, dx, dx)
 
 
 class _Fork(PyLayer):
@@ -652,13 +652,13 @@ class _Pool(PyLayer):
         size = passes.workspace_size
         winners = [_memory([size], paddle.uint8)] if size else []
         passes.forward(*_addresses(x, y, *winners))
-        ctx.rest = passes, winners, _shape(x), _type(x)
+        ctx.kept = passes, winners, _shape(x), _type(x)
         return y
 
     @staticmethod
     @_first_order
     def backward(ctx: Any, dy: Tensor) -> Tensor:
-        passes, winners, shape, dtype = ctx.rest
+        passes, winners, shape, dtype = ctx.kept
         dy, dx = dy.contiguous(), _empty(shape, dtype)
         passes.backward(*_addresses(dy, dx, *winners))
         return dx
@@ -739,7 +739,7 @@ class _Concat(PyLayer):
                 copy_back(address, gradient.data_ptr())
             gradients.append(gradient)
             address += shape[1] * dy.element_size()
-        return _chosen(ctx.wanted, *gradients)
+        return _only_wanted(ctx.wanted, *gradients)
 
 
 class _ZeroPad(PyLayer):

@@ -1,4 +1,4 @@
-"""A checkpoint: one folder that is whole or not there; see `checkpoint_files` for what is in it.
+"""A checkpoint: one folder that is whole or not there; see `checkpoints.files` for what is in it.
 
 Nothing in it is executed when it is read.
 """
@@ -64,7 +64,7 @@ def save_checkpoint(
             paddle.save(average.weights(), str(part / AVERAGE))
         arrays: dict[str, Any] = get_optimizer_state(model._optimizer, model.network)
         np.savez(part / OPTIMIZER, **arrays)
-        texts = {STATE: json_text(state | _paddles_own(model)), **documents}
+        texts = {STATE: json_text(state | _schedule_and_scaler(model)), **documents}
         for name, text in texts.items():
             (part / name).write_text(text, encoding="utf-8")
         checksums = {f.name: sha256(f) for f in sorted(part.iterdir())}
@@ -155,7 +155,7 @@ def load_whole(folder: Path, model: paddle.Model, average: Average | None) -> di
     except (zipfile.BadZipFile, ValueError) as error:
         raise UserError(f"{folder / OPTIMIZER}: cannot be read: {error}") from None
     state = read_state(folder)
-    _set_paddles_own(model, state)
+    _set_schedule_and_scaler(model, state)
     set_optimizer_state(model._optimizer, model.network, accumulators)
     metrics = [m for m in model._metrics if hasattr(m, "set_state_dict")]
     for metric, saved in zip(metrics, state["metrics"], strict=True):
@@ -168,7 +168,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     return json.loads((folder / STATE).read_text(encoding="utf-8"))
 
 
-def _paddles_own(model: paddle.Model) -> dict[str, Any]:
+def _schedule_and_scaler(model: paddle.Model) -> dict[str, Any]:
     schedule, scaler = model._optimizer._learning_rate, getattr(model, "_scaler", None)
     is_schedule = isinstance(schedule, paddle.optimizer.lr.LRScheduler)
     return {
@@ -177,7 +177,7 @@ def _paddles_own(model: paddle.Model) -> dict[str, Any]:
     }
 
 
-def _set_paddles_own(model: paddle.Model, state: dict[str, Any]) -> None:
+def _set_schedule_and_scaler(model: paddle.Model, state: dict[str, Any]) -> None:
     if state["schedule"] is not None:
         model._optimizer._learning_rate.set_state_dict(state["schedule"])
     if state["scaler"] is not None:

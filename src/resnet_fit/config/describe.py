@@ -1,4 +1,4 @@
-"""What a part can be told: its settings with type, default and a sentence each, in words.
+"""A part in words: its settings, with type, default and a sentence each.
 
 ``resnet-fit list`` and the tables of the documentation are made of this.
 """
@@ -39,14 +39,15 @@ class Description:
 
 
 def describe(name: str, part: type) -> Description:
-    """A part, or a section that is none, as its docstrings and fields say."""
+    """A part or a section, as its docstrings and fields say."""
     schema = part if issubclass(part, Settings) else schema_of(part)
     sentences: dict[str, str] = {}
     for cls in reversed(part.__mro__):
         sentences |= _arguments(inspect.cleandoc(vars(cls).get("__doc__") or ""))
     settings: list[Setting] = []
     for key, field in schema.model_fields.items():
-        settings.append(Setting(key, _words(field), _default(field), sentences.get(key, "")))
+        kind = _type_in_words(field.annotation, field.metadata)
+        settings.append(Setting(key, kind, _default(field), sentences.get(key, "")))
         for section in _sections(field.annotation):
             inner = describe(key, section).settings
             settings.extend(replace(setting, name=f"{key}.{setting.name}") for setting in inner)
@@ -93,25 +94,21 @@ def _default(field: FieldInfo) -> str | None:
     return str(default)
 
 
-def _words(field: FieldInfo) -> str:
-    return _typed(field.annotation, field.metadata)
-
-
-def _typed(annotation: Any, metadata: Any = ()) -> str:
+def _type_in_words(annotation: Any, metadata: Any = ()) -> str:
     """A type and its bounds: ``number above 0``, ``a or b``, ``list of whole numbers``."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _typed(arguments[0], (*arguments[1:], *metadata))
+        return _type_in_words(arguments[0], (*arguments[1:], *metadata))
     if origin is Literal:
         return " or ".join(str(argument) for argument in arguments)
     if origin in (list, tuple):
         inner = next((a for a in arguments if a is not Ellipsis), Any)
-        words = _typed(inner)
+        words = _type_in_words(inner)
         return f"list of {words}" if words else "list"
     if origin is dict:
         return "mapping"
     if origin is Union or "UnionType" in str(type(annotation)):
-        kinds = (_typed(a, metadata) for a in arguments if a is not type(None))
+        kinds = (_type_in_words(a, metadata) for a in arguments if a is not type(None))
         return " or ".join(dict.fromkeys(kind for kind in kinds if kind))
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return "section"

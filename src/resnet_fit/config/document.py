@@ -16,9 +16,9 @@ from resnet_fit.errors import UserError
 
 STDIN = "-"
 
-# Sections whose keys depend on their ``name``: another name starts the section afresh, since a
-# learning rate found for SGD means nothing to Adam. With each, the name that leaving it out means.
-KINDS = {key: choice.default for key, choice in CHOICES.items() if not choice.keeps}
+# Sections whose keys depend on their ``name``, and the name that each has by default. Another name
+# starts the section afresh: a learning rate found for SGD means nothing to Adam.
+DEFAULT_NAMES = {key: choice.default for key, choice in CHOICES.items() if not choice.keeps}
 
 
 @dataclass
@@ -154,8 +154,8 @@ def merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     for key, value in above.items():
         old = merged.get(key)
         if isinstance(old, dict) and isinstance(value, dict):
-            kind = old.get("name", KINDS.get(key))
-            afresh = key in KINDS and value.get("name", kind) != kind
+            kind = old.get("name", DEFAULT_NAMES.get(key))
+            afresh = key in DEFAULT_NAMES and value.get("name", kind) != kind
             value = value if afresh else merge(old, value)
         merged[key] = value
     return merged

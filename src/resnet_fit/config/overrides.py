@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from resnet_fit.config.document import KINDS, Document
+from resnet_fit.config.document import DEFAULT_NAMES, Document
 from resnet_fit.config.yaml12 import Builder, NotYAML, Path, compose, plain_scalar, printable
 from resnet_fit.errors import UserError, suggest
 
@@ -44,9 +44,9 @@ class _Assignment:
         return f"--set {_short('.'.join(map(printable, self.keys)))}"
 
     @property
-    def names_kind(self) -> bool:
-        """Whether this says of which kind a section is."""
-        return len(self.keys) == 2 and self.keys[0] in KINDS and self.keys[1] == "name"
+    def sets_name(self) -> bool:
+        """Whether this is the ``name`` on which the other keys of its section depend."""
+        return len(self.keys) == 2 and self.keys[0] in DEFAULT_NAMES and self.keys[1] == "name"
 
 
 def override(document: Document, assignments: Sequence[str]) -> None:
@@ -60,11 +60,11 @@ def override(document: Document, assignments: Sequence[str]) -> None:
 
 
 def _names_first(assignments: Iterable[_Assignment]) -> list[_Assignment]:
-    """Each name of a section's kind before the keys for it, which may be given in any order."""
+    """Each section's name before its other keys, which may be given in any order."""
     ordered: list[_Assignment] = []
     for new in assignments:
         place = len(ordered)
-        while new.names_kind and place and not _replaces(ordered[place - 1], new):
+        while new.sets_name and place and not _replaces(ordered[place - 1], new):
             place -= 1
         ordered.insert(place, new)
     return ordered
@@ -88,7 +88,7 @@ def _apply(document: Document, assignment: _Assignment) -> None:
         target = target[step]
     step = _step(target, keys[-1], path, assignment)
     value = _read(assignment)
-    if assignment.names_kind and target.get("name", KINDS[keys[0]]) != value:
+    if assignment.sets_name and target.get("name", DEFAULT_NAMES[keys[0]]) != value:
         target.clear()
         document.replace(path, assignment.place)
     target[step] = value

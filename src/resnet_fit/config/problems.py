@@ -68,7 +68,7 @@ def _problem(details: ErrorDetails, schema: type[BaseModel]) -> Problem:
 
 
 def _expected(kind: str, context: dict[str, Any], message: str) -> str:
-    """What pydantic would have taken."""
+    """What pydantic expects, in words."""
     words = {
         "greater_than": "more than {gt:g}",
         "greater_than_equal": "{ge:g} or more",
@@ -97,7 +97,7 @@ def unknown(name: Any, what: str, valid: Iterable[str]) -> str:
 
 
 def _unknown_key(key: str, section: type[BaseModel]) -> str:
-    """Of a part's settings, also which other parts of its kind have this key."""
+    """The message for an unknown key, with the other parts of the same kind that have it."""
     kind, name = getattr(section, "part_kind", None), getattr(section, "part_name", None)
     if kind is None:
         return unknown(key, "key", section.model_fields)

@@ -188,9 +188,9 @@ class Builder:
         raise UserError(f"{self._at(node)}: expected text or a number, received YAML's {kind}")
 
     def _text(self, node: yaml.Node) -> str:
-        """Text in which a character that JSON writes as two halves is one.
+        """Text in which JSON's surrogate pairs are characters.
 
-        The halves that Python takes for bytes of a file's name which are not UTF-8 stay.
+        Single surrogates stay if they are Python's for bytes of a file's name.
         """
         text = node.value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
         if re.search("[\ud800-\udc7f\udd00-\udfff]", text):

@@ -12,7 +12,7 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 
 from resnet_fit.backends import covered
-from resnet_fit.backends.backend import ByBackend
+from resnet_fit.backends.backend import HasBackend
 
 
 def conv(
@@ -58,12 +58,12 @@ class Layers:
     norm: Callable[..., nn.Layer] = batch_norm
 
 
-class BackendLayer(ByBackend, nn.Layer):
-    """A part of a network, computed by a backend on images as that backend keeps them.
+class BackendLayer(HasBackend, nn.Layer):
+    """A layer that a backend computes, on images in the layout of that backend.
 
-    Within a network, parts hand each other such images by :func:`run`. Called as a layer, by hand
-    or because it has hooks, a part takes and gives images ``[N, C, H, W]`` under every backend. A
-    subclass defines ``compute``.
+    Within a network, such layers hand each other these images by :func:`run`. Called by hand, or
+    because it has hooks, it takes and gives images ``[N, C, H, W]`` under every backend. A subclass
+    defines ``compute``.
     """
 
     def compute(self, x: Tensor) -> Tensor:
@@ -75,10 +75,9 @@ class BackendLayer(ByBackend, nn.Layer):
 
 
 def run(operations: Any, layer: nn.Layer, x: Tensor) -> Tensor:
-    """What a layer makes of images, both as the backend of ``operations`` keeps them.
+    """A layer's output, in the layout of the backend of ``operations``, as ``x`` is.
 
-    A layer that is none of this library's parts, or computes by another backend, is called with
-    images ``[N, C, H, W]``.
+    A layer that is no `BackendLayer`, or has another backend, is called with ``[N, C, H, W]``.
     """
     if covered.is_untouched(layer):
         if type(layer) is nn.Identity:
@@ -97,11 +96,11 @@ def _computes_by(operations: Any, layer: nn.Layer) -> bool:
 
 
 class Stage(BackendLayer, nn.Sequential):
-    """Parts, one after the other."""
+    """Layers, one after the other."""
 
     def compute(self, x: Tensor) -> Tensor:
-        for part in self:
-            x = run(self.operations, part, x)
+        for layer in self:
+            x = run(self.operations, layer, x)
         return x
 
 
@@ -132,7 +131,7 @@ class StochasticDepth(BackendLayer):
     """In training, a branch left out for each image by chance, and scaled up where it stays.
 
     Huang et al. 2016, "Deep networks with stochastic depth"; scaled in training, so that evaluation
-    is the network as it stands. Chance is Paddle's own: see `resnet_fit.callbacks.StepSeed`.
+    is the network as it stands. Random numbers are Paddle's: see `resnet_fit.callbacks.StepSeed`.
 
     Args:
         p: how often a branch is left out.
@@ -154,7 +153,7 @@ class StochasticDepth(BackendLayer):
 def make_shortcut(
     kind: str, in_channels: int, out_channels: int, stride: int, layers: Layers
 ) -> nn.Layer | None:
-    """The way around a block, or None for a plain network.
+    """The shortcut of a block, or None for a plain network.
 
     It is the identity wherever the shapes allow it. Where they differ, ``kind`` decides:
     ``projection`` or ``zero-pad``.
@@ -169,7 +168,7 @@ def make_shortcut(
 
 
 class Block(BackendLayer):
-    """A branch of convolutions and norms, and a way around it (He et al. 2015, equation 1).
+    """A branch of convolutions and norms, and a shortcut around it (He et al. 2015, equation 1).
 
     A subclass names its convolutions and norms ``conv1 bn1 conv2 bn2 ...``; all are followed by a
     ReLU, the last one after the shortcut is added.
@@ -182,7 +181,7 @@ class Block(BackendLayer):
 
     def compute(self, x: Tensor) -> Tensor:
         ops = self.operations
-        x, around = ops.fork(x) if self.downsample is not None else (x, None)
+        x, shortcut = ops.fork(x) if self.downsample is not None else (x, None)
         for i in range(1, self.depth):
             x = ops.convolve(getattr(self, f"conv{i}"), x)
             x = ops.normalize(getattr(self, f"bn{i}"), x, relu=True)
@@ -193,7 +192,7 @@ class Block(BackendLayer):
         x = ops.normalize(last_norm, x)
         if self.stochastic_depth is not None:
             x = run(ops, self.stochastic_depth, x)
-        return ops.add(x, run(ops, self.downsample, around))
+        return ops.add(x, run(ops, self.downsample, shortcut))
 
 
 class BasicBlock(Block):

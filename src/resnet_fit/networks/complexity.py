@@ -10,7 +10,7 @@ from paddle import Tensor, nn
 
 
 def count_parameters(network: nn.Layer) -> int:
-    """Trainable parameters of ``network``; running statistics are none."""
+    """Trainable parameters of ``network``, without running statistics."""
     return sum(math.prod(p.shape) for p in network.parameters() if not p.stop_gradient)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.backends.backend import ByBackend
+from resnet_fit.backends.backend import HasBackend
 from resnet_fit.errors import UserError
 from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import BackendLayer, Layers, Stage, run
@@ -81,7 +81,7 @@ class Transition(BackendLayer):
         return ops.average_pool(run(ops, self.conv_ac_func, x))
 
 
-class DenseNet(ByBackend, nn.Layer):
+class DenseNet(HasBackend, nn.Layer):
     """Dense blocks with transitions between them, a stem and one linear layer; see
     :func:`densenet`.
 

@@ -20,10 +20,10 @@ from resnet_fit.restricted_pickle import PickledArray, Unpickler
 # The first object of a file in torch's format before 1.6.
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 BFLOAT16 = "bfloat16"
-# Under which names training programs keep the weights in a file that also holds other things; an
-# average of the weights is taken where there are no others.
+# Keys of the weights in files that hold other things as well; an average of the weights is taken
+# where there are no others.
 CONTAINERS = ("model", "state_dict", "model_state_dict", "net", "model_ema", "state_dict_ema")
-# Classes of those other things. In their place comes an object that holds nothing.
+# Classes of those other things, which become empty objects.
 IGNORED = (("argparse", "Namespace"), ("collections", "Counter"))
 STORAGES = {
     "DoubleStorage": "<f8",

@@ -10,7 +10,7 @@ from typing import Any
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.backends.backend import ByBackend
+from resnet_fit.backends.backend import HasBackend
 from resnet_fit.networks.arguments import as_counts, check_image_size, check_images
 from resnet_fit.networks.blocks import (
     BasicBlock,
@@ -32,7 +32,7 @@ BLOCKS: dict[str, type[BasicBlock] | type[BottleneckBlock]] = {
 }
 
 
-class ResNet(ByBackend, nn.Layer):
+class ResNet(HasBackend, nn.Layer):
     """Stages of residual blocks between a stem and one linear layer; see :func:`resnet`.
 
     Maps images ``[N, in_channels, H, W]`` to logits ``[N, num_classes]``. Sublayers are named
@@ -71,8 +71,8 @@ class ResNet(ByBackend, nn.Layer):
                 # The first block is left out least, the last one most (section 3, equation 4).
                 count += 1
                 options["drop"] = chosen.stochastic_depth * count / sum(stage_sizes)
-                way_around = make_shortcut(chosen.shortcut, channels, out_channels, stride, layers)
-                blocks.append(block(channels, stage_width, stride, way_around, layers, **options))
+                shortcut = make_shortcut(chosen.shortcut, channels, out_channels, stride, layers)
+                blocks.append(block(channels, stage_width, stride, shortcut, layers, **options))
                 channels = out_channels
             self.add_sublayer(f"layer{stage + 1}", Stage(*blocks))
 

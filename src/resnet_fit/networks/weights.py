@@ -18,10 +18,10 @@ from resnet_fit.networks.layer_names import find_head
 from resnet_fit.networks.pickled_weights import read_pickle, read_torch_zip
 from resnet_fit.networks.safetensors import read_safetensors
 
-# What torch's wrappers for several GPUs and for compiling put in front of every name.
+# Prefixes of torch's DataParallel and of its compiler.
 WRAPPERS = ("module.", "_orig_mod.")
-# Where a folder has weights: a checkpoint's, one of checkpoints, and a run's, the best ones first.
-IN_A_FOLDER = tuple(
+# The weights in the folder of a checkpoint, of checkpoints and of a run; the best ones first.
+WEIGHTS_IN_FOLDER = tuple(
     f"{place}model.pdparams"
     for place in ("", "best/", "last/", "checkpoints/best/", "checkpoints/last/")
 )
@@ -41,7 +41,7 @@ class LoadReport:
 def load_weights(network: nn.Layer, file: str | os.PathLike[str]) -> LoadReport:
     """Copy the weights in ``file`` into ``network``.
 
-    The file is told by its content, not its name: a ``.safetensors`` file, a state dict that
+    The format is recognised by content, not name: a ``.safetensors`` file, a state dict that
     Paddle saved (``.pdparams``) or one that torch saved (``.pth``), alone or in a dictionary as
     ``model``, ``state_dict`` or the like. The folder of a checkpoint or of a run is taken for the
     file in it, see `find_weights`. Nothing in a file is executed.
@@ -61,7 +61,7 @@ def load_weights(network: nn.Layer, file: str | os.PathLike[str]) -> LoadReport:
         for name in (f"{head}.weight", f"{head}.bias"):
             tensors.pop(name, None)
             expected.pop(name, None)
-    _put(network, tensors, expected, file)
+    _copy_checked(network, tensors, expected, file)
     if other_classes is not None:
         warnings.warn(
             f"{os.fspath(file)} was made for {other_classes} classes: "
@@ -79,7 +79,7 @@ def set_weights(
     Raises:
         UserError: they are those of another network.
     """
-    _put(network, tensors, _shapes(network), file)
+    _copy_checked(network, tensors, _shapes(network), file)
 
 
 def find_weights(path: str | os.PathLike[str]) -> Path:
@@ -93,7 +93,7 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     folder = Path(path)
     if not folder.is_dir():
         return folder
-    for name in IN_A_FOLDER:
+    for name in WEIGHTS_IN_FOLDER:
         if (folder / name).is_file():
             return folder / name
     raise UserError(
@@ -137,7 +137,7 @@ def read_tensors(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 
 
 def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rename and transpose what torch's ``running_mean`` gives away as a torch state dict.
+    """Convert torch's state dicts, which are recognised by ``running_mean``.
 
     Paddle keeps the weight of a linear layer as ``[features, outputs]``, torch the other way
     round, and Paddle does not count batches. A DenseNet of torchvision gets paddle.vision's names.
@@ -157,7 +157,7 @@ def from_torch(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _without_wrappers(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Names without what stands in front of every one of them, and is no layer's."""
+    """The tensors without the prefixes that torch's wrappers give to all names."""
     tensors.pop("n_averaged", None)  # torch's AveragedModel counts in it
     for prefix in WRAPPERS * 2:  # one may be within the other
         if all(name.startswith(prefix) for name in tensors):
@@ -240,19 +240,19 @@ def _shapes(network: nn.Layer) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
 
 
-def _put(
+def _copy_checked(
     network: nn.Layer,
     tensors: Mapping[str, np.ndarray],
     expected: Mapping[str, tuple[int, ...]],
     file: str | os.PathLike[str],
 ) -> None:
     """Copy tensors into a network once all of the ``expected`` are there and fit."""
-    _check_started(network)
+    _check_initialized(network)
     _check_fit(file, tensors, expected)
     _set_state(network, tensors)
 
 
-def _check_started(network: nn.Layer) -> None:
+def _check_initialized(network: nn.Layer) -> None:
     """A static graph writes its initial values when it is prepared: over what is loaded before."""
     if paddle.in_dynamic_mode():
         return

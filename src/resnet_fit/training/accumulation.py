@@ -34,22 +34,22 @@ def accumulated(
     if batches == 1:
         return loss
     full = batches * batch_size
-    held = 0
+    images_held = 0
     minimize = optimizer.minimize
 
     def weighted(logits: Tensor, labels: Tensor) -> Tensor:
-        nonlocal held
+        nonlocal images_held
         value = loss(logits, labels)
         if logits.stop_gradient:  # an evaluation
             return value
-        held += logits.shape[0]
+        images_held += logits.shape[0]
         return value / (full / logits.shape[0])
 
     def minimize_mean(*arguments: Any, **options: Any) -> Any:
-        nonlocal held
-        if held != full:
-            _scale_gradients(optimizer, full / held)
-        held = 0
+        nonlocal images_held
+        if images_held != full:
+            _scale_gradients(optimizer, full / images_held)
+        images_held = 0
         return minimize(*arguments, **options)
 
     optimizer.minimize = minimize_mean

@@ -63,16 +63,15 @@ class CrossEntropy(_Loss):
 
     def _unweighted(self, logits: Tensor, targets: Tensor) -> Tensor:
         # -log softmax(x), without ever forming the softmax.
-        surprise = paddle.logsumexp(logits, axis=-1, keepdim=True) - logits
-        return (targets * surprise).sum(axis=-1)
+        minus_log = paddle.logsumexp(logits, axis=-1, keepdim=True) - logits
+        return (targets * minus_log).sum(axis=-1)
 
 
 class BinaryCrossEntropy(_Loss):
-    """Each class a question of its own: mean over samples and classes of its cross entropy.
+    """Cross entropy of each class's sigmoid, the mean over samples and classes.
 
-    Wightman et al. 2021, "ResNet strikes back", section 3. With ``target_threshold`` each class of
-    more than that probability is fully there, as in their best recipes: of two mixed images both
-    are.
+    Wightman et al. 2021, "ResNet strikes back", section 3. With ``target_threshold``, targets above
+    it become 1 and all others 0, as in their best recipes: both of two mixed images count whole.
     """
 
     def __init__(

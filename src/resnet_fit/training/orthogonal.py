@@ -1,4 +1,4 @@
-"""Muon: convolutions take steps that turn all directions alike; the rest takes momentum's.
+"""Muon: orthogonalised momentum for convolutions, momentum for the rest.
 
 Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks"; that weights keep
 their norm is from the same author's airbench (2024).
@@ -16,15 +16,15 @@ from paddle import Tensor
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 
-TINY = 1e-12  # keeps a divisor from zero
+EPSILON = 1e-12  # keeps a divisor from zero
 
 
 class OrthogonalMomentum(paddle.optimizer.Momentum):
     """`paddle.optimizer.Momentum` whose convolutions step by an orthogonalised velocity.
 
     A step is ``learning_rate`` times the norm of the weights, which keep the norm they have: the
-    rate is the angle (in radians) by which a step turns them. For convolutions that a norm follows,
-    as all here, a norm of their own has no meaning, so there is no weight decay for them either.
+    rate is the angle (in radians) by which a step turns them. A batch norm follows each of them, so
+    that their norm has no effect, and weight decay would have none.
     All else (norms, biases, the last layer) is trained by momentum at that parameter's rate factor.
 
     Arguments are those of `paddle.optimizer.Momentum`.
@@ -40,8 +40,8 @@ class OrthogonalMomentum(paddle.optimizer.Momentum):
         step = orthogonal(direction.reshape([direction.shape[0], -1])).reshape(weight.shape)
         norm = _norm(weight)
         length = self._create_param_lr(param_and_grad) * norm
-        moved = weight - (length / (_norm(step) + TINY)) * step
-        paddle.assign((norm / (_norm(moved) + TINY)) * moved, weight)
+        moved = weight - (length / (_norm(step) + EPSILON)) * step
+        paddle.assign((norm / (_norm(moved) + EPSILON)) * moved, weight)
         return None
 
 
@@ -65,7 +65,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
         return orthogonal(matrix.t()).t()
     a, b, c = NEWTON_SCHULZ
     square = paddle.matmul(matrix, matrix, transpose_y=True)
-    norm = square.trace().sqrt() + TINY
+    norm = square.trace().sqrt() + EPSILON
     square = square / norm / norm
     identity = paddle.eye(square.shape[0], dtype=square.dtype)
     product = None

@@ -1,7 +1,6 @@
 """Half precision through `paddle.Model`, which by itself knows float16 only.
 
-Weights stay in float32. What concerns GPUs is written by Paddle's documentation and was not run on
-one.
+Weights stay in float32. What concerns GPUs follows Paddle's documentation; it was not run on one.
 """
 
 from __future__ import annotations
