@@ -219,19 +219,36 @@ def test_other_classes_in_a_layer_that_is_not_the_last_are_refused(tmp_path):
         load_weights(ClassifierFirst(), tmp_path / "w.pdparams")
 
 
-def test_a_run_refuses_a_backbone_without_a_known_head(tmp_path):
+def run_of(network, folder, model=None, optimizer=None):
     images = np.random.default_rng(0).integers(0, 256, [6, 2, 2, 2], np.uint8)
     data = ArrayDataset(images, [0, 1, 2] * 2, ("a", "b", "c"))
     config = parse_config(
         {
-            "model": {"name": "given"},
+            "model": {"name": "given", **(model or {})},
             "data": {"name": "given", "batch_size": 2},
             "augmentation": {"train": ["normalize"]},
-            "optimizer": {"name": "sgd", "learning_rate": 0.1, "lr_factors": {"backbone": 0.5}},
+            "optimizer": {"name": "sgd", "learning_rate": 0.1, **(optimizer or {})},
             "training": {"epochs": 1},
+            "callbacks": {"visualdl": None},
         }
     )
+    return fit(config, folder, "run", network=network, data=(data, data))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"optimizer": {"lr_factors": {"backbone": 0.5}}}, {"model": {"freeze": ["backbone"]}}],
+)
+def test_a_run_refuses_a_backbone_without_a_known_head(tmp_path, settings):
     network = ClassifierFirst(last=nn.Sequential(nn.Flatten(), nn.Linear(8, 4)))
     with pytest.raises(UserError, match="instead of 3, one for each class"):
-        fit(config, tmp_path, "run", network=network, data=(data, data))
+        run_of(network, tmp_path, **settings)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_freezes_the_backbone_of_a_network_that_is_handed_over(tmp_path):
+    network = Own()
+    before = state(network)
+    run_of(network, tmp_path, model={"freeze": ["backbone"]})
+    changed = {name for name, value in state(network).items() if (value != before[name]).any()}
+    assert changed == {"classifier.1.weight", "classifier.1.bias"}

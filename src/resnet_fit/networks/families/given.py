@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from resnet_fit.config.problems import Problem
 from resnet_fit.config.registry import part
 from resnet_fit.errors import UserError
 from resnet_fit.networks.families.network import Network
@@ -11,10 +13,15 @@ from resnet_fit.networks.families.network import Network
 if TYPE_CHECKING:
     from paddle import nn
 
+    from resnet_fit.runs.config import Config
+
 
 @part("network", "given")
 class Given(Network):
     """The network that a program hands to `fit`."""
+
+    def problems(self, config: Config | None) -> Iterator[Problem]:
+        return iter(())  # it may be frozen without model.weights: it comes with weights of its own
 
     def build(self, classes: int, channels: int) -> nn.Layer:
         raise UserError(
