@@ -13,7 +13,8 @@ from screen import Screen
 from softmax import EVAL, TRAIN, make_model
 
 from resnet_fit.callbacks import Clock, ProgressBar, Relay, WeightAverage
-from resnet_fit.callbacks.progress import clock_time, show
+from resnet_fit.callbacks.progress import show
+from resnet_fit.live_line import clock_time
 from resnet_fit.terminal import packed
 
 
