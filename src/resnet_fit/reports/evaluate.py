@@ -11,12 +11,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from resnet_fit.callbacks.live_line import Column, LiveLine
 from resnet_fit.evaluation import Evaluation, evaluate, save
 from resnet_fit.evaluation.figures import ClassFigures, macro_means, worst_classes
 from resnet_fit.evaluation.folder import REPORT
 from resnet_fit.evaluation.report import number, percent
 from resnet_fit.files import readable
+from resnet_fit.live_line import Column, LiveLine
 from resnet_fit.runs.open import open_run
 from resnet_fit.runtime import import_visualdl
 
