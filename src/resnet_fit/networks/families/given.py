@@ -21,7 +21,9 @@ class Given(Network):
     """The network that a program hands to `fit`."""
 
     def problems(self, config: Config | None) -> Iterator[Problem]:
-        return iter(())  # it may be frozen without model.weights: it comes with weights of its own
+        for problem in super().problems(config):
+            if problem.path != ("freeze",):  # it comes with weights of its own
+                yield problem
 
     def build(self, classes: int, channels: int) -> nn.Layer:
         raise UserError(
