@@ -131,6 +131,8 @@ def metadata_of(run: OpenedRun, input: Input, folder: Path, checkpoint: str) -> 
     if input == "uint8":
         before = before[: normalisation(run)[0]]
     return Metadata(
+        format=1,
+        output="probabilities",
         classes=run.classes,
         input=input,
         image_shape=run.record.image_shape,

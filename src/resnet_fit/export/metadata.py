@@ -5,7 +5,6 @@ Answers without Paddle: a program that runs an ONNX file needs none.
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -39,13 +38,13 @@ class Metadata(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    format: Literal[1] = 1
+    format: Literal[1]
     classes: tuple[str, ...]
     input: Literal["uint8", "float32"]
     image_shape: Shape
     stored_shape: Shape | None
     preprocessing: tuple[dict[str, dict[str, Any]], ...]
-    output: Literal["probabilities"] = "probabilities"
+    output: Literal["probabilities"]
     run: str = ""
     checkpoint: str = ""
     resnet_fit: str = ""
@@ -55,14 +54,11 @@ class Metadata(BaseModel):
     def from_json(cls, text: str) -> Metadata:
         """The inverse of `to_json`; raises ValueError, in one line, for another text."""
         try:
-            json.loads(text)["format"]
             return cls.model_validate_json(text)
         except ValidationError as error:
             first = problems_of(error, cls)[0]
-            reason = f"{'.'.join(map(str, first.path))}: {first.message}"
-        except (ValueError, TypeError, KeyError) as error:
-            reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"metadata that this version cannot read: {reason}")
+        place = ".".join(map(str, (ONNX_KEY, *first.path)))
+        raise ValueError(f"metadata that this version cannot read: {place}: {first.message}")
 
     def to_json(self) -> str:
         """As text: see the attributes for what it holds."""
