@@ -26,7 +26,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from resnet_fit import machine
+from resnet_fit import machine, parallel
 from resnet_fit.errors import RunFailed, UserError, require
 from resnet_fit.home import PADDLE, VISUALDL, home_with
 from resnet_fit.machine import processor, usable_cores
@@ -69,10 +69,13 @@ def find_settings() -> tuple[Setting, ...]:
     """What this machine needs, beside what the user has set. Changes nothing."""
     cores = machine.cores()
     limit = "" if cores.limit is None else f" in a container of {cores.limit:g} processors"
+    processes = parallel.size_here()
+    shared = "" if processes == 1 else f", which {processes} processes share"
     wanted = {
         "OMP_NUM_THREADS": (
-            str(cores.usable),
-            f"a thread for each of {cores.physical} cores{limit}; Paddle by itself takes one",
+            str(max(1, cores.usable // parallel.size_here())),
+            f"a thread for each of {cores.physical} cores{limit}{shared}; Paddle by itself takes "
+            "one",
         )
     }
     if machine.vendor() not in ("", "GenuineIntel"):
@@ -135,7 +138,7 @@ def prepare_environment() -> tuple[Setting, ...]:
     except Exception as error:  # a broken installation breaks in many ways
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RunFailed(f"Paddle cannot be imported ({reason}); install resnet-fit[cpu]") from error
-    if settings[0].users is None:
+    if settings[0].users is None and parallel.size_here() == 1:
         crowded = crowding(neighbours)
         if crowded:
             warnings.warn(crowded, stacklevel=2)
@@ -242,6 +245,8 @@ def choose_device(name: str) -> str:
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     if name == "auto":
         name = "gpu" if gpus else "cpu"
+    if name == "gpu" and parallel.size() > 1:  # each process has a GPU of its own
+        name = f"gpu:{os.environ.get('FLAGS_selected_gpus', '0').partition(',')[0]}"  # noqa: SIM112
     if name.startswith("gpu"):
         if not paddle.is_compiled_with_cuda():
             raise UserError(
@@ -272,6 +277,7 @@ def describe(device: str, backend: str) -> dict[str, Any]:
         "system": platform.platform(),
         "processor": processor(),
         "cores": usable_cores(),
+        "processes": parallel.size(),
         "device": device,
         "backend": backend,
         "gpu": gpu,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+from resnet_fit import parallel
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.callbacks.nan_guard import diverged
@@ -95,7 +96,7 @@ class Checkpoint(Clocked):
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(step, logs)
-        if self._is_due and self.can_save:
+        if self.can_save and self._is_due:
             self.save()
             self.clock.await_batch()
 
@@ -104,7 +105,7 @@ class Checkpoint(Clocked):
         self._unsaved = True
 
     def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
-        if self._unsaved and (self._is_due_by_time or not (self.folder / "last").exists()):
+        if self._unsaved and (self._is_due_by_time or not self._has_saved):
             self.save_before_evaluation()
             self._unsaved = True  # until it is evaluated
 
@@ -118,12 +119,12 @@ class Checkpoint(Clocked):
             self.best, self._best_step = value, self.clock.step
         self._save_epoch()
         if improved:
-            copy_checkpoint(self.folder / "last", self.folder / "best")
+            self._copy(self.folder / "last", "best")
 
     def complete(self, source: Path) -> None:
         """Make up for a stop between saving ``last``, loaded from ``source``, and its copies."""
         if self._best_step == self.clock.step:
-            copy_checkpoint(source, self.folder / "best")
+            self._copy(source, "best")
         if not (self.clock.within_epoch or self.awaits_evaluation):
             self._keep_epoch(source)
 
@@ -133,14 +134,20 @@ class Checkpoint(Clocked):
         super().on_train_end(logs)
 
     @property
+    def _has_saved(self) -> bool:
+        return bool(parallel.first(lambda: (self.folder / "last").exists()))
+
+    @property
     def _is_due(self) -> bool:
         by_steps = self.every_steps is not None and self.clock.epoch_step % self.every_steps == 0
         return by_steps or self._is_due_by_time
 
     @property
     def _is_due_by_time(self) -> bool:
-        minutes = (time.monotonic() - self._saved_at) / 60
-        return self.every_minutes is not None and minutes >= self.every_minutes
+        if self.every_minutes is None:
+            return False
+        due = (time.monotonic() - self._saved_at) / 60 >= self.every_minutes
+        return bool(parallel.largest([due and parallel.is_first()])[0])  # one clock for all
 
     @property
     def can_save(self) -> bool:
@@ -161,7 +168,8 @@ class Checkpoint(Clocked):
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
         self._require_finite(state)
-        save_checkpoint(self.folder / "last", model, state, self.average, self.documents)
+        last = self.folder / "last"
+        parallel.first(lambda: save_checkpoint(last, model, state, self.average, self.documents))
         self._unsaved = False
         self._saved_at = time.monotonic()
 
@@ -197,10 +205,15 @@ class Checkpoint(Clocked):
 
     def _keep_epoch(self, source: Path) -> None:
         if self.keep:
-            copy_checkpoint(source, self.folder / _epoch_name(self.clock.epoch))
+            self._copy(source, _epoch_name(self.clock.epoch))
+            if not parallel.is_first():
+                return
             kept = {epoch: path for path in self.folder.iterdir() if (epoch := _epoch_of(path))}
             for epoch in sorted(kept)[: -self.keep]:
                 shutil.rmtree(kept[epoch], ignore_errors=True)
+
+    def _copy(self, source: Path, name: str) -> None:
+        parallel.first(lambda: copy_checkpoint(source, self.folder / name))
 
     def state_dict(self) -> dict[str, Any]:
         return {

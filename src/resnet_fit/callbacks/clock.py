@@ -8,6 +8,7 @@ from typing import Any
 import paddle
 
 from resnet_fit.callbacks import logs as read
+from resnet_fit.data.dealing import Dealer, Turn
 
 
 class Clock:
@@ -16,6 +17,11 @@ class Clock:
     Callbacks tell it what happens. Those of one training may share one: the first to report an
     event moves it, the others change nothing. `paddle.Model.fit` counts every call from zero; a
     clock goes on from where an earlier one stopped, in the middle of an epoch as well.
+
+    Args:
+        state: of an earlier clock, to go on from.
+        dealer: where several processes train together, what deals their batches: the clock then
+            counts those of all, whole groups at a time.
 
     Attributes:
         epoch: epochs begun; the first is 1.
@@ -27,7 +33,8 @@ class Clock:
         within_epoch: whether an epoch has begun and not ended.
     """
 
-    def __init__(self, state: dict[str, Any] | None = None) -> None:
+    def __init__(self, state: dict[str, Any] | None = None, dealer: Dealer | None = None) -> None:
+        self.dealer = dealer
         self.epoch = self.step = 0
         self.epoch_step = self.epoch_images = 0
         self.epoch_seconds = self.epoch_wait_seconds = 0.0
@@ -86,9 +93,26 @@ class Clock:
         now = time.perf_counter()
         self.epoch_seconds += now - self._last
         self._last = now
+        turn = self.turn
+        if turn is None:
+            steps = 1
+        else:
+            steps, images = (turn.end - turn.begin, turn.images) if turn.ends_group else (0, 0)
+            self.epoch_steps = turn.batches
         self.epoch_images += images
-        self.epoch_step += 1
-        self.step += 1
+        self.epoch_step += steps
+        self.step += steps
+
+    @property
+    def turn(self) -> Turn | None:
+        """What is in hand, where several processes train together."""
+        return self.dealer.turn if self.dealer is not None else None
+
+    @property
+    def batch(self) -> int:
+        """The number of the batch in hand, over the whole run and all processes, from 1."""
+        turn = self.turn
+        return self.step + 1 if turn is None else self.step - self.epoch_step + turn.batch + 1
 
     def await_batch(self) -> None:
         """Callbacks are done with a step: what goes by from now on is waiting for the next batch.
@@ -156,6 +180,9 @@ class Clocked(paddle.callbacks.Callback):
 
         `fit` steps the optimizer after each group of accumulated batches, and at an epoch's end.
         """
+        turn = self.clock.turn
+        if turn is not None:
+            return turn.ends_group
         step = self.clock.epoch_step
         return step % getattr(self.model, "_accumulate", 1) == 0 or step == self.clock.epoch_steps
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
@@ -30,6 +30,8 @@ class EarlyStopping(Clocked):
         UserError: for another ``mode`` or no patience; before the first epoch, if the model has no
             such metric.
     """
+
+    everywhere: ClassVar[bool] = True  # every process has to stop
 
     def __init__(
         self,

@@ -5,17 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any, ClassVar
 
 import paddle
 
+from resnet_fit import parallel
 from resnet_fit.callbacks.checkpoint import Checkpoint
 from resnet_fit.errors import Interrupted
 from resnet_fit.terminal import note
 
 # There is no SIGHUP on Windows.
 HANG_UP = getattr(signal, "SIGHUP", None)
+# Paddle's launcher sends each process the same signal three times within 0.4 seconds.
+ONE_SIGNAL = 2.0
 SIGNALS = [signal.SIGINT, signal.SIGTERM, *([HANG_UP] if HANG_UP is not None else [])]
 
 
@@ -37,7 +41,7 @@ class Interruption(paddle.callbacks.Callback):
     def __init__(self, checkpoint: Checkpoint) -> None:
         super().__init__()
         self.checkpoint = checkpoint
-        self._received = 0
+        self._received, self._received_at = 0, 0.0
         self._handlers: dict[int, Any] = {}
         self._terminals: list[int] = []
 
@@ -54,7 +58,7 @@ class Interruption(paddle.callbacks.Callback):
                     self._handlers[number] = signal.signal(number, self._receive)
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        if self._received and self.checkpoint.can_save:
+        if self.checkpoint.can_save and self._agreed():
             self.checkpoint.save()
             raise Interrupted(self._received, self.checkpoint.folder.parent)
 
@@ -65,7 +69,7 @@ class Interruption(paddle.callbacks.Callback):
         self._stop_evaluation()
 
     def on_eval_end(self, logs: dict[str, Any] | None = None) -> None:
-        if self._received:
+        if self._agreed():
             raise Interrupted(self._received, self.checkpoint.folder.parent)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -77,18 +81,25 @@ class Interruption(paddle.callbacks.Callback):
             signal.signal(*self._handlers.popitem())
 
     def _stop_evaluation(self) -> None:
-        if self._received:
+        if self._agreed():
             self.checkpoint.save_before_evaluation()
             raise Interrupted(self._received, self.checkpoint.folder.parent)
+
+    def _agreed(self) -> bool:
+        """Whether any process was asked to stop: then all do, at the same step."""
+        self._received = int(parallel.largest([self._received])[0])
+        return bool(self._received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if number == HANG_UP:
             self._leave_terminal()
         elif self._received:
+            if parallel.size() > 1 and time.monotonic() - self._received_at < ONE_SIGNAL:
+                return
             self.close()
             os.kill(os.getpid(), number)
             return
-        self._received = self._received or number
+        self._received, self._received_at = self._received or number, time.monotonic()
         note("stops after this batch and saves; again: at once")
 
     def _leave_terminal(self) -> None:

@@ -25,5 +25,5 @@ class StepSeed(Clocked):
 
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_begin(step, logs)
-        state = np.random.SeedSequence([self.seed, self.clock.step + 1]).generate_state(1)
+        state = np.random.SeedSequence([self.seed, self.clock.batch]).generate_state(1)
         paddle.seed(int(state[0]))

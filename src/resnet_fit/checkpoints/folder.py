@@ -181,8 +181,8 @@ def _set_schedule_and_scaler(model: paddle.Model, state: dict[str, Any]) -> None
     if state["schedule"] is not None:
         model._optimizer._learning_rate.set_state_dict(state["schedule"])
     if state["scaler"] is not None:
-        # Paddle makes the scaler at the first step only, too late to be loaded.
-        model._scaler = paddle.amp.GradScaler()
+        if model._scaler is None:  # Paddle makes it at the first step only, too late to be loaded
+            model._scaler = paddle.amp.GradScaler()
         saved = state["scaler"]
         saved["scale"] = np.array(saved["scale"], "float32")
         model._scaler.load_state_dict(saved)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from resnet_fit import __version__
+from resnet_fit import __version__, parallel
 from resnet_fit.commands.parser import Parser, wake_paddle
+from resnet_fit.errors import UserError, require
 from resnet_fit.terminal import command_console, recording, say
 
 EXAMPLES = """\
@@ -51,8 +53,9 @@ def run(arguments: Sequence[str], commands: Mapping[str, str]) -> None:
     parser = Parser(
         prog="resnet-fit",
         usage="resnet-fit --config FILE [--set KEY=VALUE]... [--output DIR] [--name NAME] "
-        "[--device cpu|gpu|gpu:N] [--dry-run]\n       resnet-fit --resume RUN [--set KEY=VALUE]... "
-        "[--dry-run]"
+        "[--device cpu|gpu|gpu:N] [--processes N] [--dry-run]"
+        "\n       resnet-fit --resume RUN [--set KEY=VALUE]... "
+        "[--processes N] [--dry-run]"
         "\n       resnet-fit COMMAND ...",
         description="Train a ResNet from a YAML file. Commands: "
         + "; ".join(f"{name}: {summary}" for name, summary in commands.items())
@@ -74,6 +77,13 @@ def run(arguments: Sequence[str], commands: Mapping[str, str]) -> None:
         action="store_true",
         help="show the whole config, sizes, and by a few steps time and memory; write nothing",
     )
+    parser.add_argument(
+        "--processes",
+        metavar="N",
+        type=int,
+        default=1,
+        help="train by so many processes, each with its share of the cores or a GPU of its own",
+    )
     parser.add_argument("--version", action="version", version=f"resnet-fit {__version__}")
     options = parser.parse_args(arguments)
 
@@ -82,6 +92,9 @@ def run(arguments: Sequence[str], commands: Mapping[str, str]) -> None:
         overrides.append(f"training.device={options.device}")
     if options.resume is not None and (options.output or options.name):
         parser.error("--output and --name do not go with --resume, which stays in the run's folder")
+    if options.processes != 1 and parallel.size() == 1:  # else this is one of them
+        _train_by(options.processes, options, overrides)
+        return
     if options.dry_run:
         _dry_run(options.config, options.resume, overrides)
         return
@@ -90,6 +103,26 @@ def run(arguments: Sequence[str], commands: Mapping[str, str]) -> None:
             _fit(options.config, overrides, options.output or "runs", options.name)
         else:
             _resume(options.resume, overrides)
+
+
+def _train_by(processes: int, options: argparse.Namespace, overrides: list[str]) -> None:
+    """Check the config here, where a mistake is told at once, and then train by so many."""
+    from resnet_fit.runs.config import load_config
+    from resnet_fit.runs.launch import launch
+    from resnet_fit.runs.processes import check_processes
+    from resnet_fit.runs.resuming import load_run_config
+
+    require(processes >= 1, "--processes", processes, "1 or more")
+    if options.dry_run or options.config == "-":
+        raise UserError("--processes: not with --dry-run, nor with a config from standard input")
+    if options.resume is None:
+        config = load_config(options.config, overrides)
+    else:
+        config = load_run_config(options.resume, overrides)
+    check_processes(config, processes)
+    code = launch(sys.orig_argv, processes)
+    if code:
+        raise SystemExit(code)
 
 
 def _fit(file: str, overrides: list[str], output: str, name: str | None) -> None:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import zip_longest
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ import numpy as np
 from resnet_fit.data.augment import Operation, Unfinished, compose
 from resnet_fit.data.batching import Batching, PreparedBatch, Task
 from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset
+from resnet_fit.data.dealing import Dealer, Turn
 from resnet_fit.data.mixing import Mix, different_partners
 from resnet_fit.data.resizing import Sizes, at_size
 from resnet_fit.data.sampling import Sampler, in_order, shuffled
@@ -44,7 +46,9 @@ class Loader:
     set. ``mix`` makes the labels of a batch probabilities, float32 ``[B, classes]``. ``sizes`` says
     how many pixels a side the images of an epoch have, for progressive resizing. With ``on_device``
     the last operations, and mixing, are done by Paddle on its current device, to which images then
-    go as uint8; what has no form there, and what comes before it, stays here.
+    go as uint8; what has no form there, and what comes before it, stays here. ``dealer`` deals the
+    batches to several processes, ``group`` at a time; lengths are then this process's, positions
+    those of all.
 
     `epoch` counts the iterations that ran to their end; an iteration left early is not counted, and
     the next one starts its epoch anew.
@@ -62,14 +66,17 @@ class Loader:
         mix: Mix | None = None,
         sizes: Sizes | None = None,
         on_device: bool = False,
+        dealer: Dealer | None = None,
+        group: int = 1,
     ) -> None:
         count = len(dataset)
         if batch_size < 1:
             raise UserError(f"batch_size: received {batch_size}, expected 1 or more")
         if seed < 0:
             raise UserError(f"seed: received {seed}, expected 0 or more")
-        self._batches = count // batch_size if drop_last else -(-count // batch_size)
-        if self._batches == 0:
+        self.batches = count // batch_size if drop_last else -(-count // batch_size)
+        """Batches of a whole epoch, over all processes."""
+        if self.batches == 0:
             raise UserError(
                 f"no batch to load: {count} images, batch size {batch_size}"
                 + (", and the incomplete last batch is dropped" if count else "")
@@ -78,6 +85,7 @@ class Loader:
         self.labels, self._classes = dataset.labels, len(dataset.classes)
         self._sampler = sampler or (shuffled if shuffle else in_order)
         self._mix, self._sizes = mix, sizes
+        self._dealer, self._group = dealer or Dealer(), group
         self._device: Any = importlib.import_module(ON_DEVICE) if on_device else None
         self._start = self._position = (0, 0)
         self._first = 0
@@ -97,12 +105,12 @@ class Loader:
 
         The position after an epoch's last batch is the start of the next epoch.
         """
-        if epoch < 0 or not 0 <= batch <= self._batches:
+        if epoch < 0 or not 0 <= batch <= self.batches:
             raise UserError(
                 f"position: received ({epoch}, {batch}), expected an epoch from 0 and a batch "
-                f"of 0..{self._batches}"
+                f"of 0..{self.batches}"
             )
-        whole = batch == self._batches
+        whole = batch == self.batches
         self._start = self._position = (epoch + 1, 0) if whole else (epoch, batch)
         self._first = self._start[1]
 
@@ -118,26 +126,33 @@ class Loader:
 
     def __len__(self) -> int:
         """Batches of the running iteration, or of the next one when none runs."""
-        return self._batches - self._first
+        return len(self._turns(self._first))
+
+    def _turns(self, first: int) -> list[Turn]:
+        """The batches of an epoch that this process takes, from ``first`` on."""
+        images = min(self.count, self.batches * self.batch_size)
+        return self._dealer.turns(self.batches, first, self._group, self.batch_size, images)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self._position = self._start
         self._start, self._first = (epoch, 0), first
+        turns = self._turns(first)
+        numbers = [turn.batch for turn in turns]
         thread = ThreadPoolExecutor(1, thread_name_prefix="resnet-fit-loader")
         pending: deque[Future[Batch | None]] = deque()
         delivered = False
         try:
-            with self._source(epoch, first) as make:
-                for batch in range(first, min(first + AHEAD, self._batches)):
-                    pending.append(thread.submit(make, batch))
-                for batch in range(first, self._batches):
+            with self._source(epoch, numbers) as make:
+                for number in numbers[:AHEAD]:
+                    pending.append(thread.submit(make, number))
+                for turn, later in zip_longest(turns, numbers[AHEAD:]):
                     arrays = pending.popleft().result()
-                    if batch + AHEAD < self._batches:
-                        pending.append(thread.submit(make, batch + AHEAD))
-                    self._position = (epoch, batch + 1)
+                    if later is not None:
+                        pending.append(thread.submit(make, later))
+                    self._position, self._dealer.turn = (epoch, turn.done), turn
                     if arrays is not None:
                         delivered = True
-                        yield self._finished(arrays, epoch, batch)
+                        yield self._finished(arrays, epoch, turn.batch)
             if first == 0 and not delivered:
                 raise UserError(f"none of the {self.count} images could be read")
             self._start = self._position = (epoch + 1, 0)
@@ -146,9 +161,9 @@ class Loader:
             self._first = 0
 
     def _source(
-        self, epoch: int, first: int
+        self, epoch: int, numbers: Sequence[int]
     ) -> AbstractContextManager[Callable[[int], Batch | None]]:
-        """Open what makes batches, asked for in order from ``first``; None is an empty one."""
+        """Open what makes the batches ``numbers``, asked for in order; None is an empty one."""
         raise NotImplementedError
 
     def _order(self, epoch: int) -> np.ndarray:
@@ -201,7 +216,9 @@ class ArrayLoader(Loader):
         self._augment = tuple(augment)
         compose(augment)  # refuses a wrong order now, not at the first batch
 
-    def _source(self, epoch: int, first: int) -> AbstractContextManager[Callable[[int], Batch]]:
+    def _source(
+        self, epoch: int, numbers: Sequence[int]
+    ) -> AbstractContextManager[Callable[[int], Batch]]:
         order = self._order(epoch)
         operations = at_size(self._augment, self._sizes, epoch)
         augment = compose(operations, self._split(operations))
@@ -260,7 +277,9 @@ class FileLoader(Loader):
         self._team.close()
 
     @contextmanager
-    def _source(self, epoch: int, first: int) -> Iterator[Callable[[int], Batch | None]]:
+    def _source(
+        self, epoch: int, numbers: Sequence[int]
+    ) -> Iterator[Callable[[int], Batch | None]]:
         order = self._order(epoch)
         # Pixels leave the workers as uint8, a quarter of the bytes they have once normalised.
         geometry, inside, after = split_operations(at_size(self._transforms, self._sizes, epoch))
@@ -292,7 +311,7 @@ class FileLoader(Loader):
             images = finishing(made.images, rng, phase[rows])
             return self._mixed(images, rows, epoch, batch)
 
-        tasks = map(task, range(first, self._batches))
-        workers = min(self.workers, self._batches - first)
+        tasks = map(task, numbers)
+        workers = min(self.workers, len(numbers))
         with self._team.make_all(recipe, tasks, workers) as made:
             yield lambda batch: finish(batch, next(made))

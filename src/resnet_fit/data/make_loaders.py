@@ -14,6 +14,7 @@ from resnet_fit.config.operations import Entry
 from resnet_fit.data.cache import cache_images
 from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.datasets.data import Dataset, Parts
+from resnet_fit.data.dealing import Dealer
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader
 from resnet_fit.data.mixing import Mix
 from resnet_fit.data.record import Contents, DataRecord
@@ -33,6 +34,7 @@ class Loaders:
 
     Attributes:
         record: what is written down of the data.
+        dealer: deals the batches of all three to the processes that train together.
         full_size: pixels a side of the training's images, where progressive resizing leads to them.
     """
 
@@ -40,6 +42,7 @@ class Loaders:
     evaluation: Loader
     test: Loader | None
     record: DataRecord
+    dealer: Dealer
     full_size: int | None
 
     @property
@@ -59,7 +62,10 @@ class Loaders:
 
 
 def make_loaders(
-    config: Config, recorded: DataRecord | None = None, parts: Parts | None = None
+    config: Config,
+    recorded: DataRecord | None = None,
+    parts: Parts | None = None,
+    dealer: Dealer | None = None,
 ) -> Loaders:
     """Open a config's data, split it, and bind its augmentation.
 
@@ -68,6 +74,7 @@ def make_loaders(
         recorded: of a run that goes on, what it was trained on. Images are normalised by its
             numbers, also where another version of a decoder would give others.
         parts: the data, where they are at hand already.
+        dealer: deals the batches, where several processes train together.
 
     Raises:
         UserError: the data are not there or not right, or not those of ``recorded``, an operation
@@ -90,6 +97,7 @@ def make_loaders(
     sizes = sizes_by_epoch(config, full_size)
 
     workers = _of_files(config, "workers", None)
+    dealer = dealer or Dealer()
 
     def loader(dataset: Dataset, stage: str, workers: int | None = workers) -> Loader:
         training = stage == "train"
@@ -99,6 +107,8 @@ def make_loaders(
             "seed": config.training.seed,
             "drop_last": training and config.data.drop_last,
             "on_device": config.augmentation.on_device,
+            "dealer": dealer,
+            "group": _group(config, training, dealer.size),
         }
         if training:
             options |= {"sampler": config.data.order(), "mix": mix, "sizes": sizes}
@@ -108,7 +118,7 @@ def make_loaders(
 
     record = DataRecord(
         contents=contents,
-        image_shape=_image_shape(loader(evaluation.take(np.arange(1)), "eval", workers=0)),
+        image_shape=_image_shape(_loader(evaluation.take(np.arange(1)), 1, bound["eval"], 0)),
         stored_shape=train.images.shape[1:] if isinstance(train, ArrayDataset) else None,
         preprocessing=_listed(config.augmentation.eval, bound["eval"]),
         mean=mean,
@@ -121,8 +131,16 @@ def make_loaders(
         evaluation=loader(evaluation, "eval"),
         test=None if test is None else loader(test, "eval"),
         record=record,
+        dealer=dealer,
         full_size=full_size,
     )
+
+
+def _group(config: Config, training: bool, processes: int) -> int:
+    """How many batches are dealt to the processes at a time; one process just takes each."""
+    if processes == 1:
+        return 1
+    return config.training.accumulate if training else processes
 
 
 def _require_same(config: Config, difference: str | None) -> None:

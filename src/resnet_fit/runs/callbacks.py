@@ -8,6 +8,7 @@ from typing import Any
 
 import paddle
 
+from resnet_fit import parallel
 from resnet_fit.callbacks import (
     Checkpoint,
     Clock,
@@ -25,6 +26,7 @@ from resnet_fit.callbacks import (
 from resnet_fit.callbacks.optional import Context
 from resnet_fit.callbacks.phases import in_order
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
+from resnet_fit.callbacks.together import GroupSchedule, SameState
 from resnet_fit.data.augment import Normalize
 from resnet_fit.data.loading import FileLoader, Loader
 from resnet_fit.errors import UserError
@@ -49,8 +51,10 @@ class Callbacks:
     ) -> None:
         config, loaders = experiment.config, experiment.loaders
         self.folder = folder
-        self.clock = clock = Clock()
-        self.history = History(folder / "metrics.jsonl", clock)
+        several = parallel.size() > 1
+        self.clock = clock = Clock(dealer=loaders.dealer if several else None)
+        file = folder / "metrics.jsonl" if parallel.is_first() else None
+        self.history = History(file, clock)
         context = Context(
             config,
             folder,
@@ -61,7 +65,7 @@ class Callbacks:
         )
         chosen = {name: part.build(context) for name, part in config.callbacks.items() if part}
         skips = {"nan_skip": NaNSkip(clock=clock)} if config.training.on_nan == "skip" else {}
-        named = {"history": self.history, **skips, **chosen, **_named(own)}
+        named = {"history": self.history, **skips, **_here({**chosen, **_named(own)})}
         self.saved: dict[str, Any] = {"loader": loaders.train}
         self.saved |= {name: c for name, c in named.items() if hasattr(c, "state_dict")}
         self.average = _only(WeightAverage, named)
@@ -77,8 +81,8 @@ class Callbacks:
             documents=documents(experiment),
         )
         self.interruption = Interruption(self.checkpoint)
-        schedule = paddle.callbacks.LRScheduler()
-        schedule.phase = "schedule"
+        schedule = GroupSchedule(clock) if several else _schedule_of_paddle()
+        together = [SameState(clock)] if several else []
         self.second_evaluations = [c for c in named.values() if isinstance(c, SecondEvaluation)]
         self.progress = self._progress(experiment)
         for second in self.second_evaluations:
@@ -91,6 +95,7 @@ class Callbacks:
                 schedule,
                 StepSeed(config.training.seed, clock),
                 NaNGuard(clock),
+                *together,
                 SlowData(faster_data(loaders.train), clock=clock),
                 self.progress,
                 self.checkpoint,
@@ -142,6 +147,26 @@ class Callbacks:
         for callback in self.all:
             if hasattr(callback, "close"):
                 callback.close()
+
+
+def _schedule_of_paddle() -> paddle.callbacks.Callback:
+    schedule = paddle.callbacks.LRScheduler()
+    schedule.phase = "schedule"
+    return schedule
+
+
+def _here(
+    named: dict[str, paddle.callbacks.Callback],
+) -> dict[str, paddle.callbacks.Callback]:
+    """Those that this process runs: what only writes figures down, the first one alone does."""
+    if parallel.is_first():
+        return named
+    return {
+        name: callback
+        for name, callback in named.items()
+        if getattr(callback, "phase", "record") != "record"
+        or getattr(callback, "everywhere", False)
+    }
 
 
 def _named(own: Sequence[paddle.callbacks.Callback]) -> dict[str, paddle.callbacks.Callback]:

@@ -11,8 +11,10 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from resnet_fit import parallel
 from resnet_fit.backends import check_cinn, choose_backend, compile_forward
 from resnet_fit.data.datasets.data import Parts
+from resnet_fit.data.dealing import Dealer
 from resnet_fit.data.make_loaders import Loaders, make_loaders
 from resnet_fit.data.record import DataRecord
 from resnet_fit.errors import UserError, out_of_memory
@@ -22,8 +24,9 @@ from resnet_fit.networks.pretrained import weights_file
 from resnet_fit.runs.config import Config
 from resnet_fit.runtime import choose_device
 from resnet_fit.training.accumulation import accumulated
-from resnet_fit.training.metrics import classification_metrics
+from resnet_fit.training.metrics import OverProcesses, classification_metrics
 from resnet_fit.training.precision import check_precision, use_precision
+from resnet_fit.training.reduction import reduced
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ def set_up(
             "slowly",
             stacklevel=2,
         )
+    parallel.start(device)
     seed_everything(config.training.seed)
-    loaders = make_loaders(config, recorded, parts)
+    loaders = open_data(config, recorded, parts)
     if network is None:
         network = make_network(config, loaders)
     backend = choose_backend(config.training.backend, device, compiled, network)
@@ -90,6 +94,26 @@ def set_up(
     }
     model = prepare(config, network, loaders, backend)
     return Experiment(config, device, backend, loaders, model, counts, weights)
+
+
+def open_data(
+    config: Config, recorded: DataRecord | None = None, parts: Parts | None = None
+) -> Loaders:
+    """Loaders of a config's data. Of several processes the first one goes ahead.
+
+    The others then find downloads and caches there, and take its mean and deviation.
+    """
+    dealer = Dealer(parallel.rank(), parallel.size())
+    opened: list[Loaders] = []
+
+    def first() -> str:
+        opened.append(make_loaders(config, recorded, parts, dealer))
+        return opened[0].record.to_json()
+
+    record = parallel.first(first)
+    return (
+        opened[0] if opened else make_loaders(config, DataRecord.from_json(record), parts, dealer)
+    )
 
 
 def seed_everything(seed: int) -> None:
@@ -146,7 +170,7 @@ def prepare(
     """A `paddle.Model` with the optimizer, schedule, loss and metrics of a config."""
     training = config.training
     full_rate = config.optimizer.full_rate(config.data.batch_size * training.accumulate)
-    rate = config.schedule.rate(full_rate, training.epochs, len(loaders.train))
+    rate = config.schedule.rate(full_rate, training.epochs, loaders.train.batches)
     optimizer = config.optimizer.build(network, rate)
     loss = config.loss.build(loaders.train.labels, len(loaders.classes))
     metrics = classification_metrics(loss, len(loaders.classes))
@@ -156,7 +180,11 @@ def prepare(
     amp_configs = use_precision(training.precision, network, backend)
     model = paddle.Model(network)
     batches, batch_size = training.accumulate, config.data.batch_size
-    model.prepare(
-        optimizer, accumulated(loss, optimizer, batches, batch_size), metrics, amp_configs
-    )
+    if parallel.size() == 1:
+        stepped = accumulated(loss, optimizer, batches, batch_size)
+    else:
+        dealer = loaders.dealer
+        stepped = reduced(loss, network, optimizer, dealer, batches, batch_size)
+        metrics = [OverProcesses(metric, dealer) for metric in metrics]
+    model.prepare(optimizer, stepped, metrics, amp_configs)
     return model

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
+from resnet_fit import parallel
 from resnet_fit.callbacks import Relay
 from resnet_fit.callbacks.nan_guard import ADVICE, absurd
 from resnet_fit.checkpoints.files import CONFIG, DATA, find_checkpoint
@@ -29,6 +30,7 @@ from resnet_fit.runs.callbacks import Callbacks
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.experiment import Experiment, set_up
 from resnet_fit.runs.folder import make_folder, new_folder, require_space, write_documents
+from resnet_fit.runs.processes import check_processes
 from resnet_fit.runs.resuming import (
     checkpoint_config,
     follow_epochs,
@@ -36,7 +38,7 @@ from resnet_fit.runs.resuming import (
     require_epochs,
 )
 from resnet_fit.runs.summary import summarize
-from resnet_fit.runtime import describe
+from resnet_fit.runtime import choose_device, describe
 from resnet_fit.terminal import recording, say
 
 
@@ -103,22 +105,23 @@ def fit(
         UserError: for a mistake in config or data; without a checkpoint, no folder is left.
         RunFailed: when the run cannot go on.
     """
-    folder = new_folder(Path(output), name or time.strftime("%Y%m%d-%H%M%S"))
     given = Given.of(config, network, data, callbacks)
+    join(config)
+    name = name or time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(parallel.first(lambda: str(new_folder(Path(output), name))))
     with recording() as log:
         experiment = set_up(config, given.network, given.data)
         follows = Callbacks(experiment, folder, given.callbacks)
-        make_folder(folder)
+        parallel.first(lambda: make_folder(folder))
         try:
-            with lock(folder):
-                log.open(folder / "run.log")
-                require_space(folder, experiment)
-                write_documents(folder, experiment)
+            with _owned(folder):
+                _open_log(log, folder)
+                parallel.first(lambda: _begin(folder, experiment))
                 if experiment.weights is not None:
                     say(f"starts from {experiment.weights}")
                 return _train(experiment, follows)
         except UserError:
-            if not (folder / "checkpoints").exists():
+            if parallel.is_first() and not (folder / "checkpoints").exists():
                 log.close()
                 shutil.rmtree(folder)  # nothing to go on from, and its name is free again
             raise
@@ -147,8 +150,37 @@ def resume(
     with recording() as log:
         config = load_run_config(folder, overrides)
         given = Given.of(config, network, data, callbacks)
-        with lock(folder):
+        join(config)
+        with _owned(folder):
             return _go_on(folder, config, given, log)
+
+
+def join(config: Config) -> None:
+    """Make the processes that train together a group, where a launcher started several.
+
+    Raises:
+        UserError: this config cannot be trained by so many.
+    """
+    if parallel.size() > 1:
+        check_processes(config, parallel.size())
+        parallel.start(choose_device(config.training.device))
+
+
+@contextmanager
+def _owned(folder: Path) -> Iterator[None]:
+    """A run's folder, which one process on one machine may write to at a time."""
+    with lock(folder) if parallel.is_first() else nullcontext():
+        yield
+
+
+def _open_log(log: RunLog, folder: Path) -> None:
+    if parallel.is_first():
+        log.open(folder / "run.log")
+
+
+def _begin(folder: Path, experiment: Experiment) -> None:
+    require_space(folder, experiment)
+    write_documents(folder, experiment)
 
 
 def _go_on(folder: Path, config: Config, given: Given, log: RunLog) -> Run:
@@ -162,11 +194,11 @@ def _go_on(folder: Path, config: Config, given: Given, log: RunLog) -> Run:
     follows = Callbacks(experiment, folder, given.callbacks)
     load_whole(found, experiment.model, follows.average)
     follows.restore(state)
-    log.open(folder / "run.log")
+    _open_log(log, folder)
     follow_epochs(experiment, state, checkpoint_config(found))
     follows.checkpoint.complete(found)
     say(f"goes on from {found} after step {follows.clock.step}")
-    write_documents(folder, experiment)
+    parallel.first(lambda: write_documents(folder, experiment))
     return _train(experiment, follows)
 
 
@@ -174,7 +206,8 @@ def _train(experiment: Experiment, follows: Callbacks) -> Run:
     """Train what is left of a run, test it, and write its summary."""
     folder, counts = follows.folder, experiment.counts
     environment = describe(experiment.device, experiment.backend)
-    write_json(folder / "environment.json", environment)
+    if parallel.is_first():
+        write_json(folder / "environment.json", environment)
     say(
         f"{folder}: {counts['parameters']:,} parameters, {counts['train_images']:,} images to "
         f"train on, {counts['eval_images']:,} to evaluate on; {experiment.device}, "
@@ -188,7 +221,8 @@ def _train(experiment: Experiment, follows: Callbacks) -> Run:
         test = _test(experiment, follows)
     summary = summarize(experiment, follows.history.rows, environment, test)
     summary |= {"stopped_early": follows.has_stopped, "skipped_images": skipped}
-    write_json(folder / "summary.json", summary)
+    if parallel.is_first():
+        write_json(folder / "summary.json", summary)
     say(f"{clock_time(summary['seconds'])}, all in {folder}")
     for which, metrics in (("evaluation", summary["last"]["eval"]), ("test", test or {})):
         problem = absurd(metrics)
@@ -221,7 +255,7 @@ def _fit_epochs(experiment: Experiment, follows: Callbacks) -> None:
                 loaders.train,
                 loaders.evaluation,
                 epochs=epochs,
-                accumulate_grad_batches=config.training.accumulate,
+                accumulate_grad_batches=config.training.accumulate // parallel.size(),
                 verbose=0,
                 callbacks=follows.all,
             )

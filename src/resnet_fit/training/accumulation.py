@@ -48,7 +48,7 @@ def accumulated(
     def minimize_mean(*arguments: Any, **options: Any) -> Any:
         nonlocal images_held
         if images_held != full:
-            _scale_gradients(optimizer, full / images_held)
+            scale_gradients(optimizer, full / images_held)
         images_held = 0
         return minimize(*arguments, **options)
 
@@ -56,7 +56,8 @@ def accumulated(
     return weighted
 
 
-def _scale_gradients(optimizer: paddle.optimizer.Optimizer, factor: float) -> None:
+def scale_gradients(optimizer: paddle.optimizer.Optimizer, factor: float) -> None:
+    """Multiply the gradients of all parameters that have one."""
     with paddle.no_grad():
         for parameter in optimizer._parameter_list:
             if parameter.grad is not None:

@@ -9,6 +9,8 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from resnet_fit import parallel
+from resnet_fit.data.dealing import Dealer
 from resnet_fit.errors import require
 from resnet_fit.training.objectives import BinaryCrossEntropy, CrossEntropy, as_probabilities
 
@@ -96,6 +98,53 @@ class TopK(paddle.metric.Metric):
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
         self.right, self.count = list(state["right"]), state["count"]
+
+
+class OverProcesses(paddle.metric.Metric):
+    """A metric over all processes that train together, from one of sums over this one's samples.
+
+    Args:
+        metric: its ``state_dict`` holds numbers, or lists of them, that add up over samples.
+        dealer: knows whether the batch in hand counts.
+    """
+
+    def __init__(self, metric: paddle.metric.Metric, dealer: Dealer) -> None:
+        super().__init__()
+        self.metric, self.dealer = metric, dealer
+
+    def name(self) -> Any:
+        return self.metric.name()
+
+    def compute(self, *arguments: Any) -> Any:
+        return self.metric.compute(*arguments)
+
+    def update(self, *arguments: Any) -> Any:
+        return self.metric.update(*arguments) if self.dealer.counts else None
+
+    def accumulate(self) -> Any:
+        """The same on every process; all of them have to ask for it."""
+        own, total = self.metric.state_dict(), self.state_dict()
+        self.metric.set_state_dict(total)
+        value = self.metric.accumulate()
+        self.metric.set_state_dict(own)
+        return value
+
+    def reset(self) -> None:
+        self.metric.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Sums over all processes; all of them have to ask for it."""
+        own = self.metric.state_dict()
+        sums = iter(parallel.total([n for value in own.values() for n in np.ravel(value)]))
+        return {
+            key: [next(sums) for _ in value] if isinstance(value, list) else type(value)(next(sums))
+            for key, value in own.items()
+        }
+
+    def set_state_dict(self, state: dict[str, Any]) -> None:
+        self.metric.reset()
+        if parallel.is_first():  # whoever adds up counts them once
+            self.metric.set_state_dict(state)
 
 
 def classification_metrics(
