@@ -1,0 +1,290 @@
+"""Several processes train a network as one does: equal to the last bit, killed or not."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import resnet_fit
+from resnet_fit.networks.weights import read_tensors
+
+# All that makes steps and epochs differ: each has once been wrong over processes somewhere.
+CONFIG: dict[str, Any] = {
+    "model": {"depth": [1, 1], "stem": "cifar", "width": 8, "stochastic_depth": 0.2},
+    "data": {"name": "digits", "batch_size": 50, "repeats": 2, "eval_batch_size": 70},
+    "augmentation": {
+        "train": [{"random_crop": {"padding": 1}}, "normalize"],
+        "mix": {"mixup": 0.2, "cutmix": 1.0},
+        "progressive": {"start": 6, "step": 1},
+    },
+    "optimizer": {"name": "adamw", "learning_rate": 0.003, "weight_decay": 0.05},
+    "schedule": {"name": "cosine", "warmup_epochs": 1},
+    "training": {"epochs": 3, "accumulate": 2},
+    "callbacks": {"weight_average": {"decay": 0.9}, "flip_average": {}, "visualdl": None},
+    "checkpoint": {"monitor": "ema_top1", "every_steps": 4},
+}
+ENVIRONMENT = os.environ | {
+    "OMP_NUM_THREADS": "1",  # sums of several threads are rounded otherwise
+    "PYTHONPATH": str(Path(resnet_fit.__file__).parents[1]),
+}
+ENVIRONMENT.pop("PYTEST_XDIST_WORKER", None)
+PATIENCE = 300
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "resnet_fit", *map(str, arguments)]
+
+
+def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        words,
+        cwd=folder,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(words: list[str], folder: Path, code: int = 0) -> str:
+    process = start(words, folder)
+    out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code, err + out
+    return err
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """What a run has come to, without times."""
+    found: dict[str, Any] = {}
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        names = ("step", "learning_rate", "train", "eval")
+        found[f"epoch {row['epoch']}"] = {name: row[name] for name in names}
+    last = folder / "checkpoints" / "last"
+    for name in ("model.pdparams", "average.pdparams"):
+        if (last / name).exists():
+            tensors = read_tensors(last / name)
+            found |= {f"{name} {key}": value.tobytes() for key, value in tensors.items()}
+    with np.load(last / "optimizer.npz") as arrays:
+        found |= {f"optimizer {key}": arrays[key].tobytes() for key in arrays}
+    state = json.loads((last / "state.json").read_text())
+    return found | {name: state[name] for name in ("schedule", "loader", "checkpoint")}
+
+
+def different(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    return [key for key in one.keys() | other.keys() if one.get(key) != other.get(key)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    from resnet_fit.config.document import dump
+
+    folder = tmp_path_factory.mktemp("processes")
+    (folder / "config.yaml").write_text(dump(CONFIG))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(place):
+    """What one process comes to."""
+    run(command("--config", "config.yaml", "--name", "alone"), place)
+    return contents(place / "runs" / "alone")
+
+
+def test_two_processes_come_to_what_one_does_to_the_last_bit(place, alone):
+    run(command("--config", "config.yaml", "--name", "two", "--processes", 2), place)
+    assert different(contents(place / "runs" / "two"), alone) == []
+    environment = json.loads((place / "runs" / "two" / "environment.json").read_text())
+    assert environment["processes"] == 2
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_killed_in_one_process_it_names_it_and_goes_on_with_one_or_two(place, alone, killed):
+    name = f"killed-{killed}"
+    process = start(command("--config", "config.yaml", "--name", name, "--processes", 2), place)
+    last = place / "runs" / name / "checkpoints" / "last"
+    while not last.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    time.sleep(random.Random(killed).uniform(0, 1))
+    os.kill(children(process.pid)[killed], signal.SIGKILL)
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - begun < 15
+    assert process.returncode == 1
+    assert f"process {killed} was ended by SIGKILL" in err
+    more = ["--processes", "2"] if killed else []
+    run(command("--resume", f"runs/{name}", *more), place)
+    assert different(contents(place / "runs" / name), alone) == []
+
+
+def children(pid: int) -> list[int]:
+    """The processes that one has started, in that order."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.slow
+def test_a_signal_ends_all_and_is_saved(place, alone, number, code):
+    name = f"stopped-{code}"
+    process = start(command("--config", "config.yaml", "--name", name, "--processes", 2), place)
+    last = place / "runs" / name / "checkpoints" / "last"
+    while not last.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(number)
+    begun = time.monotonic()
+    _, err = process.communicate(timeout=PATIENCE)
+    assert time.monotonic() - begun < 30
+    assert process.returncode == code, err
+    assert "stopped and saved" in err
+    run(command("--resume", f"runs/{name}"), place)
+    assert different(contents(place / "runs" / name), alone) == []
+
+
+@pytest.mark.slow
+def test_paddles_launcher_comes_to_the_same(place, alone):
+    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "logs"]
+    program = Path(sys.executable).parent / "resnet-fit"
+    run([sys.executable, *launcher, str(program), "--config", "config.yaml", "--name", "l"], place)
+    assert different(contents(place / "runs" / "l"), alone) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_more_batches_a_step_differ_by_rounding_alone(place, processes):
+    """Ten steps of four batches, whose gradients are added in another order."""
+    plain = [
+        "--set=optimizer={name: momentum, learning_rate: 0.05}",
+        "--set=training.accumulate=4",
+        "--set=training.epochs=1",
+        "--set=data.repeats=1",
+        "--set=data.batch_size=36",
+        "--set=augmentation.progressive=null",
+        "--set=callbacks.flip_average=null",
+    ]
+    config = ["--config", "config.yaml", *plain]
+    run(command(*config, "--name", f"a{processes}"), place)
+    run(command(*config, "--name", f"b{processes}", "--processes", processes), place)
+    one, several = (
+        read_tensors(place / "runs" / f"{name}{processes}" / "checkpoints/last/model.pdparams")
+        for name in "ab"
+    )
+    assert max(float(np.abs(one[name] - several[name]).max()) for name in one) < 1e-6
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 13), ("val", 5)):
+        for channel, name in enumerate(("red", "green", "blue")):
+            (tmp_path / "photos" / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 160, (20 + i, 24, 3), np.uint8)
+                pixels[..., channel] += 90
+                Image.fromarray(pixels).save(tmp_path / "photos" / part / name / f"{i}.png")
+    return tmp_path / "photos"
+
+
+PHOTOS = {
+    "model": {"depth": [1, 1], "stem": "cifar", "width": 4},
+    "data": {"name": "folder", "path": "photos", "batch_size": 6, "eval_batch_size": 4},
+    "augmentation": {
+        "train": [{"random_resized_crop": {"size": 12}}, "normalize"],
+        "eval": [{"resize": {"size": 14}}, {"center_crop": {"size": 12}}, "normalize"],
+    },
+    "optimizer": {"name": "momentum", "learning_rate": 0.05},
+    "training": {"epochs": 2, "accumulate": 2},
+    "callbacks": {"visualdl": None},
+}
+
+
+@pytest.mark.slow
+def test_image_files_and_an_odd_number_of_batches(photos, write_yaml, tmp_path):
+    config = write_yaml(PHOTOS)
+    run(command("--config", config, "--name", "one"), tmp_path)
+    run(command("--config", config, "--name", "two", "--processes", 2), tmp_path)
+    one, two = (contents(tmp_path / "runs" / name) for name in ("one", "two"))
+    assert different(one, two) == []
+    assert one["epoch 2"]["step"] == 14  # 7 batches an epoch, dealt two at a time
+
+
+@pytest.mark.slow
+def test_what_one_process_finds_is_told_with_its_number(photos, write_yaml, tmp_path):
+    for file in sorted(photos.glob("train/*/*.png"))[::2]:
+        file.write_bytes(file.read_bytes()[:200])
+    config = write_yaml(PHOTOS | {"data": PHOTOS["data"] | {"compare": "names"}})  # type: ignore[operator]
+    err = run(command("--config", config, "--name", "bad", "--processes", 2), tmp_path, code=2)
+    assert "png" in err
+    assert "Traceback" not in err
+
+
+def test_a_number_that_does_not_divide_is_refused_with_the_ways_out(place):
+    err = run(command("--config", "config.yaml", "--processes", 3), place, code=2)
+    assert "received 2, expected a multiple of the 3 processes" in err
+    one = ["--set=training.accumulate=1", "--set=data.batch_size=64", "--processes", "2"]
+    err = run(command("--config", "config.yaml", *one), place, code=2)
+    assert "training.accumulate=2 data.batch_size=32" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [("training.on_nan=skip", "on_nan"), ("callbacks.adapt_threads={}", "adapt_threads")],
+)
+def test_what_works_in_one_process_alone_is_refused(place, change, told):
+    arguments = ("--config", "config.yaml", f"--set={change}", "--processes", 2)
+    err = run(command(*arguments), place, code=2)
+    assert told in err.splitlines()[-1]
+
+
+# Each takes away one thing that processes do for one another.
+CONTROLS = {
+    "running statistics": """
+from resnet_fit.training.reduction import RunningStatistics
+def own(self):
+    for buffer, piece in zip(self._buffers, self._running.split(self._sizes)):
+        buffer.set_value(piece)
+    self._running = None
+RunningStatistics.follow = own
+""",
+    "a batch that does not count": """
+from resnet_fit.data.dealing import Dealer
+Dealer.counts = True
+""",
+    "the learning rate's batch": """
+from resnet_fit.callbacks.together import GroupSchedule
+GroupSchedule.on_train_batch_begin = lambda self, step, logs=None: None
+""",
+    "the seed's batch": """
+from resnet_fit.callbacks.clock import Clock
+Clock.batch = property(lambda self: self.step + 1)
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_part_that_is_missing_is_seen(place, alone, control):
+    name = control.replace(" ", "-").replace("'", "")
+    program = place / f"{name}.py"
+    program.write_text(
+        f"{CONTROLS[control]}\nfrom resnet_fit import cli\nraise SystemExit(cli.main())\n"
+    )
+    words = [sys.executable, str(program), "--config", "config.yaml", "--processes", "2"]
+    run([*words, "--name", name, "--set=data.batch_size=52"], place)
+    one = [*command("--config", "config.yaml"), "--name", f"{name}-one", "--set=data.batch_size=52"]
+    run(one, place)
+    assert different(contents(place / "runs" / name), contents(place / "runs" / f"{name}-one"))
