@@ -225,7 +225,7 @@ def test_image_files_and_an_odd_number_of_batches(photos, write_yaml, tmp_path):
 def test_what_one_process_finds_is_told_with_its_number(photos, write_yaml, tmp_path):
     for file in sorted(photos.glob("train/*/*.png"))[::2]:
         file.write_bytes(file.read_bytes()[:200])
-    config = write_yaml(PHOTOS | {"data": PHOTOS["data"] | {"compare": "names"}})  # type: ignore[operator]
+    config = write_yaml(PHOTOS | {"data": PHOTOS["data"] | {"compare": "names"}})
     err = run(command("--config", config, "--name", "bad", "--processes", 2), tmp_path, code=2)
     assert "png" in err
     assert "Traceback" not in err
