@@ -152,7 +152,9 @@ def start_from(
     needs_head = BACKBONE in (*config.model.freeze, *config.optimizer.lr_factors)
     file = None
     if with_weights and config.model.weights is not None:
-        report = load_weights(network, weights_file(config.model, config.model.weights, channels))
+        asked = (config.model, config.model.weights, channels)
+        parallel.first(lambda: str(weights_file(*asked)))  # one downloads, the others find it
+        report = load_weights(network, weights_file(*asked))
         needs_head |= report.other_classes is not None
         file = report.file
     if needs_head:
