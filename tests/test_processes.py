@@ -157,8 +157,8 @@ def test_a_signal_ends_all_and_is_saved(place, alone, number, code):
 @pytest.mark.slow
 def test_paddles_launcher_comes_to_the_same(place, alone):
     launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", "logs"]
-    program = Path(sys.executable).parent / "resnet-fit"
-    run([sys.executable, *launcher, str(program), "--config", "config.yaml", "--name", "l"], place)
+    (place / "train.py").write_text("from resnet_fit import cli\nraise SystemExit(cli.main())\n")
+    run([sys.executable, *launcher, "train.py", "--config", "config.yaml", "--name", "l"], place)
     assert different(contents(place / "runs" / "l"), alone) == []
 
 
@@ -170,6 +170,7 @@ def test_more_batches_a_step_differ_by_rounding_alone(place, processes):
         "--set=optimizer={name: momentum, learning_rate: 0.05}",
         "--set=training.accumulate=4",
         "--set=training.epochs=1",
+        "--set=schedule.warmup_epochs=0",
         "--set=data.repeats=1",
         "--set=data.batch_size=36",
         "--set=augmentation.progressive=null",
@@ -284,7 +285,5 @@ def test_a_part_that_is_missing_is_seen(place, alone, control):
         f"{CONTROLS[control]}\nfrom resnet_fit import cli\nraise SystemExit(cli.main())\n"
     )
     words = [sys.executable, str(program), "--config", "config.yaml", "--processes", "2"]
-    run([*words, "--name", name, "--set=data.batch_size=52"], place)
-    one = [*command("--config", "config.yaml"), "--name", f"{name}-one", "--set=data.batch_size=52"]
-    run(one, place)
-    assert different(contents(place / "runs" / name), contents(place / "runs" / f"{name}-one"))
+    run([*words, "--name", name], place)
+    assert different(contents(place / "runs" / name), alone)

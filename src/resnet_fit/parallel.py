@@ -17,6 +17,7 @@ import functools
 import io
 import json
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ import numpy as np
 
 from resnet_fit.errors import RunFailed, UserError
 
+_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 # Seconds between two looks at the store; one look takes 0.04 s.
 LOOK = 0.05
 
@@ -99,20 +101,25 @@ def start(device: str) -> None:
 
 
 def collective(function: F) -> F:
-    """Tell a failure of Paddle's in one line: its own names sockets and time limits."""
+    """Let a function of Paddle's wait for other processes, and tell its failure in one line.
+
+    Signals wait meanwhile: amid a message they end Paddle's connection. Its own errors name sockets
+    and time limits.
+    """
 
     @functools.wraps(function)
     def told(*arguments: Any, **options: Any) -> Any:
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             return function(*arguments, **options)
-        except RuntimeError as error:
-            if isinstance(error, RunFailed):
-                raise
+        except (RuntimeError, ValueError) as error:
             raise RunFailed(
                 f"process {_group.rank} of {_group.size}: another process of this run has ended, "
                 "or did not answer for 30 s; its own output says why. The last checkpoint is "
                 "untouched"
             ) from error
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
     return told  # type: ignore[return-value]
 
@@ -186,8 +193,8 @@ def _tell(key: str, work: Callable[[], Any]) -> Any:
         said["value"] = str(error) or type(error).__name__
         raise
     finally:
-        _group.store.set(f"{key}/said", json.dumps(said).encode())
-        _group.store.add(key, 1)
+        collective(_group.store.set)(f"{key}/said", json.dumps(said).encode())
+        _count(key, 1)
 
 
 def meet() -> None:
@@ -196,12 +203,17 @@ def meet() -> None:
         return
     _group.meetings += 1
     key = f"resnet-fit/{_group.meetings}"
-    collective(_group.store.add)(key, 1)
+    _count(key, 1)
     _await(key, _group.size)
 
 
 @collective
+def _count(key: str, more: int) -> int:
+    """Add to a counter of the store, and return what it has come to."""
+    return _group.store.add(key, more)
+
+
 def _await(key: str, count: int) -> None:
-    """Look at a counter of the store until it is there. Signals get through meanwhile."""
-    while _group.store.add(key, 0) < count:
+    """Look at a counter until it has come so far. Signals get through between two looks."""
+    while _count(key, 0) < count:
         time.sleep(LOOK)
