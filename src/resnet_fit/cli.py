@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from resnet_fit.errors import Interrupted, RunFailed, UserError, suggest, told
+from resnet_fit.errors import Interrupted, LostProcess, RunFailed, UserError, suggest, told
 from resnet_fit.terminal import OutputClosed, close_output, complain, open_streams
 
 DONE, FAILED, USERS_MISTAKE = 0, 1, 2
@@ -66,7 +66,7 @@ def _summary(command: str) -> str:
 
 
 def _exit_code(error: BaseException) -> int:
-    if isinstance(error, Interrupted):
+    if isinstance(error, (Interrupted, LostProcess)):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return 130

@@ -26,6 +26,15 @@ class Diverged(RunFailed):
     """A training whose numbers became NaN, infinite or absurdly large."""
 
 
+class LostProcess(RunFailed):
+    """Another process that trained with this one has ended; see `resnet_fit.parallel`.
+
+    It has an exit code of its own, since it never is the cause that people look for.
+    """
+
+    exit_code = 4
+
+
 class Interrupted(Exception):
     """A run that was asked to stop and has saved a checkpoint; ``folder`` is the run's."""
 

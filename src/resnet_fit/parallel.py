@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.errors import LostProcess, RunFailed, UserError
 
 _SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 # Seconds between two looks at the store; one look takes 0.04 s.
@@ -113,7 +113,7 @@ def collective(function: F) -> F:
         try:
             return function(*arguments, **options)
         except (RuntimeError, ValueError) as error:
-            raise RunFailed(
+            raise LostProcess(
                 f"process {_group.rank} of {_group.size}: another process of this run has ended, "
                 "or did not answer for 30 s; its own output says why. The last checkpoint is "
                 "untouched"
@@ -166,7 +166,7 @@ def first(work: Callable[[], Any]) -> Any:
 
     Raises:
         UserError, RunFailed: as ``work`` does, in every process.
-        RunFailed: the first process has ended.
+        LostProcess: the first process has ended.
     """
     if _group.size == 1:
         return work()

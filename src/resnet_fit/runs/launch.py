@@ -21,13 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.errors import LostProcess, RunFailed, UserError
 
 # Seconds that the others have to end by themselves once one has failed.
 GRACE = 8.0
 LOOK = 0.05
-# What a process says that has lost another one: never the cause. See `resnet_fit.parallel`.
-LOST = "another process of this run"
 PR_SET_PDEATHSIG = 1
 FORWARDED = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 
@@ -149,7 +147,7 @@ def _wait(processes: Sequence[Process]) -> Process | None:
                     process.popen.wait()
         time.sleep(LOOK)
     failed = [process for process in order if process.popen.returncode]
-    causes = [process for process in failed if LOST not in _last_words(process)]
+    causes = [process for process in failed if process.popen.returncode != LostProcess.exit_code]
     return next(iter(causes or failed), None)
 
 
@@ -165,7 +163,9 @@ def _last_words(process: Process) -> str:
 def _tell(failed: Process, logs: Path, received: Sequence[int]) -> int:
     """The exit code of what has told its own error, or an error that says what failed."""
     code = failed.popen.returncode
-    told = failed.log is None and code > 0  # by the first process itself
+    told = (
+        failed.log is None and code > 0 and code != LostProcess.exit_code
+    )  # by the first process itself
     stopped = -code in received or code - 128 in received
     if told or stopped:
         shutil.rmtree(logs, ignore_errors=True)
