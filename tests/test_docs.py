@@ -117,7 +117,7 @@ def test_command_would_start(line, capsys):
         assert all(o.partition("=")[0] in CHANGEABLE for o in overrides)
         return
     (config,) = values.pop("--config")
-    assert values.keys() <= {"--output", "--name", "--device"}
+    assert values.keys() <= {"--output", "--name", "--device", "--processes"}
     if not config.startswith(ELSEWHERE) and config != "-":
         named = config if "/" not in config else REPOSITORY / config
         load_config(named, overrides)

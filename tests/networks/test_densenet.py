@@ -233,7 +233,7 @@ def test_gray_images():
         ({"depth": 121, "stem": "cifar3"}, "Did you mean 'cifar'"),
         ({"depth": 121, "num_classes": 0}, "num_classes: received 0, expected"),
         ({"depth": 121, "growth": 0}, "growth: expected more than 0, received 0"),
-        ({"depth": 121, "in_channels": -1}, "in_channels=-1"),
+        ({"depth": 121, "in_channels": -1}, "in_channels: received -1"),
     ],
 )
 def test_what_does_not_exist_is_refused_in_one_line(options, message):

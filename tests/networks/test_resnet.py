@@ -324,7 +324,7 @@ def test_gray_images_and_other_widths():
         ({"depth": 18, "block": "botleneck"}, "Did you mean 'bottleneck'"),
         ({"depth": 18, "num_classes": 0}, "num_classes: received 0, expected"),
         ({"depth": 18, "width": 0}, "width: expected more than 0, received 0"),
-        ({"depth": 18, "in_channels": -1}, "in_channels=-1"),
+        ({"depth": 18, "in_channels": -1}, "in_channels: received -1"),
         ({"depth": 18, "shortcut": "none", "zero_init_residual": True}, "needs shortcuts"),
     ],
 )
