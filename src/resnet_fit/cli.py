@@ -16,8 +16,21 @@ DONE, FAILED, USERS_MISTAKE = 0, 1, 2
 # What a shell reports of other programs whose output nobody reads any more.
 OUTPUT_CLOSED = 128 + 13
 
-# Each is a module of `resnet_fit.commands`, whose docstring says what it does.
-COMMANDS = ("check", "compare", "doctor", "evaluate", "export", "list", "predict", "view")
+# Each is a module of `resnet_fit.commands`, with underscores for dashes; its docstring says what it
+# does.
+COMMANDS = (
+    "check",
+    "compare",
+    "doctor",
+    "evaluate",
+    "export",
+    "find-lr",
+    "list",
+    "predict",
+    "profile",
+    "summary",
+    "view",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +71,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _command(name: str) -> Any:
-    return importlib.import_module(f"resnet_fit.commands.{name}")
+    return importlib.import_module(f"resnet_fit.commands.{name.replace('-', '_')}")
 
 
 def _summary(command: str) -> str:

@@ -14,13 +14,7 @@ def run(arguments: Sequence[str]) -> None:
         description="Read every image once: counts per class, sizes, mean and deviation, images "
         "that are in both parts, unreadable files.",
     )
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        required=True,
-        help="the experiment: a file or a name; - reads standard input",
-    )
-    parser.add_overrides()
+    parser.add_config()
     options = parser.parse_args(arguments)
 
     from resnet_fit.runs.config import load_config

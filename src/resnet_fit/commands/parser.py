@@ -19,6 +19,16 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         raise UserError(f"{message} (see {self.prog} --help)")
 
+    def add_config(self) -> None:
+        """``--config FILE`` and what changes it."""
+        self.add_argument(
+            "--config",
+            metavar="FILE",
+            required=True,
+            help="the experiment: a file or a name; - reads standard input",
+        )
+        self.add_overrides()
+
     def add_overrides(self) -> None:
         """``--set KEY=VALUE``, any number of times."""
         self.add_argument(

@@ -118,7 +118,7 @@ def make_loaders(
 
     record = DataRecord(
         contents=contents,
-        image_shape=_image_shape(_loader(evaluation.take(np.arange(1)), 1, bound["eval"], 0)),
+        image_shape=_image_shape_in_evaluation(evaluation, bound["eval"]),
         stored_shape=train.images.shape[1:] if isinstance(train, ArrayDataset) else None,
         preprocessing=_listed(config.augmentation.eval, bound["eval"]),
         mean=mean,
@@ -141,6 +141,19 @@ def _group(config: Config, training: bool, processes: int) -> int:
     if processes == 1:
         return 1
     return config.training.accumulate if training else processes
+
+
+def look(config: Config) -> tuple[int, tuple[int, int, int]]:
+    """How many classes a config's data have, and ``(C, H, W)`` of an image in evaluation.
+
+    One image is read.
+
+    Raises:
+        UserError: the data are not there or not right.
+    """
+    evaluation = open_parts(config).evaluation
+    bound = _operations(config, "eval", (0.0,), (1.0,))  # the numbers do not change a shape
+    return len(evaluation.classes), _image_shape_in_evaluation(evaluation, bound)
 
 
 def _require_same(config: Config, difference: str | None) -> None:
@@ -261,6 +274,10 @@ def sizes_by_epoch(config: Config, full_size: int | None) -> Sizes | None:
         return None
     epochs = max(1.0, wanted.until * config.training.epochs)
     return progressive(wanted.start, full_size, epochs, wanted.step)
+
+
+def _image_shape_in_evaluation(evaluation: Dataset, bound: list[Any]) -> tuple[int, int, int]:
+    return _image_shape(_loader(evaluation.take(np.arange(1)), 1, bound, workers=0))
 
 
 def _image_shape(loader: Loader) -> tuple[int, int, int]:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from resnet_fit import __version__, machine
 from resnet_fit.errors import RunFailed
 from resnet_fit.files import json_text
 from resnet_fit.reports.alternation import alternate
+from resnet_fit.reports.table import print_table
 from resnet_fit.reports.trial import IMAGES, STEP, Trial
 from resnet_fit.runtime import (
     Setting,
@@ -265,19 +265,7 @@ def show(found: Diagnosis, console: Console) -> None:
 
 
 def _print(console: Console, header: Sequence[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    texts = [tuple(map(_text, row)) for row in rows]
-    if console.is_terminal:
-        table = Table(*header)
-        for row in texts:
-            table.add_row(*row)
-        console.print(table)
-        return
-    lines = [tuple(header), *texts]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for row in lines:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        console.print("  ".join(cells).rstrip())
-    console.print()
+    print_table(console, header, [tuple(map(_text, row)) for row in rows])
 
 
 def _text(value: Any) -> str:

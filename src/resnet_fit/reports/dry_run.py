@@ -18,19 +18,14 @@ from resnet_fit.callbacks import StepSeed, WeightAverage
 from resnet_fit.checkpoints.files import DATA, STATE, find_checkpoint
 from resnet_fit.checkpoints.folder import load_checkpoint
 from resnet_fit.checkpoints.optimizer_state import get_optimizer_state
-from resnet_fit.data.loading import AHEAD, Batch, FileLoader, Loader
+from resnet_fit.data.loading import Batch, Loader
 from resnet_fit.data.record import DataRecord
-from resnet_fit.data.workers import TASKS_EACH
-from resnet_fit.errors import RunFailed, out_of_memory
 from resnet_fit.files import no_new_files
 from resnet_fit.live_line import clock_time
+from resnet_fit.reports.steps import begin_at_full_size, is_warm, memory_told
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.experiment import Experiment, set_up
 
-# The first steps are slow: operations are prepared, and the optimizer makes its accumulators.
-WARM_UP_STEPS = 2
-# Batches that the loader made ahead belong to the warm-up too, but for no longer than this.
-WARM_UP_SECONDS = 8.0
 # `Metered`'s least batches, least seconds, and most seconds.
 TRAINING = (5, 3.0, 15.0)
 EVALUATION = (2, 1.0, 8.0)
@@ -92,12 +87,7 @@ class Metered:
         )
 
     def _is_warm(self) -> bool:
-        made_ahead = AHEAD
-        if isinstance(self.loader, FileLoader):
-            made_ahead += TASKS_EACH * self.loader.workers
-        done = len(self.warm_up)
-        has_begun = done >= max(WARM_UP_STEPS, self.group)
-        return has_begun and (done >= made_ahead or sum(self.warm_up) >= WARM_UP_SECONDS)
+        return is_warm(self.loader, self.group, len(self.warm_up), sum(self.warm_up))
 
     def _is_enough(self) -> bool:
         done, spent = len(self.measured), sum(self.measured)
@@ -161,15 +151,14 @@ def _sizes(experiment: Experiment) -> Iterator[str]:
 
 def _measure(experiment: Experiment, average: WeightAverage | None) -> tuple[Metered, Metered]:
     config, loaders, model = experiment.config, experiment.loaders, experiment.model
-    if config.augmentation.progressive is not None:
-        loaders.train.set_position(config.training.epochs - 1)  # which has images of full size
+    begin_at_full_size(experiment)
     accumulate = config.training.accumulate
     training = Metered(loaders.train, *TRAINING, group=accumulate)
     evaluation = Metered(loaders.evaluation, *EVALUATION)
     callbacks: list[Any] = [paddle.callbacks.LRScheduler(), StepSeed(config.training.seed)]
     if average is not None:
         callbacks.append(average)
-    try:
+    with memory_told(config):
         model.fit(
             training,
             epochs=1,
@@ -178,14 +167,6 @@ def _measure(experiment: Experiment, average: WeightAverage | None) -> tuple[Met
             callbacks=callbacks,
         )
         model.evaluate(evaluation, verbose=0)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RunFailed) or not out_of_memory(error):
-            raise
-        raise RunFailed(
-            f"memory ran out at data.batch_size {config.data.batch_size} and data.eval_batch_size "
-            f"{config.data.eval_batch_size}; try smaller ones, with a larger training.accumulate, "
-            "or another training.precision"
-        ) from error
     return training, evaluation
 
 

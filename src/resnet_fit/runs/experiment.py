@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +80,7 @@ def set_up(
     seed_everything(config.training.seed)
     loaders = open_data(config, recorded, parts)
     if network is None:
-        network = make_network(config, loaders)
+        network = make_network(config, len(loaders.classes), loaders.image_shape[0])
     backend = choose_backend(config.training.backend, device, compiled, network)
     check_precision(config.training.precision, device, backend)
     channels, height, _ = loaders.image_shape
@@ -123,14 +125,26 @@ def seed_everything(seed: int) -> None:
     paddle.seed(seed)
 
 
-def make_network(config: Config, loaders: Loaders) -> nn.Layer:
-    """The network of a config, for the images and classes of its data.
+@contextmanager
+def generators_untouched() -> Iterator[None]:
+    """What seeds and draws meanwhile leaves Python's, numpy's and Paddle's generators as before."""
+    before = random.getstate(), np.random.get_state(), paddle.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        paddle.set_rng_state(before[2])
+
+
+def make_network(config: Config, classes: int, channels: int) -> nn.Layer:
+    """The network of a config, for so many classes and channels of images.
 
     Raises:
         UserError: it does not fit into memory.
     """
     try:
-        return config.model.build(len(loaders.classes), loaders.image_shape[0])
+        return config.model.build(classes, channels)
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise

@@ -28,6 +28,10 @@ class Muon(Velocity):
     momentum: Below1 = 0.95
     nesterov: bool = True
 
+    def at_rate(self, learning_rate: float) -> dict[str, float]:
+        scale = learning_rate / self.learning_rate
+        return {"learning_rate": learning_rate, "head_and_norm_lr": scale * self.head_and_norm_lr}
+
     def build(
         self, network: nn.Layer, rate: float | paddle.optimizer.lr.LRScheduler
     ) -> paddle.optimizer.Optimizer:

@@ -52,6 +52,10 @@ class Optimizer(Part):
         """The learning rate for so many images a step."""
         return self.learning_rate * images / (self.reference_batch_size or images)
 
+    def at_rate(self, learning_rate: float) -> dict[str, float]:
+        """The settings of this optimizer at another rate, all groups of parameters scaled alike."""
+        return {"learning_rate": learning_rate}
+
     def build(
         self, network: nn.Layer, rate: float | paddle.optimizer.lr.LRScheduler
     ) -> paddle.optimizer.Optimizer:

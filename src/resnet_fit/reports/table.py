@@ -1,0 +1,45 @@
+"""Tables for people on a terminal of any width, and for files and pipes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from rich.box import HEAVY_HEAD
+from rich.console import Console
+from rich.table import Table
+
+# Columns of a terminal from which on tables have lines around them.
+ROOMY = 80
+
+
+def print_table(
+    console: Console,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numbers: Collection[int] = (),
+) -> None:
+    """A table that fits a terminal, and elsewhere lines of aligned columns and an empty one.
+
+    Args:
+        numbers: the columns that are aligned to the right and never broken.
+    """
+    if console.is_terminal:
+        box = HEAVY_HEAD if console.width >= ROOMY else None
+        table = Table(box=box, pad_edge=box is not None)
+        for column, title in enumerate(header):
+            is_number = column in numbers
+            justify = "right" if is_number else "left"
+            table.add_column(title, justify=justify, no_wrap=is_number, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        return
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (
+            cell.rjust(width) if column in numbers else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        console.print("  ".join(cells).rstrip())
+    console.print()
