@@ -28,7 +28,9 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="a plot: .png, .svg or .pdf")
     options = parser.parse_args(arguments)
     if options.first >= options.last:
-        parser.error(f"--from: received {options.first:g}, expected less than --to {options.last:g}")
+        parser.error(
+            f"--from: received {options.first:g}, expected less than --to {options.last:g}"
+        )
     if options.output is not None:
         _check_output(options.output)
 

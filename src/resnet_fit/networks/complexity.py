@@ -97,7 +97,7 @@ def layer_costs(network: nn.Layer, image_shape: tuple[int, int, int]) -> list[La
         idle[name] = LayerCost(name, type(layer).__name__, None, parameters, 0)
 
         def note(layer: nn.Layer, _: Any, output: Any, name: str = name) -> None:
-            cost = called[name] = idle.pop(name, None) or called[name]
+            cost = called[name] = idle.pop(name) if name in idle else called[name]
             cost.output = tuple(output.shape[1:]) if isinstance(output, Tensor) else None
             macs = _macs(layer, output) if cost.parameters else 0
             cost.macs = None if macs is None or cost.macs is None else cost.macs + macs

@@ -8,7 +8,7 @@ networks"). Nothing is multiplied, and the size of the images does not matter.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,13 +86,16 @@ def receptive_fields(network: nn.Layer, image_shape: tuple[int, int, int]) -> di
         image_shape: ``(C, H, W)`` of images that the network takes.
     """
     operations = _Fields(network)
-    if not isinstance(network, ByBackend):
+    is_ours = isinstance(network, ByBackend)
+    if not is_ours:
         return {}
-    with _computing_by(operations, network), evaluating(network), paddle.no_grad():
-        try:
-            network(paddle.zeros([1, *image_shape]))
-        except Exception:  # parts of a user's own do anything with what is no tensor
-            pass
+    with (
+        suppress(Exception),  # parts of a user's own do anything with what is no tensor
+        _computing_by(operations, network),
+        evaluating(network),
+        paddle.no_grad(),
+    ):
+        network(paddle.zeros([1, *image_shape]))
     return operations.found
 
 
@@ -169,7 +172,7 @@ def _computing_by(operations: _Fields, network: nn.Layer) -> Iterator[None]:
 
     Hooks let a part be called as any other layer is, so that its field is noted.
     """
-    parts = [layer for layer in network.sublayers(True) if isinstance(layer, ByBackend)]
+    parts: list[Any] = [p for p in network.sublayers(True) if isinstance(p, ByBackend)]
     before = [part.backend for part in parts]
     hooks = [child.register_forward_post_hook(_nothing) for child in network.children()]
     for part in parts:

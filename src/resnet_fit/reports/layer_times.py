@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import paddle
 from paddle import Tensor, nn
@@ -73,7 +73,9 @@ class LayerTimes:
         for part in network.sublayers(include_self=True):
             if isinstance(part, ByBackend):
                 backend = part.backend
-                part.backend = places.setdefault(id(backend), _TimedBackend(backend, self))
+                cast(Any, part).backend = places.setdefault(
+                    id(backend), _TimedBackend(backend, self)
+                )
 
     def _hook_others(self, network: nn.Layer) -> None:
         for layer in network.sublayers(include_self=True):

@@ -31,9 +31,8 @@ def show(found: RangeTest, config: Config, console: Console) -> None:
     optimizer = config.optimizer
     lowest = found.rates[found.lowest]
     console.print(
-        f"suggested: {found.suggestion:g}, which is 1/{MARGIN:g} of {lowest:.2g}, where the "
-        f"smoothed loss was least ({found.smoothed[found.lowest]:.3f}); it fell fastest at "
-        f"{found.steepest:.2g}"
+        f"suggested: {found.suggestion:g}, 1/{MARGIN:g} of {lowest:.2g}, where the smoothed loss "
+        f"was least: {found.smoothed[found.lowest]:.3f}, from {found.smoothed[0]:.3f}"
     )
     settings = optimizer.at_rate(found.suggestion)
     words = " ".join(f"--set optimizer.{name}={value:.2g}" for name, value in settings.items())
@@ -42,8 +41,8 @@ def show(found: RangeTest, config: Config, console: Console) -> None:
         images = config.data.batch_size * config.training.accumulate
         used = found.suggestion * images / optimizer.reference_batch_size
         console.print(
-            f"these are values for optimizer.reference_batch_size {optimizer.reference_batch_size}: "
-            f"a step of {images} images uses {used:.2g}"
+            f"with optimizer.reference_batch_size {optimizer.reference_batch_size}, a step of "
+            f"{images} images uses {used:.2g}"
         )
 
 

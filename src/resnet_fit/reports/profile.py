@@ -65,11 +65,11 @@ class Profile:
     def by_layer(self) -> list[tuple[str, float, float]]:
         """Name of a layer, median seconds forward and backward; the longest first."""
         names = dict.fromkeys(name for step in self.layers for name in step)
-        nothing = (0.0, 0.0)
-        rows = [
-            (name, *map(statistics.median, zip(*(s.get(name, nothing) for s in self.layers))))
-            for name in names
-        ]
+        rows = []
+        for name in names:
+            both = [step.get(name, (0.0, 0.0)) for step in self.layers]
+            forward, backward = (statistics.median(b[i] for b in both) for i in (0, 1))
+            rows.append((name, forward, backward))
         return sorted(rows, key=lambda row: -row[1] - row[2])
 
     @property
@@ -216,8 +216,8 @@ def show(found: Profile, top: int, console: Console) -> None:
     console.print(f"measuring the phases takes {1e6 * found.mark_seconds:.0f} us of a step")
     if found.layers_cost is not None:
         console.print(
-            f"steps with timed layers took {found.layers_cost:.2f} times as long, and count for the "
-            "layers alone"
+            f"steps with timed layers took {found.layers_cost:.2f} times as long; they count for "
+            "the layers alone"
         )
 
 
@@ -229,7 +229,7 @@ def _show_layers(found: Profile, top: int, console: Console) -> None:
     total = sum(forward + backward for _, forward, backward in layers)
     rows = [_row(*layer, total) for layer in layers[:top]]
     if rest := layers[top:]:
-        forward, backward = (sum(layer[i] for layer in rest) for i in (1, 2))
+        forward, backward = sum(r[1] for r in rest), sum(r[2] for r in rest)
         rows.append(_row(f"{len(rest)} more", forward, backward, total))
     print_table(console, ("layer", "forward ms", "backward ms", "share"), rows, numbers=(1, 2, 3))
 

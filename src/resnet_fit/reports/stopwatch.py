@@ -96,5 +96,3 @@ class _Mark(paddle.callbacks.Callback):
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         self._stopwatch.mark(self._after)
-
-

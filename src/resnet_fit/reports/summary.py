@@ -192,7 +192,9 @@ def _look(config: Config) -> tuple[int, Shape]:
         with no_new_files():
             return look(config)
     except UserError as error:
-        raise UserError(f"{str(error).rstrip('.')}; or give --classes N and --image CxHxW") from None
+        raise UserError(
+            f"{str(error).rstrip('.')}; or give --classes N and --image CxHxW"
+        ) from None
 
 
 def _where(config: Config) -> tuple[str, str, str]:
@@ -200,9 +202,7 @@ def _where(config: Config) -> tuple[str, str, str]:
     training = config.training
     try:
         device = choose_device(training.device)
-        check_precision(
-            training.precision, device, choose_backend(training.backend, device)
-        )
+        check_precision(training.precision, device, choose_backend(training.backend, device))
     except UserError:
         return choose_device("cpu"), "paddle", "float32"
     return device, training.backend, training.precision

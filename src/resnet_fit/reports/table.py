@@ -28,8 +28,12 @@ def print_table(
         table = Table(box=box, pad_edge=box is not None)
         for column, title in enumerate(header):
             is_number = column in numbers
-            justify = "right" if is_number else "left"
-            table.add_column(title, justify=justify, no_wrap=is_number, overflow="fold")
+            table.add_column(
+                title,
+                justify="right" if is_number else "left",
+                no_wrap=is_number,
+                overflow="fold",
+            )
         for row in rows:
             table.add_row(*row)
         console.print(table)

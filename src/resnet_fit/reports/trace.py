@@ -99,6 +99,7 @@ def _for_visualdl(recorder: profiler.Profiler) -> str:
         trace = json.loads(raw.read_text(encoding="utf-8"))
     # Paddle writes the one, VisualDL 2.5.3 reads the other.
     trace.setdefault("span_indx", trace.get("span_index", "0"))
+    trace.setdefault("deviceProperties", [])  # without, VisualDL asks for a GPU
     return json.dumps(trace)
 
 
