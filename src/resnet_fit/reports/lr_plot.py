@@ -9,7 +9,7 @@ from rich.console import Console
 
 from resnet_fit.errors import RunFailed
 from resnet_fit.files import write
-from resnet_fit.reports.lr_range import MARGIN, RangeTest
+from resnet_fit.reports.lr_range import RangeTest
 from resnet_fit.reports.table import print_table
 from resnet_fit.runs.config import Config
 
@@ -29,10 +29,9 @@ def show(found: RangeTest, config: Config, console: Console) -> None:
     if found.problem is not None:
         raise RunFailed(found.problem)
     optimizer = config.optimizer
-    lowest = found.rates[found.lowest]
     console.print(
-        f"suggested: {found.suggestion:g}, 1/{MARGIN:g} of {lowest:.2g}, where the smoothed loss "
-        f"was least: {found.smoothed[found.lowest]:.3f}, from {found.smoothed[0]:.3f}"
+        f"suggested: {found.suggestion:g}, where the smoothed loss was least: "
+        f"{found.smoothed[found.lowest]:.3f}, from {found.smoothed[0]:.3f}"
     )
     settings = optimizer.at_rate(found.suggestion)
     words = " ".join(f"--set optimizer.{name}={value:.2g}" for name, value in settings.items())

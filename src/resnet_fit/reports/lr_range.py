@@ -26,10 +26,6 @@ from resnet_fit.training.schedules.schedule import Schedule
 SMOOTHING = 0.9
 # The test is over when the smoothed loss is this many times its least value.
 DIVERGED = 4.0
-# The suggestion is the rate of the least smoothed loss, divided by this. The average lags nine
-# steps behind, which at 100 steps over six decades is a factor of 3.5 in the rate. Another usual
-# divisor is 10, for a rate that is kept; here it is the peak that a schedule comes down from.
-MARGIN = 3.0
 # A loss that fell by less than this share of its first value shows nothing.
 LEAST_FALL = 0.05
 
@@ -82,8 +78,12 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float:
-        """A third of the rate of the least smoothed loss, to two digits."""
-        return float(f"{self.rates[self.lowest] / MARGIN:.1e}")
+        """The rate of the least smoothed loss, to two digits.
+
+        The peak of a schedule, as `learning_rate` is one, that comes down from there. The tenth of
+        it that is usual is for a rate that is kept; `docs/inspect.md` has figures of both.
+        """
+        return float(f"{self.rates[self.lowest]:.1e}")
 
 
 class _Growing(Schedule):
