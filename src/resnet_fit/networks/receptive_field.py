@@ -15,7 +15,7 @@ from typing import Any
 import paddle
 from paddle import nn
 
-from resnet_fit.backends.backend import ByBackend
+from resnet_fit.backends.backend import HasBackend
 from resnet_fit.networks.blocks import BackendLayer
 from resnet_fit.networks.complexity import evaluating
 
@@ -86,7 +86,7 @@ def receptive_fields(network: nn.Layer, image_shape: tuple[int, int, int]) -> di
         image_shape: ``(C, H, W)`` of images that the network takes.
     """
     operations = _Fields(network)
-    is_ours = isinstance(network, ByBackend)
+    is_ours = isinstance(network, HasBackend)
     if not is_ours:
         return {}
     with (
@@ -172,7 +172,7 @@ def _computing_by(operations: _Fields, network: nn.Layer) -> Iterator[None]:
 
     Hooks let a part be called as any other layer is, so that its field is noted.
     """
-    parts: list[Any] = [p for p in network.sublayers(True) if isinstance(p, ByBackend)]
+    parts: list[Any] = [p for p in network.sublayers(True) if isinstance(p, HasBackend)]
     before = [part.backend for part in parts]
     hooks = [child.register_forward_post_hook(_nothing) for child in network.children()]
     for part in parts:

@@ -16,7 +16,7 @@ from typing import Any, cast
 import paddle
 from paddle import Tensor, nn
 
-from resnet_fit.backends.backend import Backend, ByBackend
+from resnet_fit.backends.backend import Backend, HasBackend
 from resnet_fit.networks.complexity import evaluating
 from resnet_fit.reports.stopwatch import BACKWARD, LOSS, Stopwatch
 
@@ -71,7 +71,7 @@ class LayerTimes:
         """Put the timed operations in the place of each backend."""
         places: dict[int, _TimedBackend] = {}
         for part in network.sublayers(include_self=True):
-            if isinstance(part, ByBackend):
+            if isinstance(part, HasBackend):
                 backend = part.backend
                 cast(Any, part).backend = places.setdefault(
                     id(backend), _TimedBackend(backend, self)
@@ -79,7 +79,7 @@ class LayerTimes:
 
     def _hook_others(self, network: nn.Layer) -> None:
         for layer in network.sublayers(include_self=True):
-            is_part = isinstance(layer, ByBackend) or type(layer) is nn.Identity
+            is_part = isinstance(layer, HasBackend) or type(layer) is nn.Identity
             if is_part or id(layer) in self._handled or list(layer.children()):
                 continue
             layer.register_forward_pre_hook(self._begin)

@@ -164,7 +164,7 @@ def summarize(
         classes, image_shape = classes or there[0], image_shape or there[1]
     device, backend, precision = _where(config)
     network = make_network(config, classes, image_shape[0])
-    start_from(network, config, image_shape[0], with_weights=False)
+    start_from(network, config, classes, image_shape[0], with_weights=False)
     batch_size = batch_size or config.data.batch_size
     layers, fields = layer_costs(network, image_shape), receptive_fields(network, image_shape)
     memory = None
