@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from resnet_fit import parallel
 from resnet_fit.errors import Interrupted, LostProcess, RunFailed, UserError, suggest, told
 from resnet_fit.terminal import OutputClosed, close_output, complain, open_streams
 
@@ -50,6 +51,9 @@ def _run(arguments: list[str]) -> int:
     if name is not None and name not in COMMANDS:
         near = suggest(name, COMMANDS)
         complain(f"unknown command '{name}'.{near} Valid: {', '.join(COMMANDS)}")
+        return USERS_MISTAKE
+    if name is not None and parallel.size() > 1:
+        complain(f"{name}: works in one process, not under a launcher of {parallel.size()}")
         return USERS_MISTAKE
     try:
         with warnings.catch_warnings():

@@ -23,8 +23,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-
 from resnet_fit.errors import LostProcess, RunFailed, UserError
 
 _SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
@@ -136,6 +134,7 @@ def total(numbers: Sequence[float]) -> list[float]:
     """Sums over all processes, in float64; equal to the last bit on each of them."""
     if _group.size == 1:
         return list(numbers)
+    import numpy as np
     import paddle
 
     tensor = paddle.to_tensor(np.array(numbers, np.float64))
@@ -147,6 +146,7 @@ def largest(numbers: Sequence[float]) -> list[float]:
     """The largest of what the processes have, number by number."""
     if _group.size == 1:
         return list(numbers)
+    import numpy as np
     import paddle
     from paddle.distributed import ReduceOp, all_reduce
 
