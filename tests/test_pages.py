@@ -66,6 +66,7 @@ PAGES: dict[str, Seen] = {
     "pr-curve": drawing,
     "roc-curve": drawing,
     "high-dimensional": text("run/evaluation/features", "Points: "),
+    "profiler": drawing,
 }
 
 
@@ -80,6 +81,8 @@ def runs(tmp_path_factory) -> Path:
     value["training"]["epochs"] = 3
     fit(parse_config(value, ["callbacks.visualdl.graph=true"]), folder, "run")
     assert main(["evaluate", str(folder / "run")]) == 0
+    config = str(folder / "run" / "config.yaml")
+    assert main(["profile", "--config", config, "--steps", "3", "--output", f"{folder}/trace"]) == 0
     return folder
 
 
@@ -91,7 +94,7 @@ def emptied(runs, tmp_path_factory) -> Path:
     for file in folder.rglob("vdlrecords*"):
         content = file.read_bytes()
         file.write_bytes(content[: 8 + int.from_bytes(content[:8], "little")])
-    for file in folder.rglob("vdlgraph*"):
+    for file in (*folder.rglob("vdlgraph*"), *folder.rglob("*.paddle_trace.json")):
         file.unlink()
     return folder
 
