@@ -53,6 +53,15 @@ def tiny() -> dict[str, Any]:
 
 
 @pytest.fixture
+def clean_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is gone after it."""
+    from resnet_fit.config import registry
+
+    kept = {kind: dict(known) for kind, known in registry._parts.items()}
+    monkeypatch.setattr(registry, "_parts", kept)
+
+
+@pytest.fixture
 def repository() -> Path:
     return REPOSITORY
 

@@ -70,6 +70,7 @@ def test_own_dataset_is_ten_lines():
     assert len(body.split("\n\n")[-1].splitlines()) == 10
 
 
+@pytest.mark.slow
 def test_paddle_model(tmp_path):
     done = run("paddle_model.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -86,20 +86,20 @@ def test_rates_grow_by_equal_factors_and_are_those_of_the_optimizer(tiny, monkey
     np.testing.assert_allclose(used, 2 * np.geomspace(1e-4, 1e-2, 11))  # batches of 64
 
 
-def test_an_accumulated_step_is_one_of_a_big_batch(tiny):
+def test_an_accumulated_step_is_one_of_a_big_batch(tiny, clean_registry):
     """Without norms' batch statistics both see the same: here a plain linear network."""
     from paddle import nn
 
     from resnet_fit.parts import Network, part
 
-    @part("network", "linear-of-this-test")
+    @part("network", "linear")
     class Linear(Network):
         """A linear layer."""
 
         def build(self, classes, channels):
             return nn.Sequential(nn.Flatten(), nn.Linear(64 * channels, classes))
 
-    tiny["model"] = {"name": "linear-of-this-test"}
+    tiny["model"] = {"name": "linear"}
     tiny["augmentation"] = {"train": ["normalize"]}
     whole = find_lr(parse_config(tiny), 1e-3, 1, 22)
     tiny["data"]["batch_size"] = 16

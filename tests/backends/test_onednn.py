@@ -293,7 +293,13 @@ def train(network, steps, rate=3e-4):
     return np.array(losses)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("18", "zero-pad") else pytest.mark.slow)
+        for name in NETWORKS
+    ],
+)
 def test_twenty_steps_end_in_the_same_network(name):
     """Losses, weights, buffers and evaluation: as near as rounding lets two trainings be.
 

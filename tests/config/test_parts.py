@@ -35,13 +35,6 @@ from resnet_fit.training.optimizers.momentum import Momentum
 EVERY_PART = [(kind, name) for kind in registry.KINDS for name in registry.parts(kind)]
 
 
-@pytest.fixture
-def clean_registry(monkeypatch):
-    """What a test registers is gone after it."""
-    kept = {kind: dict(known) for kind, known in registry._parts.items()}
-    monkeypatch.setattr(registry, "_parts", kept)
-
-
 @pytest.mark.parametrize(("kind", "name"), EVERY_PART)
 def test_every_setting_has_a_sentence(kind, name):
     description = describe(name, parts(kind)[name])
