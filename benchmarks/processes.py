@@ -123,7 +123,7 @@ def timed_steps(arguments: tuple, images, steps: int) -> tuple[float, float, int
     if parallel.size() == 1:
         loss = accumulated(CrossEntropy(), optimizer, 2, batch)
     else:
-        loss = reduction.reduced(CrossEntropy(), network, optimizer, dealer, 2, batch)
+        loss = reduction.Reduction(network, optimizer, dealer, 2, batch).of(CrossEntropy())
     spent = 0.0
     sums = reduction.add_up_gradients
 

@@ -110,6 +110,7 @@ def test_two_processes_come_to_what_one_does_to_the_last_bit(place, alone):
     assert environment["processes"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_killed_in_one_process_it_names_it_and_goes_on_with_one_or_two(place, alone, killed):
     name = f"killed-{killed}"
@@ -249,6 +250,109 @@ def test_what_works_in_one_process_alone_is_refused(place, change, told):
     arguments = ("--config", "config.yaml", f"--set={change}", "--processes", 2)
     err = run(command(*arguments), place, code=2)
     assert told in err.splitlines()[-1]
+
+
+# A CPU that passes for a GPU: the loss is scaled, and by so much that the first steps overflow.
+PRETENDED = """
+from types import SimpleNamespace
+import numpy as np
+from resnet_fit.runtime import prepare_environment
+prepare_environment()
+import paddle, paddle.amp.grad_scaler
+from resnet_fit.runs import experiment
+
+class Gpu:
+    def is_gpu_place(self):
+        return True
+
+scaler, auto_cast = paddle.amp.GradScaler, paddle.amp.auto_cast
+class Large(scaler):
+    def __init__(self, **options):
+        super().__init__(**options | {"init_loss_scaling": 3e38})
+paddle.amp.GradScaler = Large
+paddle.amp.auto_cast = lambda enable=True, **options: auto_cast(enable=False)
+paddle.amp.grad_scaler._dygraph_tracer = lambda: SimpleNamespace(_expected_place=Gpu())
+# Paddle 3.3 calls float() on an array of one number for a message, which NumPy 2.4 refuses.
+paddle.amp.grad_scaler.float = lambda x: np.asarray(x).item()
+experiment.check_precision = lambda *_: None
+"""
+
+
+@pytest.mark.slow
+def test_float16_adds_up_before_it_looks_for_overflow(place):
+    program = place / "pretended.py"
+    program.write_text(f"{PRETENDED}\nfrom resnet_fit import cli\nraise SystemExit(cli.main())\n")
+    words = [sys.executable, str(program), "--config", "config.yaml"]
+    words += ["--set=training.precision=float16", "--set=training.backend=paddle"]
+    run([*words, "--name", "float16-one"], place)
+    run([*words, "--name", "float16-two", "--processes", "2"], place)
+    one, two = (contents(place / "runs" / f"float16-{name}") for name in ("one", "two"))
+    assert different(one, two) == []
+    states = [
+        json.loads((place / "runs" / f"float16-{name}/checkpoints/last/state.json").read_text())
+        for name in ("one", "two")
+    ]
+    assert states[0]["scaler"] == states[1]["scaler"]
+    assert states[0]["scaler"]["scale"][0] < 3e38  # there were overflows
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.slow
+def test_an_evaluation_of_101_images_is_that_of_one_process(place, processes):
+    """The rate is too small to move a weight, so that what is judged is the same."""
+    still = [
+        "--config",
+        "config.yaml",
+        "--set=data.limit=101",
+        "--set=data.batch_size=10",
+        "--set=data.eval_batch_size=13",
+        "--set=optimizer={name: sgd, learning_rate: 1.0e-30}",
+        "--set=schedule={name: constant}",
+        "--set=training={epochs: 1, accumulate: 6}",
+    ]
+    run(command(*still, "--name", f"still-{processes}-one"), place)
+    run(command(*still, "--name", f"still-{processes}", "--processes", processes), place)
+    one, several = (
+        contents(place / "runs" / name) for name in (f"still-{processes}-one", f"still-{processes}")
+    )
+    assert one["epoch 1"]["eval"] == several["epoch 1"]["eval"]
+    assert {"top1", "ema_top1", "flip_top1"} < one["epoch 1"]["eval"].keys()
+
+
+@pytest.mark.skipif("RESNET_FIT_DATA" not in os.environ, reason="needs CIFAR-10")
+@pytest.mark.slow
+def test_resnet20_on_cifar_to_the_last_bit(place):
+    changed = [
+        "--config",
+        "config.yaml",
+        "--set=model={depth: 20, stem: cifar3, stochastic_depth: 0.2}",
+        "--set=data={name: cifar10, limit: 500, batch_size: 36, repeats: 2}",
+        "--set=augmentation.progressive={start: 24}",
+        "--set=augmentation.train=[{random_crop: {padding: 4}}, horizontal_flip, normalize]",
+        "--set=training.epochs=2",
+    ]
+    run(command(*changed, "--name", "cifar-one"), place)
+    run(command(*changed, "--name", "cifar-two", "--processes", 2), place)
+    one, two = (contents(place / "runs" / f"cifar-{name}") for name in ("one", "two"))
+    assert different(one, two) == []
+
+
+def test_each_process_takes_a_gpu_of_its_own(monkeypatch):
+    import paddle
+
+    from resnet_fit import parallel
+    from resnet_fit.runs.launch import _addresses
+    from resnet_fit.runtime import choose_device
+
+    chosen = []
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(paddle, "set_device", chosen.append)
+    for rank, variables in _addresses(4):
+        monkeypatch.setattr(parallel, "size", lambda: 4)
+        monkeypatch.setenv("FLAGS_selected_gpus", variables["FLAGS_selected_gpus"])
+        assert choose_device("auto") == f"gpu:{rank}"
+    assert chosen == ["gpu:0", "gpu:1", "gpu:2", "gpu:3"]
 
 
 # Each takes away one thing that processes do for one another.

@@ -28,7 +28,7 @@ from resnet_fit.runtime import choose_device
 from resnet_fit.training.accumulation import accumulated
 from resnet_fit.training.metrics import OverProcesses, classification_metrics
 from resnet_fit.training.precision import check_precision, use_precision
-from resnet_fit.training.reduction import reduced
+from resnet_fit.training.reduction import Reduction
 
 
 @dataclass(frozen=True)
@@ -196,11 +196,15 @@ def prepare(
     amp_configs = use_precision(training.precision, network, backend)
     model = paddle.Model(network)
     batches, batch_size = training.accumulate, config.data.batch_size
-    if parallel.size() == 1:
+    processes = parallel.size()
+    if processes == 1:
         stepped = accumulated(loss, optimizer, batches, batch_size)
     else:
         dealer = loaders.dealer
-        stepped = reduced(loss, network, optimizer, dealer, batches, batch_size)
+        reduction = Reduction(network, optimizer, dealer, batches, batch_size)
+        stepped = reduction.of(loss)
         metrics = [OverProcesses(metric, dealer) for metric in metrics]
     model.prepare(optimizer, stepped, metrics, amp_configs)
+    if processes > 1 and training.precision == "float16":
+        model._scaler = reduction.scaler()
     return model

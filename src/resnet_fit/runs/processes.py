@@ -32,7 +32,6 @@ def check_processes(config: Config, processes: int) -> None:
         "data.on_bad_image: skip": getattr(data, "on_bad_image", None) == "skip",
         "callbacks.adapt_threads": config.callbacks.get("adapt_threads") is not None,
         f"training.compile: {training.compile}": training.compile != "off",
-        "training.precision: float16": training.precision == "float16",
         f"training.device: {training.device}": ":" in training.device,
     }
     for setting, is_set in refused.items():

@@ -25,45 +25,72 @@ from resnet_fit.training.accumulation import Loss, scale_gradients
 SMALL = 1 << 18
 
 
-def reduced(
-    loss: Loss,
-    network: nn.Layer,
-    optimizer: paddle.optimizer.Optimizer,
-    dealer: Dealer,
-    batches: int,
-    batch_size: int,
-) -> Loss:
-    """A loss for `paddle.Model`, by which processes train as one; see `accumulated`.
+class Reduction:
+    """What the processes do before each optimizer step; see `accumulated` for one process.
 
     Args:
-        loss: a mean over the images of a batch.
         network: its ``forward`` is replaced.
         optimizer: the one that `fit` steps; its ``minimize`` is replaced.
         dealer: knows which batch is in hand.
         batches: how many a step accumulates, over all processes.
         batch_size: images in a full batch.
     """
-    statistics = RunningStatistics(network, dealer, batches)
-    full = batches * batch_size
-    minimize = optimizer.minimize
 
-    def weighted(logits: Tensor, labels: Tensor) -> Tensor:
-        value = loss(logits, labels)
-        if logits.stop_gradient:  # an evaluation
-            return value
-        share = full / logits.shape[0]
-        return value / share if dealer.counts else value * 0.0
+    def __init__(
+        self,
+        network: nn.Layer,
+        optimizer: paddle.optimizer.Optimizer,
+        dealer: Dealer,
+        batches: int,
+        batch_size: int,
+    ) -> None:
+        self._optimizer, self._dealer = optimizer, dealer
+        self._statistics = RunningStatistics(network, dealer, batches)
+        self._full = batches * batch_size
+        self._done = False
+        self._minimize = optimizer.minimize
+        optimizer.minimize = self._minimize_mean
 
-    def minimize_mean(*arguments: Any, **options: Any) -> Any:
-        assert dealer.turn is not None
-        statistics.follow()
-        add_up_gradients(optimizer)
-        if dealer.turn.images != full:
-            scale_gradients(optimizer, full / dealer.turn.images)
-        return minimize(*arguments, **options)
+    def of(self, loss: Loss) -> Loss:
+        """A loss for `paddle.Model`, from one that is a mean over the images of a batch."""
 
-    optimizer.minimize = minimize_mean
-    return weighted
+        def weighted(logits: Tensor, labels: Tensor) -> Tensor:
+            value = loss(logits, labels)
+            if logits.stop_gradient:  # an evaluation
+                return value
+            share = self._full / logits.shape[0]
+            return value / share if self._dealer.counts else value * 0.0
+
+        return weighted
+
+    def scaler(self) -> paddle.amp.GradScaler:
+        """For float16: adds up before it looks for overflow, which one process may have alone."""
+        reduction = self
+
+        class Scaler(paddle.amp.GradScaler):
+            def minimize(self, *arguments: Any, **options: Any) -> Any:
+                reduction._reduce()
+                try:
+                    return super().minimize(*arguments, **options)
+                finally:  # the optimizer is not asked where there was an overflow
+                    reduction._done = False
+
+        return Scaler()
+
+    def _reduce(self) -> None:
+        turn = self._dealer.turn
+        assert turn is not None
+        self._statistics.follow()
+        add_up_gradients(self._optimizer)
+        if turn.images != self._full:
+            scale_gradients(self._optimizer, self._full / turn.images)
+        self._done = True
+
+    def _minimize_mean(self, *arguments: Any, **options: Any) -> Any:
+        if not self._done:
+            self._reduce()
+        self._done = False
+        return self._minimize(*arguments, **options)
 
 
 def add_up_gradients(optimizer: paddle.optimizer.Optimizer) -> None:
