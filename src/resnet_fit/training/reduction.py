@@ -78,18 +78,18 @@ class Reduction:
         return Scaler()
 
     def _reduce(self) -> None:
-        turn = self._dealer.turn
-        assert turn is not None
         self._statistics.follow()
         add_up_gradients(self._optimizer)
-        if turn.images != self._full:
-            scale_gradients(self._optimizer, self._full / turn.images)
         self._done = True
 
     def _minimize_mean(self, *arguments: Any, **options: Any) -> Any:
         if not self._done:
             self._reduce()
         self._done = False
+        turn = self._dealer.turn
+        assert turn is not None
+        if turn.images != self._full:
+            scale_gradients(self._optimizer, self._full / turn.images)
         return self._minimize(*arguments, **options)
 
 
