@@ -252,6 +252,39 @@ def test_what_works_in_one_process_alone_is_refused(place, change, told):
     assert told in err.splitlines()[-1]
 
 
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What VisualDL shows of a run, but for times."""
+    from visualdl import LogReader
+
+    found = {}
+    for file in sorted((folder / "visualdl").rglob("vdlrecords*")):
+        reader = LogReader(file_path=str(file))
+        for tag in reader.get_tags().get("scalar", []):
+            if tag.startswith(("epoch/", "step/")) and "second" not in tag:
+                points = reader.get_data("scalar", tag)
+                found[f"{file.parent.name} {tag}"] = [(p.id, p.value) for p in points]
+    return found
+
+
+@pytest.mark.slow
+def test_curves_of_a_killed_run_are_those_of_one_process(place):
+    shown = ["--config", "config.yaml", "--set=callbacks.visualdl={}"]
+    run(command(*shown, "--name", "curves-one"), place)
+    process = start(command(*shown, "--name", "curves", "--processes", 2), place)
+    last = place / "runs" / "curves" / "checkpoints" / "last"
+    while not last.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    time.sleep(0.7)
+    os.kill(children(process.pid)[1], signal.SIGKILL)
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    run(command("--resume", "runs/curves", "--processes", 2), place)
+    one, several = (curves(place / "runs" / name) for name in ("curves-one", "curves"))
+    assert several == one
+    assert len(one["eval epoch/top1"]) == 3
+
+
 # A CPU that passes for a GPU: the loss is scaled, and by so much that the first steps overflow.
 PRETENDED = """
 from types import SimpleNamespace

@@ -139,7 +139,8 @@ class Callbacks:
                 part.set_state_dict(state[name])
             elif part is not self.visualdl:  # curves may be wanted later
                 raise UserError(f"callbacks: this run was trained without {name}")
-        if "visualdl" in state and self.visualdl is None:  # or no longer
+        # Or they are no longer wanted; of several processes the first one alone writes them.
+        if "visualdl" in state and self.visualdl is None and parallel.is_first():
             VisualDL(self.folder / "visualdl").set_state_dict(state["visualdl"])
 
     def close(self) -> None:
