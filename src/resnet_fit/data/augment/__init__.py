@@ -1,15 +1,15 @@
 """Augmentation of whole batches held in memory, as array code.
 
 Images are ``[N, C, H, W]`` arrays, uint8 or float32, in grey levels 0..255 until `Normalize`.
-Spatial operations keep the type they are given. Colour operations return float32 and do not round,
-so that a chain of them loses nothing between its links; they agree with the per-image reference
-(Pillow's ``ImageEnhance``, the ``ColorJitter`` of paddle.vision and torchvision) up to that
-rounding. Policies work on whole grey levels and return uint8.
+Spatial operations keep the dtype. Colour operations return float32 and do not round, so that a
+chain of them loses no precision; they agree with the per-image reference (Pillow's
+``ImageEnhance``, the ``ColorJitter`` of paddle.vision and torchvision) up to that rounding.
+Policies work on whole grey levels and return uint8.
 
-An operation says how many uniform random numbers an image costs (`Operation.draws`) and turns them
-into its choices in `Operation.apply`, a pure function. What happens to an image therefore depends
-on its own row of numbers alone, neither on its neighbours nor on how a batch is cut up for the
-cache.
+An operation declares how many uniform random numbers it needs for each image (`Operation.draws`).
+`Operation.apply` is a pure function of images and these numbers. So the result for an image depends
+only on its own row of numbers, not on the rest of the batch or on how the batch is split to fit the
+CPU cache.
 """
 
 from resnet_fit.data.augment.colour import (

@@ -1,4 +1,4 @@
-"""How an image is lit: brightness, contrast, saturation, hue."""
+"""Colour jitter: brightness, contrast, saturation, hue."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ LUMA = np.array([19595, 38470, 7471], np.float32) / np.float32(65536)
 @part("augmentation", "color_jitter")
 @dataclass(frozen=True)
 class ColorJitter(Operation):
-    """Change brightness, contrast, saturation and hue, each image by its own factors.
+    """Change brightness, contrast, saturation and hue by random factors, drawn for each image.
 
     A factor is uniform in [max(0, 1 - value), 1 + value]. Changes whose value is not 0 are applied
-    in an order drawn for each image.
+    in a random order, drawn for each image.
 
     Args:
-        brightness: the factor's distance from 1.
-        contrast: the factor's distance from 1.
-        saturation: the factor's distance from 1.
-        hue: the largest shift either way, as a share of a full turn of the colour circle.
+        brightness: the factor differs from 1 by at most this.
+        contrast: the factor differs from 1 by at most this.
+        saturation: the factor differs from 1 by at most this.
+        hue: the largest shift in both directions; 1 is the full colour circle.
     """
 
     brightness: float = 0.0
@@ -65,9 +65,9 @@ class ColorJitter(Operation):
         return images
 
     def choices(self, uniforms: Array) -> tuple[dict[str, Array], Array]:
-        """Each image's factors ``[N]`` for every change that is made, and the images' orders.
+        """The factors ``[N]`` of each change, and the order of the changes for each image.
 
-        Orders are ``[changes, N]``: the number of the change that image i takes at each turn.
+        The order is ``[changes, N]``: entry ``[t, i]`` is the index of image i's change number t.
         """
         ranges = {
             "brightness": (max(0.0, 1 - self.brightness), 1 + self.brightness),
@@ -85,7 +85,7 @@ class ColorJitter(Operation):
 
 
 def adjust_brightness(images: Array, factors: Array) -> Array:
-    """Blend image i with black: 0 gives black, 1 the image, 2 twice its light."""
+    """Blend image i with black: 0 gives black, 1 the image, 2 doubles its grey levels."""
     return _scaled(images, factors)
 
 
@@ -126,7 +126,7 @@ def _grey(values: Array) -> Array:
 
 
 def adjust_hue(images: Array, shifts: Array) -> Array:
-    """Turn the hue of image i by ``shifts[i]`` of a circle, -0.5 to 0.5; the rest of HSV stays.
+    """Shift the hue of image i by ``shifts[i]`` of a circle, -0.5 to 0.5; S and V of HSV stay.
 
     This is the hexagonal hue of HSV without its division. With M and m a pixel's largest and
     smallest channel and C = M - m, every angle is kept multiplied by C, in sixths of a turn: C
@@ -156,7 +156,7 @@ def adjust_hue(images: Array, shifts: Array) -> Array:
     reach = smallest + third
     distance = side
     for channel, primary in ((values[:, 0], None), (values[:, 1], third), (values[:, 2], -third)):
-        # The distance is at most 9 C; folding it twice at C * 3 leaves how far it is from opposite.
+        # Distances are at most 9 C. Folded twice at 3 C they become distances from the opposite.
         np.abs(
             angle if primary is None else np.subtract(angle, primary, out=distance), out=distance
         )
@@ -178,7 +178,7 @@ ADJUST: dict[str, Callable[[Array, Array], Array]] = {
 
 @cache
 def _orders(changes: int) -> Array:
-    """All orders of so many changes, ``[orders, changes]``."""
+    """All permutations of ``changes`` indices, ``[permutations, changes]``."""
     return np.array(list(itertools.permutations(range(changes))), np.intp)
 
 
@@ -191,7 +191,7 @@ def _column(factors: Array) -> Array:
 
 
 def require_colour(images: Any, name: str) -> None:
-    """Raise UserError for images ``[N, C, H, W]`` of another number of channels."""
+    """Raise UserError for images ``[N, C, H, W]`` that do not have 3 channels."""
     if images.shape[1] != 3:
         raise UserError(
             f"color_jitter.{name}: images have {images.shape[1]} channel(s), {name} needs 3"

@@ -1,4 +1,4 @@
-"""Parts of an image left out."""
+"""Cutout and random erasing: a part of the image is set to 0."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from resnet_fit.errors import require
 class Cutout(Operation):
     """Set a square of ``size`` pixels around a random pixel to 0 (DeVries and Taylor 2017, 3).
 
-    The square may hang over the edge. After `Normalize` 0 is the mean colour, as in the paper;
-    before it, black.
+    The square may reach beyond the edge. After `Normalize` 0 is the mean colour, as in the paper;
+    before it, 0 is black.
 
     Args:
         size: pixels a side.
@@ -35,7 +35,7 @@ class Cutout(Operation):
         return erased(images, self.boxes(uniforms, *images.shape[2:]))
 
     def boxes(self, uniforms: Array, height: int, width: int) -> Array:
-        """What is left out of each image, as (top, bottom, left, right), ``[N, 4]``."""
+        """The erased box of each image as (top, bottom, left, right), ``[N, 4]``."""
         top = (uniforms[:, 0] * height).astype(np.intp) - self.size // 2
         left = (uniforms[:, 1] * width).astype(np.intp) - self.size // 2
         return np.maximum(0, np.stack([top, top + self.size, left, left + self.size], axis=1))
@@ -46,12 +46,12 @@ class Cutout(Operation):
 class RandomErasing(Operation):
     """Set a random rectangle to 0 with probability ``p`` (Zhong et al. 2017, algorithm 1).
 
-    Where it is longer than a side, it is cut to that side; the paper draws anew, which a fixed
-    number of draws for each image does not allow. After `Normalize` 0 is the mean colour; before
-    it, black.
+    A rectangle that is longer than a side is cut to that side. The paper draws again instead, but
+    here each image has a fixed number of random numbers. After `Normalize` 0 is the mean colour;
+    before it, 0 is black.
 
     Args:
-        p: how often.
+        p: the probability.
         scale: the rectangle's share of the area, uniform between these two.
         ratio: its height divided by its width, log-uniform between these two.
     """
@@ -84,7 +84,7 @@ class RandomErasing(Operation):
         return erased(images, self.boxes(uniforms, *images.shape[2:]))
 
     def boxes(self, uniforms: Array, height: int, width: int) -> Array:
-        """What is left out of each image, as (top, bottom, left, right), ``[N, 4]``."""
+        """The erased box of each image as (top, bottom, left, right), ``[N, 4]``."""
         area = height * width * _uniform(uniforms[:, 1], *self.scale)
         ratio = np.exp(_uniform(uniforms[:, 2], *(math.log(r) for r in self.ratio)))
         heights = np.clip(np.rint(np.sqrt(area * ratio)), 1, height).astype(np.intp)
@@ -97,7 +97,7 @@ class RandomErasing(Operation):
 
 
 def erased(images: Array, boxes: Array) -> Array:
-    """Images with zeros in each one's box; boxes may be empty, and hang over the lower edges."""
+    """Images with zeros in their boxes; boxes may be empty or reach beyond the lower edges."""
     result = images.copy()
     for image, (top, bottom, left, right) in zip(result, boxes.tolist(), strict=True):
         image[:, top:bottom, left:right] = 0

@@ -1,4 +1,4 @@
-"""Where things are in an image: crops, flips, size."""
+"""Spatial operations: crops, flips, resizing."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class RandomCrop(Operation):
 
     Args:
         padding: pixels.
-        mode: what the padding holds: ``zero`` (He et al. 2015, section 4.2), or the image's
-            reflection, its edge not repeated (``reflect``).
+        mode: what the padding is filled with: ``zero`` (He et al. 2015, section 4.2), or
+            ``reflect``, the image mirrored at its edge, without repeating the edge.
         size: the window's pixels a side; by default it is as large as the image.
     """
 
@@ -67,7 +67,7 @@ class RandomCrop(Operation):
 
 
 def pad(images: Array, width: int, mode: str) -> Array:
-    """Surround images by ``width`` pixels of zeros or of their own reflection."""
+    """Pad images by ``width`` pixels of zeros or of their reflection."""
     if width == 0:
         return images
     n, c, h, w = images.shape
@@ -86,7 +86,7 @@ def pad(images: Array, width: int, mode: str) -> Array:
 
 
 def crop(images: Array, top: Array, left: Array, height: int, width: int) -> Array:
-    """Cut from image i the window whose upper left corner is at (``top[i]``, ``left[i]``)."""
+    """Cut out of image i the window whose upper left corner is (``top[i]``, ``left[i]``)."""
     windows = np.lib.stride_tricks.sliding_window_view(images, (height, width), axis=(2, 3))
     return windows[np.arange(len(images)), :, top, left]
 
@@ -130,15 +130,15 @@ class HorizontalFlip(_Flip):
     """Mirror left and right with probability ``p``.
 
     Args:
-        p: how often.
-        alternate: whether each image is mirrored in every other epoch, half of them from the first
-            one on, so that two epochs show both sides of all (Jordan 2024, "94% on CIFAR-10 in 3.29
-            seconds", section 3.6).
+        p: the probability.
+        alternate: whether each image is mirrored in every second epoch, half of them in even epochs
+            and half in odd ones, so that two epochs show each image both ways (Jordan 2024, "94% on
+            CIFAR-10 in 3.29 seconds", section 3.6).
     """
 
     @staticmethod
     def mirror(images: Array) -> Array:
-        # As one large picture: numpy goes backwards one value at a time, OpenCV many.
+        # All images as one tall image for OpenCV: numpy copies a reversed axis value by value.
         return cv2.flip(images.reshape(-1, images.shape[3]), 1).reshape(images.shape)
 
 
@@ -147,8 +147,9 @@ class VerticalFlip(_Flip):
     """Mirror top and bottom with probability ``p``.
 
     Args:
-        p: how often.
-        alternate: whether each image is mirrored in every other epoch.
+        p: the probability.
+        alternate: whether each image is mirrored in every second epoch, half of them in even epochs
+            and half in odd ones.
     """
 
     @staticmethod
@@ -180,7 +181,7 @@ class Resize(Operation):
         if h == w == self.size:
             return images
         down, across = (_resampling(s, self.size, self.interpolation) for s in (h, w))
-        # Between its two passes, too, Pillow keeps to grey levels: bicubic overshoots at edges.
+        # Bicubic overshoots at edges. Pillow clips after each of its two passes, so this does too.
         values = np.clip(images.astype(np.float32) @ across.T, 0, 255)
         values = np.clip(down @ values, 0, 255)
         return values if images.dtype == np.float32 else (values + 0.5).astype(images.dtype)

@@ -1,7 +1,7 @@
-"""The same operations as Paddle operations, where a network is trained, for instance on a GPU.
+"""The same operations in Paddle, for the device that trains the network, such as a GPU.
 
-From the same random numbers they make the same images as those on the host, up to the rounding of
-float32. They take and give float32 images; whoever wants them imports Paddle by it.
+The same random numbers give the same images as on the host, up to rounding of float32. Images are
+float32. Importing this module imports Paddle.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from resnet_fit.data.augment.normalize import Normalize
 from resnet_fit.data.augment.operation import Array, Operation
 from resnet_fit.data.augment.pipeline import Unfinished
 
-# `paddle.Model` copies tensors it is given, those of Paddle's own loaders too, and warns of it.
+# `paddle.Model` copies the tensors of every loader, Paddle's own too, and warns about the copy.
 warnings.filterwarnings("ignore", "To copy construct from a tensor", UserWarning)
 
 
 def finish(batch: Unfinished) -> Tensor:
-    """Images ``[N, C, H, W]`` with all that was left to do to them, on Paddle's current device."""
+    """Apply the remaining operations on Paddle's current device: images ``[N, C, H, W]``."""
     images = paddle.to_tensor(batch.images).astype("float32")
     for operation, uniforms in batch.steps:
         images = apply(operation, images, uniforms)
@@ -42,7 +42,7 @@ def apply(operation: Operation, images: Tensor, uniforms: Array) -> Tensor:
 
 
 def host_operations(operations: Sequence[Operation]) -> int:
-    """How many of a list the host must do: those up to the last one that has no form here."""
+    """How many operations run on the host: all up to the last one that is not implemented here."""
     here = [apply.dispatch(type(op)) is not apply.dispatch(Operation) for op in operations]
     return max((i + 1 for i, can in enumerate(here) if not can), default=0)
 

@@ -1,4 +1,4 @@
-"""What an augmentation operation is."""
+"""The interface of augmentation operations."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ class Operation:
 
     part_name: ClassVar[str] = ""
     draws: ClassVar[int] = 0
-    # float32 copies of a piece and the temporaries of a colour operation stay in a core's
-    # second-level cache. Measured: with pieces of 1,024 images half of the speed is lost.
+    # float32 copies of a piece and the temporaries of a colour operation fit into a core's L2
+    # cache. Measured: pieces of 1,024 images run at half the speed.
     piece_values: ClassVar[int] = 32 * 3 * 32 * 32
-    """How many values of a batch it is best given at a time."""
+    """Values of a batch to process at a time, for speed."""
     grey_levels: ClassVar[bool] = False
-    """Whether it understands grey levels only, and so comes before `Normalize`."""
+    """Whether it needs grey levels, and so must come before `Normalize`."""
 
     @property
     def alternates(self) -> bool:
-        """Whether its one number is an image's phase instead, which moves on by a half an epoch."""
+        """Whether it takes the image's phase, which moves by 0.5 an epoch, as its random number."""
         return False
 
     @property
     def idle(self) -> bool:
-        """Whether these settings leave every image as it is."""
+        """Whether these settings change no image."""
         return False
 
     def apply(self, images: Array, uniforms: Array) -> Array:
-        """Return changed images, the inputs untouched; ``uniforms`` is ``[N, draws]`` in [0, 1)."""
+        """Return changed copies of the images; ``uniforms`` is ``[N, draws]`` in [0, 1)."""
         raise NotImplementedError
 
     def __call__(self, images: Array, rng: np.random.Generator) -> Array:
-        """Draw what ``images`` need from ``rng`` and apply the operation."""
+        """Draw random numbers for ``images`` from ``rng`` and apply the operation."""
         return self.apply(images, rng.random((len(images), self.draws)))
 
 
 def rounded(values: Array) -> Array:
-    """Grey levels 0..255, of whatever type, as uint8."""
+    """Grey levels 0..255 of any dtype as uint8."""
     return values if values.dtype == np.uint8 else (values + 0.5).astype(np.uint8)

@@ -14,15 +14,15 @@ from resnet_fit.data.augment.normalize import Normalize
 from resnet_fit.data.augment.operation import Array, Operation
 from resnet_fit.errors import UserError
 
-# Takes images, a generator and, if need be, phases.
+# Takes images, a generator and optional phases.
 BatchFunction = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Unfinished:
-    """Images as the host leaves them, and what `on_device.finish` is to do to them.
+    """Images after the host's operations, and the steps left for `on_device.finish`.
 
-    Each step is an operation and its own random numbers.
+    Each step is an operation and its random numbers.
     """
 
     images: Array
@@ -32,13 +32,12 @@ class Unfinished:
 def compose(operations: Sequence[Operation], host: int | None = None) -> BatchFunction:
     """Chain operations, in their order, into one function of a batch, a generator and phases.
 
-    Phases ``[N]`` are for operations that alternate by epoch (`seeding.phases`); without them those
-    draw as others do.
+    Phases ``[N]`` are for operations that alternate by epoch (`seeding.phases`); without phases
+    these use random numbers like the others.
 
-    The result is what calling them one after another gives, made a cache-sized piece at a time; the
-    returned array is fresh at each call. Given ``host``, only so many operations are done at once
-    and the result is `Unfinished`, whatever is left. Raises UserError for an order that cannot be
-    meant.
+    The result equals applying the operations one after another, but is computed in pieces that fit
+    the CPU cache. Each call returns a new array. With ``host`` only the first ``host`` operations
+    are applied, and the result is always `Unfinished`. Raises UserError for a wrong order.
     """
     check_order(operations)
     now = tuple(operations)[:host]
@@ -53,7 +52,7 @@ def compose(operations: Sequence[Operation], host: int | None = None) -> BatchFu
         for op, column in zip(operations, columns, strict=True):
             if op.alternates and phases is not None:
                 uniforms[:, column] = phases[:, None]
-        # Normalize as the last one writes to where the result is to be: a copy less.
+        # A Normalize at the end writes straight into the result array, which saves a copy.
         last = now[-1] if now and isinstance(now[-1], Normalize) else None
         steps = [(op, uniforms[:, column]) for op, column in zip(operations, columns, strict=True)]
         before, rest = steps[: len(now) - bool(last)], steps[len(now) :]
@@ -78,7 +77,7 @@ def compose(operations: Sequence[Operation], host: int | None = None) -> BatchFu
 
 
 def check_order(operations: Sequence[Operation]) -> None:
-    """Raise UserError for operations that cannot be meant in this order."""
+    """Raise UserError for an operation on grey levels that comes after `Normalize`."""
     normalized = False
     for op in operations:
         if normalized and op.grey_levels:

@@ -1,6 +1,6 @@
-"""Policies: operations picked for each image by chance, from one fixed set.
+"""Augmentation policies: each image gets random operations from a fixed set.
 
-What an operation does is what Pillow does; how strong it is at which magnitude is the papers'.
+Operations give Pillow's results; their strength at each magnitude is that of the papers.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from resnet_fit.data.augment.colour import adjust_brightness, adjust_contrast, a
 from resnet_fit.data.augment.operation import Array, Operation, rounded
 from resnet_fit.errors import require
 
-# Strengths have this many steps in both papers' code.
+# Magnitudes go from 0 to this in both papers' code.
 STEPS = 30
-# Images are few for each of so many operations: larger pieces than others take leave each one more.
+# A batch is spread over 14 operations: larger pieces than usual give each of them enough images.
 PIECE_VALUES = 128 * 3 * 32 * 32
 
 
 @part("augmentation", "rand_augment")
 @dataclass(frozen=True)
 class RandAugment(Operation):
-    """Operations of a set of fourteen, drawn for each image (Cubuk et al. 2019, "RandAugment").
+    """Random operations out of 14, drawn for each image (Cubuk et al. 2019, "RandAugment").
 
     Args:
-        operations: how many, one after another.
-        magnitude: of all of them, 0 to 30.
+        operations: how many are applied, one after another.
+        magnitude: strength of all operations, 0 to 30.
     """
 
     operations: int = 2
@@ -47,8 +47,10 @@ class RandAugment(Operation):
 
     def apply(self, images: Array, uniforms: Array) -> Array:
         strengths = np.full(len(images), self.magnitude / STEPS)
-        # The longest shift is a share of the side, as of the 331 pixels it was tuned at.
-        full = _Full(shear=0.3, shift=images.shape[3] * 150 / 331, turn=30, colour=0.9, bits=4)
+        # The largest shift is relative to the side: the paper tuned it at 331 pixels.
+        full = _FullStrength(
+            shear=0.3, shift=images.shape[3] * 150 / 331, turn=30, colour=0.9, bits=4
+        )
         for which, signs in uniforms.reshape(len(images), -1, 2).transpose(1, 2, 0):
             images = _apply(full, images, which, strengths, signs)
         return images
@@ -57,9 +59,9 @@ class RandAugment(Operation):
 @part("augmentation", "trivial_augment")
 @dataclass(frozen=True)
 class TrivialAugment(Operation):
-    """One operation and its magnitude, drawn for each image (Mueller and Hutter 2021).
+    """One random operation of random magnitude for each image (Mueller and Hutter 2021).
 
-    "TrivialAugment", with its wide set of strengths: no setting at all.
+    "TrivialAugment" in its wide version; it has no settings.
     """
 
     draws: ClassVar[int] = 3
@@ -68,13 +70,13 @@ class TrivialAugment(Operation):
 
     def apply(self, images: Array, uniforms: Array) -> Array:
         strengths = np.floor(uniforms[:, 1] * (STEPS + 1)) / STEPS
-        full = _Full(shear=0.99, shift=32, turn=135, colour=0.99, bits=6)
+        full = _FullStrength(shear=0.99, shift=32, turn=135, colour=0.99, bits=6)
         return _apply(full, images, uniforms[:, 0], strengths, uniforms[:, 2])
 
 
 @dataclass(frozen=True)
-class _Full:
-    """What the operations do at full strength; shifts in pixels, turns in degrees."""
+class _FullStrength:
+    """Sizes of the changes at full strength; shift in pixels, turn in degrees."""
 
     shear: float
     shift: float
@@ -83,10 +85,10 @@ class _Full:
     bits: int
 
 
-# The papers' fourteen: one that does nothing, five ways to move the pixels, and those that change
-# them, which take images, uint8 here, a strength of 0..1 and a sign of -1 or 1 for each.
-_MOVES = 5
-_CHANGES: list[Callable[[Array, Array, Array, _Full], Array]] = [
+# The papers' 14 operations: identity, 5 affine ones, and 8 on pixel values. These take uint8
+# images, and for each image a strength of 0..1 and a sign of -1 or 1.
+_AFFINE = 5
+_CHANGES: list[Callable[[Array, Array, Array, _FullStrength], Array]] = [
     lambda x, m, s, full: adjust_brightness(x, 1 + s * m * full.colour),
     lambda x, m, s, full: adjust_saturation(x, 1 + s * m * full.colour) if x.shape[1] == 3 else x,
     lambda x, m, s, full: adjust_contrast(x, 1 + s * m * full.colour),
@@ -98,17 +100,19 @@ _CHANGES: list[Callable[[Array, Array, Array, _Full], Array]] = [
 ]
 
 
-def _apply(full: _Full, images: Array, which: Array, strengths: Array, signs: Array) -> Array:
-    """Let each image have the operation that its uniform number ``which`` falls on."""
+def _apply(
+    full: _FullStrength, images: Array, which: Array, strengths: Array, signs: Array
+) -> Array:
+    """Apply to each image the operation that its uniform number ``which`` selects."""
     result = rounded(images)
     result = result.copy() if result is images else result
-    chosen = (which * (1 + _MOVES + len(_CHANGES))).astype(np.intp)
+    chosen = (which * (1 + _AFFINE + len(_CHANGES))).astype(np.intp)
     signs = np.where(signs < 0.5, -1, 1)
 
-    rows = np.flatnonzero((chosen >= 1) & (chosen <= _MOVES))
+    rows = np.flatnonzero((chosen >= 1) & (chosen <= _AFFINE))
     if len(rows):
-        # All at once: each image by its own amount in one column, by nothing in the others.
-        amounts = np.eye(_MOVES)[chosen[rows] - 1] * (signs * strengths)[rows, None]
+        # One call for all five: a row has its strength in one column and 0 in the others.
+        amounts = np.eye(_AFFINE)[chosen[rows] - 1] * (signs * strengths)[rows, None]
         shear_x, shear_y, shift_x, shift_y, turn = amounts.T
         result[rows] = affine(
             result[rows],
@@ -118,7 +122,7 @@ def _apply(full: _Full, images: Array, which: Array, strengths: Array, signs: Ar
             np.trunc(shift_y * full.shift),
             turn * full.turn,
         )
-    for number, change in enumerate(_CHANGES, start=1 + _MOVES):
+    for number, change in enumerate(_CHANGES, start=1 + _AFFINE):
         rows = np.flatnonzero(chosen == number)
         if len(rows):
             result[rows] = rounded(change(result[rows], strengths[rows], signs[rows], full))
@@ -133,10 +137,11 @@ def affine(
     shift_y: Array | float = 0.0,
     turn: Array | float = 0.0,
 ) -> Array:
-    """Take each pixel from where the nearest one was before, black from outside.
+    """Transform images by an affine map, with nearest-neighbour sampling and black outside.
 
-    A pixel's place is its centre. Shears are shares of the other coordinate, as from the upper left
-    corner, shifts are pixels, ``turn`` is degrees against the clock around the middle.
+    Coordinates are those of pixel centres. Shears are relative to the other coordinate, measured
+    from the upper left corner; shifts are in pixels; ``turn`` is in degrees counter-clockwise
+    around the centre.
     """
     n, channels, h, w = images.shape
     column, row = np.arange(w) + 0.5, (np.arange(h) + 0.5)[:, None]
@@ -155,9 +160,9 @@ def affine(
 
 
 def adjust_sharpness(images: Array, factors: Array) -> Array:
-    """Blend image i with its smoothed self: 0 gives that, 1 the image, 2 its edges stressed.
+    """Blend image i with its smoothed version: 0 gives that, 1 the image, 2 sharpens it.
 
-    Smoothed is the mean of 3x3 pixels, the middle one weighing 5 of 13; edge pixels stay.
+    The smoothed version is a 3x3 mean in which the centre has weight 5 of 13; edge pixels stay.
     """
     values = images.astype(np.float32)
     smooth = values.copy()
@@ -172,13 +177,13 @@ def adjust_sharpness(images: Array, factors: Array) -> Array:
 
 
 def posterize(images: Array, bits: Array) -> Array:
-    """Keep the upper ``bits`` of each grey level."""
+    """Keep the highest ``bits`` bits of each grey level."""
     masks = (0xFF << (8 - bits) & 0xFF).astype(np.uint8)
     return images & masks[:, None, None, None]
 
 
 def solarize(images: Array, thresholds: Array) -> Array:
-    """Invert grey levels from the threshold on."""
+    """Invert grey levels at or above the threshold."""
     return np.where(images >= thresholds[:, None, None, None], 255 - images, images)
 
 
@@ -191,11 +196,11 @@ def autocontrast(images: Array) -> Array:
 
 
 def equalize(images: Array) -> Array:
-    """Spread the grey levels of each channel so that all occur about equally often."""
+    """Equalise the histogram of each channel, as Pillow does it."""
     result = images.copy()
     for channel in result.reshape(-1, images.shape[2] * images.shape[3]):
         counts = np.bincount(channel, minlength=256)
-        # The brightest level that occurs has no step of its own.
+        # Pillow leaves out the brightest level that occurs.
         step = (len(channel) - counts[channel.max()]) // 255
         if step:
             below = np.cumsum(counts) - counts

@@ -22,9 +22,9 @@ class Mixing(Settings):
     """Arguments of `resnet_fit.data.mixing.Mix`.
 
     Args:
-        mixup: alpha of mixup (Zhang et al. 2017); 0 leaves it out.
-        cutmix: alpha of CutMix (Yun et al. 2019); 0 leaves it out.
-        share: of the batches, how many are mixed at all.
+        mixup: alpha of mixup (Zhang et al. 2017); 0 turns it off.
+        cutmix: alpha of CutMix (Yun et al. 2019); 0 turns it off.
+        share: the share of the batches that are mixed.
     """
 
     mixup: NonNegative = 0.0
@@ -38,7 +38,7 @@ class Progressive(Settings):
     Args:
         start: pixels a side in the first epoch.
         until: the share of the training at which images have their full size.
-        step: sizes lie so many pixels apart.
+        step: the size grows in steps of this many pixels.
     """
 
     start: PositiveInt
@@ -47,15 +47,15 @@ class Progressive(Settings):
 
 
 class Augmentation(Settings):
-    """How images change on their way to the network.
+    """Augmentation and preprocessing of images.
 
     Args:
         train: operations of the training, in their order: names, or names with options.
         eval: operations of the evaluation.
         mix: mixes the images of a batch in pairs, and their labels.
         progressive: image sizes by epoch.
-        on_device: whether the last operations of a list, and mixing, are computed where the network
-            is: for a GPU whose loader keeps it waiting.
+        on_device: whether the last operations of a list, and mixing, run on the network's device:
+            for a GPU that waits for its data.
     """
 
     train: list[Any] = Field(default_factory=lambda: ["normalize"])
@@ -67,7 +67,7 @@ class Augmentation(Settings):
     def problems(self, config: Config | None) -> Iterator[Problem]:
         for stage in ("train", "eval"):
             if not any("normalize" in entry for entry in getattr(self, stage)):
-                message = "expected normalize, which makes numbers of grey levels"
+                message = "expected normalize, which turns grey levels into the network's input"
                 yield Problem((stage,), message)
             elif config is not None:
                 try:
@@ -90,7 +90,7 @@ class Augmentation(Settings):
         return operations.build(getattr(self, stage), data.operations())
 
     def varies(self, data: Data) -> bool:
-        """Whether two copies of an image come out different."""
+        """Whether two copies of an image may be augmented differently."""
         return any(
             not isinstance(op, Operation) or (op.draws and not op.idle)
             for op in self.built(data, "train")

@@ -85,10 +85,10 @@ CIFAR100 = Archive(
 def cifar10(path: str | os.PathLike[str] | None = None) -> tuple[ArrayDataset, ArrayDataset]:
     """Return CIFAR-10 as ``(train, test)``: 50,000 and 10,000 images ``[3, 32, 32]``, 10 classes.
 
-    ``path`` is the archive, its extracted folder, or a folder that holds either. Without it the
-    folder named by ``RESNET_FIT_DATA`` is looked into, then Paddle's cache; else the archive is
-    downloaded into the cache. Raises UserError when that fails or the files are not what they
-    should be.
+    ``path`` is the archive, its extracted folder, or a folder that contains either. Without it, the
+    folder named by ``RESNET_FIT_DATA`` is searched, then Paddle's cache; if neither has it, the
+    archive is downloaded into the cache. Raises UserError if the download fails or the files are
+    damaged.
     """
     return _cifar(CIFAR10, path)
 
@@ -102,7 +102,7 @@ def _cifar(kind: Archive, path: str | os.PathLike[str] | None) -> tuple[ArrayDat
     place = _find(kind, path) or download(kind, _download_folder(kind))
     try:
         return _parse(kind, dict(_files(kind, place)))
-    # Damaged bytes make tarfile, zlib and pickle raise almost anything; all of it means the same.
+    # Damaged bytes make tarfile, zlib and pickle raise almost any exception.
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         ours = path is None and place.parent == cache_folder()
@@ -117,7 +117,7 @@ def _cifar(kind: Archive, path: str | os.PathLike[str] | None) -> tuple[ArrayDat
 
 
 def cache_folder() -> Path | None:
-    """The folder in which paddle.vision, too, keeps CIFAR; None for a user without a home."""
+    """The folder where paddle.vision also keeps CIFAR; None for a user without a home folder."""
     folder_ = home()
     return None if folder_ is None else folder_ / ".cache" / "paddle" / "dataset" / "cifar"
 
@@ -161,14 +161,14 @@ def _find(kind: Archive, path: str | os.PathLike[str] | None) -> Path | None:
 def _inside(kind: Archive, folder_: Path) -> Path | None:
     for candidate in (folder_, folder_ / kind.folder):
         needed = (candidate / kind.train_files[0], candidate / kind.meta_file)
-        if all(map(os.path.isfile, needed)):  # false for what may not be looked at
+        if all(map(os.path.isfile, needed)):  # False without permission, where Path.is_file raises
             return candidate
     archive = folder_ / kind.archive
     return archive if os.path.isfile(archive) else None
 
 
 def _files(kind: Archive, place: Path) -> Iterator[tuple[str, Any]]:
-    """Yield the name and content of each of the set's files, one at a time: they are 30 MB each."""
+    """Yield name and content of each file, one at a time, since each has 30 MB."""
     wanted = {*kind.train_files, *kind.test_files, kind.meta_file}
     if place.is_dir():
         for name in sorted(wanted):
@@ -184,7 +184,7 @@ def _files(kind: Archive, place: Path) -> Iterator[tuple[str, Any]]:
                     content = archive.extractfile(member)
                     assert content is not None  # it is a regular file
                     yield name, _unpickle(io.BytesIO(content.read()))
-        while unzipped.read(1 << 20):  # its checksum is compared at the end
+        while unzipped.read(1 << 20):  # gzip compares its checksum at the end of the file
             pass
 
 
@@ -227,7 +227,7 @@ def _text(value: bytes | str) -> str:
 
 
 def download(kind: Archive, folder_: Path) -> Path:
-    """Fetch the archive into ``folder_``, checksum verified; the file is whole or not there."""
+    """Download the archive into ``folder_`` and verify its checksum; no partial file is left."""
     target = folder_ / kind.archive
     reasons = []
     for url in kind.urls:
@@ -248,8 +248,8 @@ class Cifar10(Data):
     """CIFAR-10: 50,000 images ``[3, 32, 32]`` to train on, 10,000 to test on, 10 classes.
 
     Args:
-        path: the archive, the folder it extracts to, or a folder that holds either; by default the
-            folder that ``RESNET_FIT_DATA`` names, then Paddle's cache, to which it is downloaded.
+        path: the archive, its extracted folder, or a folder that contains either; by default the
+            folder named by ``RESNET_FIT_DATA``, then Paddle's cache, where a download goes.
     """
 
     path: Location | None = None
@@ -260,7 +260,7 @@ class Cifar10(Data):
 
 @part("data", "cifar100")
 class Cifar100(Cifar10):
-    """CIFAR-100: as CIFAR-10, with its 100 fine classes."""
+    """CIFAR-100 with its 100 fine classes; otherwise as CIFAR-10."""
 
     def load(self) -> tuple[ArrayDataset, ArrayDataset]:
         return cifar100(self.path)

@@ -1,4 +1,4 @@
-"""What every data set of a config has: its parts, and how batches are drawn from it."""
+"""The settings that all data sets share: splits, batches, sampling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Parts(NamedTuple):
-    """What a run trains on, judges epochs by and, where there is a third part, tests on."""
+    """Training images, images to evaluate each epoch on, and an optional test set."""
 
     train: Dataset
     evaluation: Dataset
@@ -28,16 +28,16 @@ class Data(Part):
     """Images and labels, and how batches are drawn from them.
 
     Args:
-        validation: the share of the training set that is held out to judge epochs by; the test set
-            is then used once, after the last epoch.
-        split_seed: the seed of that choice.
-        limit: images to take of each part, each class its share.
-        batch_size: images of a training batch.
-        eval_batch_size: images of a batch in evaluation.
-        drop_last: whether a last, smaller training batch is left out.
-        sampler: ``shuffled``, or ``balanced``, which trains on all classes equally often.
-        repeats: how often each image comes in an epoch, differently augmented; there are fewer
-            images in an epoch then (Hoffer et al. 2019).
+        validation: the share of the training set that is held out to evaluate each epoch on; the
+            test set is then used once, after the last epoch.
+        split_seed: the seed of this split.
+        limit: the number of images to use of each part, stratified by class.
+        batch_size: images in a training batch.
+        eval_batch_size: images in an evaluation batch.
+        drop_last: whether to leave out a last training batch that is smaller than the others.
+        sampler: ``shuffled``, or ``balanced``, which draws all classes equally often.
+        repeats: how many times an image occurs in an epoch, each time augmented differently; the
+            length of an epoch stays, so it has fewer different images (Hoffer et al. 2019).
     """
 
     validation: Below1 = 0.0
@@ -54,10 +54,10 @@ class Data(Part):
             yield Problem(("repeats",), "nothing in augmentation.train makes repeats differ")
 
     def load(self) -> tuple[Dataset, Dataset]:
-        """The images to train on, and those that are held out.
+        """The training images and the held-out images.
 
         Raises:
-            UserError: they are not there or not right.
+            UserError: they are missing or invalid.
         """
         raise NotImplementedError
 
@@ -65,7 +65,7 @@ class Data(Part):
         """The parts of the data, after ``validation`` and ``limit``.
 
         Raises:
-            UserError: the data are not there or not right.
+            UserError: the data are missing or invalid.
         """
         train, held_out = self.load()
         if not self.validation:
@@ -79,10 +79,10 @@ class Data(Part):
         return parts("augmentation")
 
     def check_operations(self, operations: Sequence[Any]) -> None:
-        """Raise UserError for operations that cannot be meant in this order."""
+        """Raise UserError for operations in a wrong order."""
         check_order(operations)
 
     def order(self) -> Sampler:
-        """The images of a training epoch, in their order."""
+        """The sampler: which images a training epoch has, in which order."""
         sampler = {"shuffled": shuffled, "balanced": balanced}[self.sampler]
         return sampler if self.repeats == 1 else repeated(sampler, self.repeats)

@@ -22,14 +22,14 @@ from resnet_fit.errors import UserError, suggest
 from resnet_fit.files import readable, require_existing
 from resnet_fit.home import expand
 
-# How folders of the parts are named, in any letter case: Train, training_set, test-images.
+# Folder names of the parts, in any letter case: Train, training_set, test-images.
 PARTS = {
     "train": "train|training",
     "validation": "val|valid|validation|eval|evaluation",
     "test": "test|testing",
 }
 SUFFIX = "([ _-]?(set|data|images))?"
-# Kinds of files left out that a warning names.
+# How many kinds of ignored files a warning lists.
 SHOWN_KINDS = 5
 EXPECTED = (
     "train/ and val/ (or test/) with one folder of images per class in each, or the class folders "
@@ -38,11 +38,11 @@ EXPECTED = (
 
 
 class Cache(Settings):
-    """Decoded images kept in a file, shrunk; transforms act on these.
+    """A cache of decoded, shrunk images; transforms then work on these.
 
     Args:
-        shorter_side: of the kept images, in pixels.
-        path: the folder for it; the user's cache folder by default.
+        shorter_side: of the cached images, in pixels.
+        path: the cache's folder; by default below the user's cache folder.
     """
 
     shorter_side: PositiveInt
@@ -54,15 +54,14 @@ class Folder(Data):
     """Images in files: one folder for each class.
 
     Args:
-        path: a folder with ``train/<class>/`` and ``val/<class>/``, or with ``<class>/`` alone and
-            a share to hold out, ``validation``.
-        on_bad_image: what a file that cannot be read does to a training: ``error`` stops it,
-            ``skip`` leaves the file out and lists it.
-        workers: processes that decode; one for each core by default, at most 8.
-        cache: keeps decoded images, so that they are decoded once and not in every epoch.
-        compare: how a run that goes on knows that its data are the same: by names, numbers and
-            ``content``, for which every file is opened at the start, or by ``names`` and numbers
-            alone.
+        path: a folder with ``train/<class>/`` and ``val/<class>/``; or with ``<class>/`` alone, if
+            ``validation`` gives the share to hold out.
+        on_bad_image: what the training does with an unreadable file: ``error`` stops, ``skip``
+            leaves the file out and lists it.
+        workers: worker processes that decode; by default one for each core, at most 8.
+        cache: keeps decoded images on disk, so that files are decoded once and not in every epoch.
+        compare: how a resumed run checks that its data are the same: by file names, counts and
+            ``content``, which opens every file at the start, or by ``names`` and counts alone.
     """
 
     path: Location
@@ -99,10 +98,10 @@ def folder(
     Either ``path`` holds ``train/`` and ``val/`` or ``test/``, each with one folder per class; or
     it holds the class folders themselves (or only ``train/``), and ``validation`` is the stratified
     fraction to hold out by ``seed``. Other usual names of the parts are known, in any letter case
-    (`PARTS`); of ``val/`` and ``test/`` the first is taken. Classes and files are sorted by name.
-    Folders inside a class folder belong to it; links are followed; hidden names and unknown
-    extensions are left out. Warns of what is left out, but for hidden names. Raises UserError,
-    naming the place, for whatever is missing or has two meanings.
+    (`PARTS`); ``val/`` is preferred to ``test/``. Classes and files are sorted by name. Folders
+    inside a class folder belong to it; links are followed; hidden files and unknown extensions are
+    left out. Warns of files that are left out, except hidden ones. Raises UserError, with the
+    place, if something is missing or ambiguous.
     """
     root = expand(path)
     require_existing(root)
@@ -141,10 +140,10 @@ def folder(
 
 
 def held_out_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder of class folders to judge a network by: the held-out part, or all of ``path``.
+    """The folder of class folders to evaluate on: the held-out part, or ``path`` itself.
 
     Raises:
-        UserError: it is not there, no folder, or has parts of which none is held out.
+        UserError: it is missing, is not a folder, or has parts but no held-out one.
     """
     root = expand(path)
     require_existing(root)
@@ -158,7 +157,7 @@ def held_out_folder(path: str | os.PathLike[str]) -> Path:
 
 
 def _parts(root: Path) -> tuple[dict[str, str], list[str]]:
-    """The names of the folders that are parts, by part, and of the other folders."""
+    """The folder name of each part, and the names of the other folders."""
     try:
         names = sorted(e.name for e in os.scandir(root) if not e.name.startswith("."))
     except OSError as error:
@@ -178,7 +177,7 @@ def _parts(root: Path) -> tuple[dict[str, str], list[str]]:
 
 
 def _part(name: str) -> str | None:
-    """Which part of a data set a folder is, by its name."""
+    """Which part of a data set a folder is, by its name; None for other names."""
     return next(
         (
             kind
@@ -194,7 +193,7 @@ def _folders(names: Iterable[str], link: str = ", ") -> str:
 
 
 def scan(root: Path) -> FileDataset:
-    """Index one folder of class folders. Warns of files that are left out."""
+    """Index one folder of class folders; warns of files that are left out."""
     listing = list_images(root)
     classes, counts = listing.classes, listing.counts
     loose = listing.left_out.get(BESIDE_CLASSES)
@@ -218,7 +217,7 @@ def scan(root: Path) -> FileDataset:
 
 
 def _warn_of_left_out(root: Path, left_out: dict[str, LeftOut]) -> None:
-    """One line about the files that are not taken, the most frequent kinds first."""
+    """Warn in one line of ignored files, the most frequent kinds first."""
     kinds = sorted(left_out.items(), key=lambda item: -item[1].files)
     shown = [f"{found.files:,} {kind} ({found.example})" for kind, found in kinds[:SHOWN_KINDS]]
     if rest := sum(found.files for _, found in kinds[SHOWN_KINDS:]):
@@ -230,7 +229,7 @@ def _warn_of_left_out(root: Path, left_out: dict[str, LeftOut]) -> None:
 def _check_classes(
     found: tuple[str, ...], place: Path, expected: tuple[str, ...], train_place: Path
 ) -> None:
-    """Raise a UserError if the held-out part has not the same classes as the training part."""
+    """Raise UserError if the held-out part does not have the classes of the training part."""
     unknown = [name for name in found if name not in expected]
     if unknown:
         hint = suggest(unknown[0], expected)

@@ -1,4 +1,4 @@
-"""Images that a program hands over."""
+"""Images in memory that a Python program passes to `fit`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from resnet_fit.errors import UserError
 
 @part("data", "given")
 class Given(Data):
-    """The images in memory that a program hands to `fit`."""
+    """The images in memory that a Python program passes to `fit`."""
 
     def load(self) -> tuple[Dataset, Dataset]:
         raise UserError(
-            "data: {name: given} stands for images that a program hands over; call "
+            "data: {name: given} stands for images that a Python program passes; call "
             "fit(config, data=(train, held_out)) or resume(folder, data=...) in that program"
         )
