@@ -208,7 +208,7 @@ def test_only_new_and_changed_files_are_decoded_and_that_is_said(photos, place, 
     assert_pixels_of_the_files(cached(photos, place))
     assert decoded == ["00.jpg", "05.jpg", "01.jpg", "new.jpg"]
     (line,) = capsys.readouterr().out.splitlines()
-    assert re.search(r"decodes 4 images that are new or were changed, .* 20 are there", line)
+    assert re.search(r"decodes 4 images \(new or changed\), .* 20 are in the cache", line)
 
 
 def test_a_file_that_a_link_leads_to_may_change(photos, place, tmp_path):

@@ -306,11 +306,15 @@ PIXELS, LABELS = np.zeros((8, 3, 6, 6), np.uint8), np.arange(8) % 2
     [
         (PIXELS / 255, LABELS, r"images: received 'float64 \[8, 3, 6, 6\]', expected uint8"),
         (PIXELS[0], LABELS, r"images: received 'uint8 \[3, 6, 6\]'"),
-        (PIXELS.transpose(0, 2, 3, 1), LABELS, r"channels before pixels"),
+        (PIXELS.transpose(0, 2, 3, 1), LABELS, r"channels first"),
         (PIXELS, LABELS[:3], r"labels: received 'int64 \[3\]', expected integers \[8\]"),
         (PIXELS, LABELS[:, None], r"labels: received 'int64 \[8, 1\]'"),
         (PIXELS, LABELS / 2, r"labels: received 'float64 \[8\]'"),
-        (PIXELS, LABELS + 1, r"labels: received \(1, 2\), expected 0 to 1, as there are 2 classes"),
+        (
+            PIXELS,
+            LABELS + 1,
+            r"labels: received \(1, 2\), expected 0 to 1, since there are 2 classes",
+        ),
         (PIXELS, LABELS - 1, r"labels: received \(-1, 0\)"),
     ],
 )

@@ -429,7 +429,7 @@ def test_nothing_readable_at_all_is_an_error(mixed):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_images_of_different_sizes_are_refused(files, workers):
     with pytest.raises(
-        UserError, match=r"01\.jpg: 43x32 after its transforms, others of the batch 42x32"
+        UserError, match=r"01\.jpg: 43x32 after its transforms, but others of its batch are 42x32"
     ):
         list(FileLoader(files, 4, [Resize(32), NORMALIZE], workers=workers))
 

@@ -1,4 +1,4 @@
-"""Batches of images from files: what a worker does."""
+"""Batches of images from files: the work of a worker process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from resnet_fit.files import readable
 
 @dataclass(frozen=True)
 class Task:
-    """The files of one batch, their decoded copies where there are any, and where it is."""
+    """One batch to load: its files, their decoded copies (or None), epoch and batch index."""
 
     paths: tuple[str, ...]
     copies: tuple[Copy | None, ...]
@@ -29,7 +29,7 @@ class Task:
 
 @dataclass(frozen=True)
 class PreparedBatch:
-    """A batch: uint8 ``[B, 3, H, W]`` of the rows that could be read, and why others could not."""
+    """A batch: uint8 ``[B, 3, H, W]``, the rows that could be read, and errors of the others."""
 
     images: np.ndarray
     rows: np.ndarray
@@ -38,7 +38,7 @@ class PreparedBatch:
 
 @dataclass(frozen=True)
 class Batching:
-    """How files become a batch of uint8 images of one size."""
+    """Turns files into a batch of uint8 images of one size."""
 
     geometry: tuple[Geometric, ...]
     operations: tuple[augment.Operation, ...]
@@ -48,8 +48,8 @@ class Batching:
     def make(self, task: Task) -> PreparedBatch:
         """Decode and transform the files of one batch.
 
-        Raises BadImage for an unreadable file unless those are skipped, UserError if the transforms
-        leave images of different sizes.
+        Raises BadImage for an unreadable file unless such files are skipped, and UserError if the
+        transforms leave images of different sizes.
         """
         images = np.empty((0, 3, 0, 0), np.uint8)
         rows: list[int] = []
@@ -67,9 +67,9 @@ class Batching:
                 images = np.empty((len(task.paths), 3, *pixels.shape[:2]), np.uint8)
             elif pixels.shape[:2] != images.shape[2:]:
                 raise UserError(
-                    f"{readable(path)}: {_size(pixels.shape[:2])} after its transforms, others of "
-                    f"the batch {_size(images.shape[2:])}; add random_resized_crop, or resize and "
-                    "center_crop"
+                    f"{readable(path)}: {_size(pixels.shape[:2])} after its transforms, but others "
+                    f"of its batch are {_size(images.shape[2:])}; add random_resized_crop, or "
+                    "resize and center_crop"
                 )
             _split_channels(pixels, images[len(rows)])
             rows.append(row)

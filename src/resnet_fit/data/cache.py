@@ -1,14 +1,13 @@
 """A cache of decoded images: reading pixels costs a fraction of decoding a file.
 
-A cache is a folder with the pixels of all images one behind the other, and ``index.npz``, which
-says where each lies, by a key made of the file's path, size and time of last change (ns). A file
-that is new or was changed has a key that the index does not have, and is decoded; what became of a
-file that is gone is not asked for. The time stands for the content, as it does for make, git and
-rsync: to compare the content itself every file would have to be read, and that is what the cache
-is to save.
+A cache is a folder with one file of pixels, image after image, and an index file, ``index.npz``.
+The index gives the offset of each image by its cache key: a digest of the file's path, size and
+modification time (ns). New and changed files have new keys and are decoded; entries of deleted
+files stay. The modification time stands for the content, as in make, git and rsync: comparing the
+content would mean reading every file, which the cache is there to avoid.
 
-The index is replaced in one step, and only after the pixels it speaks of are on the disk. So
-whatever stops a build, the images it had noted last are whole, and the next one adds the others.
+The index is replaced atomically, after its pixels were synced to disk. So a build may be stopped at
+any time: the images in the index are complete, and the next build adds the rest.
 """
 
 from __future__ import annotations
@@ -38,16 +37,15 @@ from resnet_fit.files import lock, may_write, readable, write
 from resnet_fit.home import expand, user_cache
 from resnet_fit.terminal import say, training_console
 
-# Goes into the name of the folder: to be raised when the same file is to give other pixels.
+# Part of the folder's name; raise it when the same file is decoded to different pixels.
 FORMAT = 1
 INDEX = "index.npz"
-# Files decoded as one task, and seconds between two notes of what is done.
+# Files decoded as one task, and seconds between two writes of the index or lines of progress.
 TASK_FILES = 16
 NOTE_SECONDS = 60.0
-# Files whose sizes are looked at to know the disk space that all will take.
+# Files whose sizes are read to estimate the disk space.
 SAMPLE = 200
-# Threads that ask for sizes and times, since a file server takes its time to answer, and how many
-# files each asks for at once.
+# Threads that read sizes and times, since a file server answers slowly, and files of one task.
 THREADS = 8
 KEYS_AT_ONCE = 1000
 
@@ -60,28 +58,28 @@ def cache_images(
     workers: int | None = None,
     on_bad_image: Literal["error", "skip"] = "error",
 ) -> FileDataset:
-    """Return the data set with decoded copies of its images, made once and then found again.
+    """Return the data set with decoded copies of its images, from the cache where possible.
 
-    Copies are upright RGB, shrunk to ``shorter_side`` pixels; smaller images stay as they are.
-    Transforms act on the copy instead of the file: `RandomResizedCrop` cuts its shares of the
+    Copies are upright RGB, shrunk to ``shorter_side`` pixels; smaller images keep their size.
+    Transforms read the copy instead of the file: `RandomResizedCrop` cuts the same share of the
     smaller image, so a small part of a large photo has fewer pixels than the file would give. A
     `Resize` to ``shorter_side`` gives the same pixels as without a cache.
 
     Args:
-        dataset: of which images; those not in the cache yet are decoded and added.
-        shorter_side: in pixels, no less than what the transforms ask for.
+        dataset: its images; those not in the cache yet are decoded and added.
+        shorter_side: in pixels, no less than the transforms' output size.
         path: the folder for caches; ``$XDG_CACHE_HOME/resnet-fit/images`` or
-            ``~/.cache/resnet-fit/images`` by default. Each image folder has its own cache in it for
-            each shorter side. An image takes ``shorter_side * longer_side * 3`` bytes. Those of
-            files that are gone stay in it; to be rid of them, delete it.
-        workers: processes that decode; see `worker_count`.
-        on_bad_image: what to do about a file that cannot be read: raise, or leave it to the
-            loader, which then skips it.
+            ``~/.cache/resnet-fit/images`` by default. Each image folder and shorter side has its
+            own cache there. An image takes ``shorter_side * longer_side * 3`` bytes. Images of
+            deleted files stay in the cache; to free the space, delete the cache.
+        workers: worker processes that decode; see `worker_count`.
+        on_bad_image: ``error`` raises for an unreadable file; ``skip`` leaves it to the loader,
+            which skips it.
 
     Raises:
         BadImage: a file cannot be read.
-        UserError: there is no room for the cache, or it cannot be written there.
-        RunFailed: writing failed; the images noted before stay in the cache.
+        UserError: the disk is too small, or the cache cannot be written there.
+        RunFailed: writing failed; the images that are in the index stay in the cache.
     """
     if shorter_side < 1:
         raise UserError(f"shorter_side: received {shorter_side}, expected 1 or more pixels")
@@ -93,8 +91,8 @@ def cache_images(
     missing = np.count_nonzero(rows < 0)
     if missing and not may_write():
         warnings.warn(
-            f"{folder}: {missing:,} of {len(keys):,} images are not in data.cache yet; a run "
-            "decodes them first, and here they are read from their files",
+            f"{folder}: {missing:,} of {len(keys):,} images are not in data.cache yet; a run adds "
+            "them first, but here they are decoded from their files each time",
             stacklevel=2,
         )
     elif missing:
@@ -103,8 +101,8 @@ def cache_images(
             index = _fill(folder, dataset.paths, keys, recipe, workers)
         except OSError as error:
             raise RunFailed(
-                f"{folder}: the image cache could not be written ({error.strerror or error}); what "
-                "was noted before stays. data.cache.path takes it elsewhere"
+                f"{folder}: the image cache could not be written ({error.strerror or error}); the "
+                "images that are in it stay. Another folder: data.cache.path"
             ) from error
         rows = index.rows(keys)
     return replace(dataset, copies=index.copies(folder, rows))
@@ -117,14 +115,14 @@ def _parent(path: str | os.PathLike[str] | None) -> Path:
     cache = user_cache()
     if cache is None:
         raise UserError(
-            "data.cache.path: required here: this user has no home folder (HOME is not set), which "
-            "is where decoded images are kept if no folder is given"
+            "data.cache.path: required here: without it the cache goes below the home folder, and "
+            "this user has none (HOME is not set)"
         )
     return cache / "images"
 
 
 def _name(root: str) -> str:
-    """A name for the cache of an image folder: readable, and another for every other folder."""
+    """A readable and unique name for the cache of an image folder."""
     place = os.path.realpath(root)
     digest = hashlib.blake2b(os.fsencode(place), digest_size=6).hexdigest()
     return "-".join([*(part[:40] for part in Path(place).parts[1:][-2:]), digest])
@@ -132,7 +130,7 @@ def _name(root: str) -> str:
 
 @dataclass(frozen=True)
 class _Shrinking:
-    """Decodes files and shrinks them; of one that is left out, the reason stands in its place."""
+    """Decodes and shrinks files; for a skipped file the result is the error text."""
 
     shorter_side: int
     on_bad_image: Literal["error", "skip"]
@@ -163,7 +161,7 @@ class _Shrink(Resize):
 
 @dataclass
 class _Index:
-    """What a cache holds: of each image its key, and offset, width and height in ``file``."""
+    """The index of a cache: key, offset, width and height of each image in ``file``."""
 
     file: str = field(default_factory=lambda: f"pixels-{secrets.token_hex(4)}.bin")
     keys: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
@@ -171,8 +169,8 @@ class _Index:
 
     @classmethod
     def read(cls, folder: Path) -> _Index:
-        """The index of a cache; an empty one, of a new file, where there is none that is whole."""
-        # Damaged archives make zipfile and numpy raise almost anything; all is decoded anew.
+        """Read the index of a cache; if it is missing or damaged, an empty one of a new file."""
+        # Damaged archives make zipfile and numpy raise almost any exception.
         with suppress(Exception), np.load(folder / INDEX, allow_pickle=False) as arrays:
             index = cls(str(arrays["pixels"]), arrays["keys"], arrays["places"])
             if (folder / index.file).stat().st_size >= index.end:
@@ -188,17 +186,17 @@ class _Index:
 
     @property
     def end(self) -> int:
-        """Where the next image goes."""
+        """The offset for the next image."""
         if not len(self.places):
             return 0
         offset, width, height = self.places[-1].tolist()
         return offset + width * height * 3
 
     def rows(self, keys: np.ndarray) -> np.ndarray:
-        """Where each key stands in the index, -1 for one that it does not have."""
+        """The row of each key in the index; -1 for a key that is not in it."""
         if not len(self.keys):
             return np.full(len(keys), -1)
-        # Found by the first number; the second one tells whether it is right.
+        # Search by the first half of the key, then compare the whole key.
         order = np.argsort(self.keys[:, 0])
         found = np.searchsorted(self.keys[order, 0], keys[:, 0])
         found = order[np.minimum(found, len(order) - 1)]
@@ -206,11 +204,11 @@ class _Index:
 
     def copies(self, folder: Path, rows: np.ndarray) -> Copies:
         none = np.array([[-1, 0, 0]])
-        # Row -1 is the last one: what is not there.
+        # Row -1 selects the entry appended here, which means "no copy".
         return Copies(os.fspath(folder / self.file), np.concatenate([self.places, none])[rows])
 
     def extend(self, keys: np.ndarray, sizes: np.ndarray) -> None:
-        """Add images of ``sizes`` int64 ``[N, 2]`` that lie behind the others, in this order."""
+        """Add images of ``sizes`` int64 ``[N, 2]``, stored after the others in this order."""
         lengths = 3 * sizes.prod(axis=1)
         offsets = self.end + np.cumsum(lengths) - lengths
         self.keys = np.concatenate([self.keys, keys])
@@ -218,11 +216,11 @@ class _Index:
 
 
 def _keys(dataset: FileDataset) -> np.ndarray:
-    """Two numbers for each file, a digest of its path below the root, size and time of change."""
+    """Cache keys, uint64 ``[N, 2]``: digests of path below the root, size and mtime."""
 
     def key(path: str) -> bytes:
         text = os.fsencode(path.removeprefix(dataset.root))
-        with suppress(OSError):  # the decoder will say what is wrong with it
+        with suppress(OSError):  # the decoder reports it
             status = os.stat(path)
             text = b"%b\0%d\0%d" % (text, status.st_size, status.st_mtime_ns)
         return hashlib.blake2b(text, digest_size=16).digest()
@@ -241,24 +239,24 @@ def _keys(dataset: FileDataset) -> np.ndarray:
 def _fill(
     folder: Path, paths: Sequence[str], keys: np.ndarray, recipe: _Shrinking, workers: int
 ) -> _Index:
-    """Decode what the cache does not have, and note it."""
+    """Decode the images that are not in the cache and add them."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
             f"{folder}: cannot be made ({error.strerror}); see data.cache.path"
         ) from None
-    with lock(folder, wait=lambda: say(f"{folder}: waits for another process that fills it")):
+    with lock(folder, wait=lambda: say(f"{folder}: waits for another process that writes to it")):
         index = _Index.read(folder)
         missing = np.flatnonzero(index.rows(keys) < 0)
-        if not len(missing):  # the other process had the same to do
+        if not len(missing):  # another process has added them
             return index
         paths, keys = [paths[i] for i in missing.tolist()], keys[missing]
         _remove_leftovers(folder, index)
         needed = _require_space(folder, paths, recipe.shorter_side)
         say(
-            f"{folder}: decodes {len(paths):,} images that are new or were changed, about "
-            f"{needed / 1e6:,.0f} MB; {len(index.keys):,} are there"
+            f"{folder}: decodes {len(paths):,} images (new or changed), about "
+            f"{needed / 1e6:,.0f} MB; {len(index.keys):,} are in the cache already"
         )
         tasks = (tuple(paths[i : i + TASK_FILES]) for i in range(0, len(paths), TASK_FILES))
         with (
@@ -274,29 +272,29 @@ def _fill(
 
 
 class _Writer:
-    """Writes pixels behind those of an index, and notes them in it now and then, and at its end."""
+    """Appends pixels to the cache, and writes the index every minute and at the end."""
 
     def __init__(self, folder: Path, index: _Index) -> None:
         self.folder, self.index = folder, index
         self._added: list[tuple[np.ndarray, Size]] = []
-        self._noted = time.monotonic()
+        self._written_at = time.monotonic()
 
     def __enter__(self) -> _Writer:
         self._file = open(self.folder / self.index.file, "ab")
-        self._file.truncate(self.index.end)  # what was written and never noted
+        self._file.truncate(self.index.end)  # drop pixels that never came into the index
         return self
 
     def __exit__(self, *_: object) -> None:
         with self._file:
-            self._note()
+            self._write_index()
 
     def add(self, key: np.ndarray, pixels: np.ndarray) -> None:
         self._file.write(np.ascontiguousarray(pixels).data)
         self._added.append((key, (pixels.shape[1], pixels.shape[0])))
-        if time.monotonic() - self._noted > NOTE_SECONDS:
-            self._note()
+        if time.monotonic() - self._written_at > NOTE_SECONDS:
+            self._write_index()
 
-    def _note(self) -> None:
+    def _write_index(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
         if self._added:
@@ -304,20 +302,20 @@ class _Writer:
             self.index.extend(np.array(keys), np.array(sizes, np.int64))
             self.index.write(self.folder)
         self._added = []
-        self._noted = time.monotonic()
+        self._written_at = time.monotonic()
 
 
 def _remove_leftovers(folder: Path, index: _Index) -> None:
-    """Remove pixels whose index is lost, and what a process that was killed was writing."""
+    """Remove pixel files without an index, and temporary files of a killed process."""
     for file in (*folder.glob("pixels-*.bin"), *folder.glob(".*.part*")):
         if file.name != index.file:
             file.unlink()
 
 
 def _require_space(folder: Path, paths: Sequence[str], shorter_side: int) -> float:
-    """Bytes that the images will take, by a sample of them.
+    """Estimate the bytes of the images from a sample.
 
-    Raises UserError if the disk has less.
+    Raises UserError if less is free on the disk.
     """
     shrink, rng = _Shrink(shorter_side), np.random.default_rng(0)
     sizes = []
@@ -329,7 +327,7 @@ def _require_space(folder: Path, paths: Sequence[str], shorter_side: int) -> flo
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{folder}: {free / 1e6:,.0f} MB are free on this disk, and the image cache needs "
+            f"{folder}: {free / 1e6:,.0f} MB are free on this disk, but the image cache needs "
             f"about {needed / 1e6:,.0f} MB; see data.cache.path and data.cache.shorter_side"
         )
     return needed
@@ -337,7 +335,7 @@ def _require_space(folder: Path, paths: Sequence[str], shorter_side: int) -> flo
 
 @contextmanager
 def _progress(name: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show how far a build is: a bar where there is a terminal, else a line now and then."""
+    """Show the progress of a build: a bar on a terminal, otherwise a line every minute."""
     console = training_console()
     if console.is_terminal:
         from resnet_fit.live_line import counted  # imports rich

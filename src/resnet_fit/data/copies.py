@@ -1,4 +1,4 @@
-"""Decoded copies of images, in one file for many."""
+"""Decoded copies of images, many in one file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Copy(NamedTuple):
     def read(self, top: int = 0, bottom: int | None = None) -> np.ndarray:
         """The pixels of the rows from ``top`` to ``bottom``, uint8 ``[bottom - top, W, 3]``.
 
-        They are read, not mapped: as fast, the system keeps them in memory all the same, and a disk
-        that fails is an error instead of the end of the process.
+        Read, not memory-mapped: it is as fast, the system caches the pages either way, and a disk
+        failure raises an error instead of killing the process.
 
         Raises:
-            RunFailed: the file is gone, or shorter than it was.
+            RunFailed: the file is missing, or shorter than it was.
         """
         row = self.width * 3
         count = ((self.height if bottom is None else bottom) - top) * row
@@ -42,8 +42,8 @@ class Copy(NamedTuple):
 class Copies:
     """Decoded copies of a data set's images in one ``file``.
 
-    ``places`` int64 ``[N, 3]`` are offset, width and height of each; the offset is -1 where there
-    is none.
+    ``places`` int64 ``[N, 3]`` has offset, width and height of each image; offset -1 means that the
+    image has no copy.
     """
 
     file: str

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class ArrayDataset:
     """Images in memory: uint8 ``[N, C, H, W]``, and ``labels`` int64 ``[N]`` into ``classes``.
 
-    Raises UserError for arrays that are not such; lists become arrays.
+    Raises UserError for arrays of another shape or dtype; lists become arrays.
     """
 
     images: np.ndarray
@@ -31,13 +31,13 @@ class ArrayDataset:
         fits = images.ndim == 4 and images.dtype == np.uint8
         require(fits, "images", _described(images), "uint8 grey levels of 0 to 255, [N, C, H, W]")
         pixels_first = images.shape[3] in (1, 3) and images.shape[1] not in (1, 3)
-        channels_first = "channels before pixels, as images.transpose(0, 3, 1, 2) has them"
+        channels_first = "channels first: use images.transpose(0, 3, 1, 2)"
         require(not pixels_first, "images", _described(images), channels_first)
         fits = labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
         require(fits, "labels", _described(labels), f"integers [{len(images)}], one for each image")
         found = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
         fits = found[0] >= 0 and found[1] < len(self.classes)
-        of_classes = f"0 to {len(self.classes) - 1}, as there are {len(self.classes)} classes"
+        of_classes = f"0 to {len(self.classes) - 1}, since there are {len(self.classes)} classes"
         require(fits, "labels", found, of_classes)
         for name, array in (("images", images), ("labels", labels)):
             object.__setattr__(self, name, array)  # this class is frozen
@@ -58,9 +58,9 @@ def _described(array: np.ndarray) -> str:
 class FileDataset:
     """Images in files: ``paths`` and ``labels`` int64 ``[N]`` into ``classes``.
 
-    ``copies`` are decoded ones to read instead, where there are any; see `cache_images`. ``root``
-    is what all paths begin with, a folder and its separator: moved elsewhere, the images are known
-    again by the rest of their paths.
+    ``copies`` are optional decoded images that are read instead; see `cache_images`. ``root`` is
+    the common folder of all paths, with a separator at its end: after a move the images are
+    recognised by their paths below it.
     """
 
     paths: Sequence[str]
@@ -83,7 +83,7 @@ Dataset = ArrayDataset | FileDataset
 
 
 class Samples(Protocol):
-    """What both have."""
+    """The common interface of both kinds of data sets."""
 
     @property
     def labels(self) -> np.ndarray: ...
@@ -102,8 +102,8 @@ D = TypeVar("D", bound=Samples)
 def split(dataset: D, fraction: float, seed: int = 0) -> tuple[D, D]:
     """Hold out ``fraction`` of the samples: ``(train, held_out)``, both in the data set's order.
 
-    Stratified: each class gives its share, and at least one sample to either side if it has two.
-    The choice depends on the labels and ``seed`` alone.
+    Stratified by class; a class with two or more samples has at least one on each side. The split
+    depends on the labels and ``seed`` alone.
     """
     if not 0 < fraction < 1:
         raise UserError(f"a validation fraction lies between 0 and 1, received {fraction}")
@@ -122,7 +122,7 @@ def split(dataset: D, fraction: float, seed: int = 0) -> tuple[D, D]:
 
 
 def subset(dataset: D, n: int | None, seed: int = 0) -> D:
-    """Keep ``n`` samples, each class its share; all of them if there are no more, or for None."""
+    """Keep ``n`` samples, stratified by class; all if ``n`` is None or there are no more."""
     if n is not None and n < 1:
         raise UserError(f"a limit on the number of images is 1 or more, received {n}")
     if n is None or n >= len(dataset):
@@ -132,7 +132,7 @@ def subset(dataset: D, n: int | None, seed: int = 0) -> D:
 
 
 def _shares(counts: np.ndarray, total: int) -> np.ndarray:
-    """Divide ``total`` among classes in proportion to ``counts``, by the largest remainder."""
+    """Divide ``total`` among classes in proportion to ``counts``, by largest remainders."""
     exact = counts * (total / counts.sum())
     shares = np.floor(exact).astype(np.int64)
     remaining = total - shares.sum()

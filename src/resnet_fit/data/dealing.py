@@ -1,10 +1,10 @@
-"""Which batches of an epoch are this process's, where several train one network.
+"""How the batches of an epoch are distributed over processes that train one network.
 
-The batches that one optimizer step accumulates are dealt to the processes in equal parts, in their
-order, and a batch is never cut: a batch norm sees the same images however many processes there are,
-and each batch keeps the random numbers that belong to it. The last group of an epoch may hold fewer
-batches. Then the processes that have nothing left take its first batch again, which does not count:
-all of them take as many, since each step adds up over all.
+The batches that one optimizer step accumulates form a group. Each process gets an equal part of the
+group, in order, and batches are never split: batch norm sees the same images, and each batch has
+the same random numbers, for any number of processes. The last group of an epoch may have fewer
+batches. Then a process without a batch repeats the first one of the group, which does not count:
+every process must take part in the same number of all-reduces.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class Turn:
     """One batch that a process takes.
 
     Attributes:
-        batch: its number in the epoch, from 0.
-        counts: whether it is trained on or judged; False for one that only keeps step.
-        ends_group: whether the group of batches ends with it, and the optimizer steps.
-        begin, end: the numbers of the group's first batch, and of the next group's.
-        images: of the whole group, over all processes.
-        batches: of the whole epoch.
+        batch: its index in the epoch, from 0.
+        counts: whether it is trained on or evaluated; False for a repeated batch.
+        ends_group: whether it is the last of its group, after which the optimizer steps.
+        begin, end: indices of the first batch of this group and of the next one.
+        images: in the whole group, over all processes.
+        batches: in the whole epoch, over all processes.
     """
 
     batch: int
@@ -36,15 +36,15 @@ class Turn:
 
     @property
     def done(self) -> int:
-        """Batches that all processes together have done after it: it grows with whole groups."""
+        """Batches finished by all processes after this one; it grows by whole groups."""
         return self.end if self.ends_group else self.begin
 
 
 class Dealer:
-    """Deals batches to the processes, and knows which one this process has in hand.
+    """Distributes batches over processes, and holds the current batch of this process.
 
     Args:
-        rank, size: this process, and how many there are.
+        rank, size: this process's rank, and the number of processes.
 
     Attributes:
         turn: the batch that a loader handed out last; None before the first.
@@ -56,7 +56,7 @@ class Dealer:
 
     @property
     def counts(self) -> bool:
-        """Whether the batch in hand counts."""
+        """Whether the current batch counts."""
         return self.turn is None or self.turn.counts
 
     def turns(
@@ -65,11 +65,11 @@ class Dealer:
         """This process's turns in an epoch.
 
         Args:
-            batches: of the epoch, over all processes.
-            first: the batch to begin with, the first one of a group.
-            group: batches that are dealt at a time; ``size`` divides it.
-            batch_size: images of a full batch.
-            images: of the epoch.
+            batches: in the epoch, over all processes.
+            first: index of the batch to begin with, the first of a group.
+            group: batches in a group; a multiple of ``size``.
+            batch_size: images in a full batch.
+            images: in the epoch.
         """
 
         def of(begin: int) -> Iterator[Turn]:

@@ -1,11 +1,11 @@
-"""Digests of a data set: they tell whether the images are those of an earlier run.
+"""Digests of a data set, to check that the images are those of an earlier run.
 
-Of arrays every byte counts. Of a file its size and three pieces of its content count: the first,
-middle and last kilobyte. So data may be moved or copied, and another image under the name of an old
-one is noticed. A file that is changed between these pieces and keeps its size is not: reading 1.3
-million photographs whole (140 GB) would take minutes to hours, where the pieces take about half a
-minute from the system's memory and some minutes from a local disk (``benchmarks/digest.py``). Times
-of change are left out, because a copy has others.
+The digest of arrays covers every byte. The digest of a file covers its size and three pieces: its
+first, middle and last kilobyte. So data may be moved or copied, and a replaced image is noticed,
+but not a change between these pieces that keeps the size: reading 1.3 million whole photographs
+(140 GB) would take minutes to hours; the pieces take half a minute from the system's memory and
+some minutes from a local disk (``benchmarks/digest.py``). Modification times are left out, since
+copying changes them.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset
 from resnet_fit.terminal import say
 
 PIECE_BYTES = 1024
-# Threads that wait for the disk or a file server, and how many files each takes at once.
+# Threads that wait for the disk or a file server, and files of one task.
 THREADS = 8
 FILES_AT_ONCE = 1000
-# Of so many files it takes long enough to be told.
+# From this many files on it takes long enough for a message.
 MANY_FILES = 200_000
 
-# The first is known to Windows alone, the second to other systems: a pipe is not waited for.
+# O_BINARY exists on Windows only, O_NONBLOCK elsewhere: opening a pipe must not wait.
 _FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 def names_digest(dataset: Dataset) -> str:
-    """A number, in hexadecimal digits, for the labels, and names of files, in their order.
+    """A hexadecimal digest of the labels and the file names, in data set order.
 
-    Names are those below the data set's folder.
+    File names are paths below the data set's folder.
     """
     total = hashlib.blake2b(np.ascontiguousarray(dataset.labels, "<i8").data, digest_size=16)
     if isinstance(dataset, FileDataset):
@@ -46,7 +46,7 @@ def names_digest(dataset: Dataset) -> str:
 
 
 def content_digest(dataset: Dataset) -> str:
-    """A number, in hexadecimal digits, for the images in their order."""
+    """A hexadecimal digest of the images, in data set order."""
     total = hashlib.blake2b(digest_size=16)
     if isinstance(dataset, ArrayDataset):
         total.update(repr(dataset.images.shape).encode())
@@ -68,13 +68,13 @@ def content_digest(dataset: Dataset) -> str:
 def _of_file(file: str) -> bytes:
     try:
         size, content = _sample(file)
-    except OSError:  # the loader says what is wrong with it
+    except OSError:  # the loader reports it
         size, content = -1, b""
     return hashlib.blake2b(b"%d\0%b" % (size, content), digest_size=16).digest()
 
 
 def _sample(file: str) -> tuple[int, bytes]:
-    """A file's size, and its content or three pieces of it."""
+    """A file's size, and its content, or three pieces of it for a larger file."""
     handle = os.open(file, _FLAGS)
     try:
         status = os.fstat(handle)

@@ -1,4 +1,4 @@
-"""What is in a folder of class folders."""
+"""Lists the images of a folder of class folders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from resnet_fit.errors import UserError
 
-# What Pillow decodes by itself, whatever its version and however it was built.
+# What every build and version of Pillow decodes.
 EXTENSIONS = frozenset(
     {"png", "bmp", "gif", "webp", "tif", "tiff"}
     | {"jpg", "jpeg", "jpe", "jfif"}
@@ -18,21 +18,21 @@ EXTENSIONS = frozenset(
 )
 _EXTENSIONS = frozenset(e.encode() for e in EXTENSIONS)
 
-# Kinds of what is in a folder. Another one is an extension, with its dot: those are left out.
+# Kinds of entries. Any other kind is a file extension with its dot; such files are left out.
 FOLDER = "folder"
 IMAGE = "image"
 BESIDE_CLASSES = "images beside the class folders"
 WITHOUT_EXTENSION = "without extension"
 LOST_LINKS = "links that cannot be followed"
 
-# Device and number of a folder: the same by whatever links it was reached.
+# Device and inode of a folder, which do not depend on the links that lead to it.
 Identity = tuple[int, int]
 # A path below the root, and its kind.
 Entry = tuple[bytes, str]
 
 
 class LeftOut(NamedTuple):
-    """How many files of one kind are left out, and one of them, by its path below the root."""
+    """Files of one kind that are left out: their number, and the path of one below the root."""
 
     files: int
     example: str
@@ -41,8 +41,7 @@ class LeftOut(NamedTuple):
 class Listing(NamedTuple):
     """The images of one folder, sorted by class and name.
 
-    ``counts`` says how many of ``paths`` each of ``classes`` has; ``left_out`` what else is there,
-    by its kind.
+    ``counts`` is the number of images of each class; ``left_out`` has the other files by kind.
     """
 
     paths: list[str]
@@ -54,9 +53,9 @@ class Listing(NamedTuple):
 def list_images(root: Path) -> Listing:
     """List a folder of class folders.
 
-    Folders inside a class folder belong to it; links are followed, but not round; hidden names and
-    unknown extensions are left out. A folder that cannot be read, and a lost link with an image's
-    extension, are listed as files, so that the decoder names them. Raises UserError if ``root``
+    Folders inside a class folder belong to it; links are followed, except in cycles; hidden files
+    and unknown extensions are left out. An unreadable folder, and a broken link with the extension
+    of an image, are listed as files, so that the decoder reports them. Raises UserError if ``root``
     itself cannot be read.
     """
     try:
@@ -66,9 +65,9 @@ def list_images(root: Path) -> Listing:
 
 
 def images_below(root: str | os.PathLike[str]) -> Iterator[str]:
-    """Every image file in a folder and the folders below it, sorted by name in each.
+    """All image files in a folder and its subfolders, each folder sorted by name.
 
-    By the rules of `list_images`.
+    Follows the rules of `list_images`.
     """
     walk = _Walk(os.path.join(os.fsencode(root), b""))
     for path in walk.images(b""):
@@ -77,16 +76,16 @@ def images_below(root: str | os.PathLike[str]) -> Iterator[str]:
 
 @dataclass
 class _Walk:
-    """A walk through the class folders of ``root``, and what it left out.
+    """Walks through the class folders of ``root`` and records what it leaves out.
 
-    Names are bytes, as the file system has them, and sorted as such. ``root`` ends in a separator.
+    Names are bytes, as in the file system, and sorted as bytes. ``root`` ends in a separator.
     """
 
     root: bytes
     left_out: dict[str, LeftOut] = field(default_factory=dict)
 
     def listing(self) -> Listing:
-        """List all of it. Raises OSError if the root cannot be read."""
+        """List all images. Raises OSError if the root cannot be read."""
         paths: list[str] = []
         counts: dict[str, int] = {}
         for name, kind in self._look_into(b""):
@@ -99,16 +98,16 @@ class _Walk:
         return Listing(paths, tuple(counts), list(counts.values()), self.left_out)
 
     def images(self, top: bytes) -> Iterator[bytes]:
-        """Each image in a class folder and below it; what cannot be read as a folder is one, too.
+        """Each image in a class folder and below it, and each folder that cannot be read.
 
-        Not by recursion: folders may be nested more deeply than Python's calls.
+        Without recursion, since folders may be nested deeper than Python's recursion limit.
         """
         above = self._identity(b"") if top else (-1, -1)
-        way: list[tuple[Identity, Iterator[Entry]]] = [(above, iter([(top, FOLDER)]))]
-        while way:
-            path, kind = next(way[-1][1], (b"", None))
+        stack: list[tuple[Identity, Iterator[Entry]]] = [(above, iter([(top, FOLDER)]))]
+        while stack:
+            path, kind = next(stack[-1][1], (b"", None))
             if kind is None:
-                way.pop()
+                stack.pop()
             elif kind == IMAGE:
                 yield path
             elif kind != FOLDER:
@@ -119,12 +118,12 @@ class _Walk:
                 except OSError:
                     yield path
                     continue
-                # A link to a folder on the way here would lead round for ever.
-                if identity not in (above for above, _ in way):
-                    way.append((identity, iter(entries)))
+                # A link to a parent folder would be a cycle.
+                if identity not in (above for above, _ in stack):
+                    stack.append((identity, iter(entries)))
 
     def _look_into(self, folder: bytes) -> list[Entry]:
-        """What is visible in a folder, sorted by name."""
+        """Entries of a folder that are not hidden, sorted by name."""
         prefix = folder and os.path.join(folder, b"")
         with os.scandir(self.root + folder) as entries:
             shown = (entry for entry in entries if not entry.name.startswith(b"."))
@@ -143,7 +142,7 @@ def _kind(entry: os.DirEntry[bytes]) -> str:
     try:
         if entry.is_dir():
             return FOLDER
-    except OSError:  # a link that leads round, or through a folder that is closed
+    except OSError:  # a link in a cycle, or into a folder without permission
         pass
     stem, _, extension = entry.name.rpartition(b".")
     if stem and extension.lower() in _EXTENSIONS:
