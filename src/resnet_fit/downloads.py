@@ -1,4 +1,4 @@
-"""Files from the network, verified by their digest."""
+"""Downloads, verified by checksum."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pathlib import Path
 from urllib.error import HTTPError
 
 TIMEOUT_SECONDS = 20
-# What `fetch` raises for a file that cannot be had.
+# What `fetch` raises if a download fails.
 DOWNLOAD_ERRORS = (OSError, HTTPException)
 
 
 def fetch(url: str, target: Path, md5: str) -> None:
-    """Download a file, with a bar where standard error is a terminal.
+    """Download a file, with a progress bar if standard error is a terminal.
 
-    It is verified before it is in its place: whole, or not there.
+    The file is verified before it is moved to ``target``, so no partial file is left there.
 
     Args:
-        url: where it is.
-        target: where it goes; folders on the way are made.
-        md5: its digest, in hexadecimal.
+        url: its address.
+        target: the path to write; missing folders are created.
+        md5: its checksum, in hexadecimal.
 
     Raises:
-        OSError, HTTPException: it cannot be had, cannot be written, or has another digest.
+        OSError, HTTPException: it cannot be downloaded or written, or has another checksum.
     """
-    from rich.console import Console  # takes its time
+    from rich.console import Console  # slow to import
 
     from resnet_fit.live_line import counted
 
@@ -55,7 +55,7 @@ def fetch(url: str, target: Path, md5: str) -> None:
 
 
 def md5_of(file: Path) -> str:
-    """The digest of a file, in hexadecimal."""
+    """The MD5 checksum of a file, in hexadecimal."""
     digest = hashlib.md5(usedforsecurity=False)
     with open(file, "rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
@@ -65,7 +65,7 @@ def md5_of(file: Path) -> str:
 
 def reason_of(error: BaseException) -> str:
     """Why a download failed, in one line."""
-    own = isinstance(error, HTTPError)  # which has its number, where others are in brackets
+    own = isinstance(error, HTTPError)  # its text has the status code; others hide it in `reason`
     reason = error if own else getattr(error, "reason", None) or error
     return " ".join(str(reason).split()) or type(error).__name__
 

@@ -1,4 +1,4 @@
-"""The one exception that means "you can mend this yourself", and the checks that raise it."""
+"""Exceptions with one-line messages for users, and the checks that raise them."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """A mistake in a config, a file or an argument, told in one line.
+    """A user's mistake in a config, a file or an argument; the message is one line.
 
     The command line prints the message without a traceback and exits with code 2.
     """
 
 
 class RunFailed(RuntimeError):
-    """A run that could not go on for a reason outside the user's input, told in one line.
+    """A run that failed for a reason other than the user's input; the message is one line.
 
     The command line prints the message without a traceback and exits with code 1.
     """
 
 
 class Diverged(RunFailed):
-    """A training whose numbers became NaN, infinite or absurdly large."""
+    """A training whose loss or weights became NaN, infinite or absurdly large."""
 
 
 class LostProcess(RunFailed):
-    """Another process that trained with this one has ended; see `resnet_fit.parallel`.
+    """Another process of this run has ended; see `resnet_fit.parallel`.
 
-    It has an exit code of its own, since it never is the cause that people look for.
+    It has its own exit code, because the cause is always in the other process.
     """
 
     exit_code = 4
 
 
 class Interrupted(Exception):
-    """A run that was asked to stop and has saved a checkpoint; ``folder`` is the run's."""
+    """A run that was stopped by a signal and has saved a checkpoint; ``folder`` is the run's."""
 
     def __init__(self, signal_number: int, folder: Path) -> None:
         super().__init__(f"stopped and saved; go on with: {command('--resume', folder)}")
@@ -44,8 +44,8 @@ class Interrupted(Exception):
 
 
 def told(error: BaseException) -> str | None:
-    """What to tell people of an error in one line; None for one that nobody foresaw."""
-    if isinstance(error, OSError):  # a full disk, a folder taken away
+    """The one-line message for an expected error; None for an unexpected one, which is a bug."""
+    if isinstance(error, OSError):  # a full disk, a deleted folder
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror or error}"
     if isinstance(error, KeyboardInterrupt):
@@ -54,35 +54,35 @@ def told(error: BaseException) -> str | None:
 
 
 def command(*arguments: object) -> str:
-    """A command of this program for people to copy into a shell.
+    """A command of this program, quoted for a shell.
 
-    A path that starts with a dash would be an option.
+    A path that starts with a dash gets ``./`` before it, so that it is not taken for an option.
     """
     paths = (f"./{a}" if isinstance(a, Path) and str(a).startswith("-") else a for a in arguments)
     return shlex.join(["resnet-fit", *map(str, paths)])
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Paddle has no type of its own for it; its message names the kind of error."""
+    """Whether memory ran out. Paddle has no exception type for it, so its message is searched."""
     text = str(error).lower()
     signs = ("resourceexhausted", "out of memory", "cannot allocate", "bad_alloc")
     return isinstance(error, MemoryError) or any(sign in text for sign in signs)
 
 
 def suggest(name: object, valid: Iterable[object]) -> str:
-    """Return `` Did you mean 'x'?`` for the valid name nearest to ``name``, or an empty string."""
+    """Return `` Did you mean 'x'?`` with the valid name nearest to ``name``, or an empty string."""
     near = difflib.get_close_matches(str(name), [str(v) for v in valid], n=1, cutoff=0.6)
     return f" Did you mean '{near[0]}'?" if near else ""
 
 
 def require(right: bool, key: str, received: object, expected: str) -> None:
-    """Raise a UserError for a value that is not right."""
+    """Raise UserError unless ``right``."""
     if not right:
         raise UserError(f"{key}: received {received!r}, expected {expected}")
 
 
 def check_choice(name: str, value: object, valid: Iterable[str]) -> None:
-    """Raise UserError for a ``value`` that is none of ``valid``."""
+    """Raise UserError for a ``value`` that is not one of ``valid``."""
     valid = list(valid)
     if value not in valid:
         raise UserError(f"{name}={value!r}: choose {listed(valid)}.{suggest(value, valid)}")

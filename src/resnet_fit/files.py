@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writes, locks, and file names as printable text."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from resnet_fit.errors import UserError, suggest
 
 try:
     import fcntl
-except ImportError:  # Windows has no such locks, and runs there go without
+except ImportError:  # Windows has no such locks; runs there are not locked
     fcntl = None  # type: ignore[assignment]
 
 
 def readable(text: str) -> str:
-    """Text with names of files in it, as one line that can be printed and written anywhere.
+    """Text that contains file names, escaped so that it is one printable line.
 
-    Bytes of a name that are not UTF-8, which Python keeps as surrogates, are written as ``\\xff``,
-    line breaks and other control characters as ``\\n`` etc.
+    Bytes that are not UTF-8, which Python keeps as surrogates, become ``\\xff``; line breaks and
+    other control characters become ``\\n`` etc.
     """
 
     def shown(character: str) -> str:
@@ -36,7 +36,7 @@ def readable(text: str) -> str:
 
 
 def require_existing(path: Path) -> None:
-    """Raise a UserError that suggests the nearest name, if there is nothing at ``path``."""
+    """Raise UserError with the nearest name if ``path`` does not exist."""
     if path.exists():
         return
     nearest = next((p for p in path.parents if p.exists()), Path("/"))
@@ -46,27 +46,27 @@ def require_existing(path: Path) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Replace a file's content in one step, through a temporary file beside it."""
+    """Replace a file's content atomically, by a temporary file beside it."""
     write(file, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write a value as JSON text, whole or not at all."""
+    """Write a value as JSON, atomically."""
     write_text(file, json_text(value))
 
 
 def json_text(value: Any, indent: int | None = 2) -> str:
     """A value as JSON text in UTF-8, with null for NaN and infinity, which JSON does not have.
 
-    Names of files may hold bytes that are no text; they are written as JSON's escapes, and are the
-    same when they are read again.
+    Bytes of file names that are not UTF-8 are written as JSON escapes, and are restored when the
+    text is read again.
     """
     text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def finite(value: Any) -> Any:
-    """A value of lists and dictionaries, with None for each number that is NaN or infinite."""
+    """A copy of nested lists and dictionaries with None for each NaN or infinite number."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -78,7 +78,7 @@ def finite(value: Any) -> Any:
 
 
 def write(file: Path, produce: Callable[[Path], object]) -> None:
-    """Let ``produce`` write a temporary file beside ``file``, then put it in its place."""
+    """Let ``produce`` write a temporary file beside ``file``, then replace ``file`` by it."""
     part = file.with_name(f".{file.name}.part{os.getpid()}")
     try:
         with naming(file):
@@ -91,7 +91,7 @@ def write(file: Path, produce: Callable[[Path], object]) -> None:
 
 @contextmanager
 def naming(file: Path) -> Iterator[None]:
-    """Let an OSError from within say which file it is about: that of a full disk does not."""
+    """Add the file name to an OSError from the block; that of a full disk has none."""
     try:
         yield
     except OSError as error:
@@ -105,7 +105,7 @@ _writes: ContextVar[bool] = ContextVar("writes", default=True)
 
 @contextmanager
 def no_new_files() -> Iterator[None]:
-    """Keep nothing on the disk meanwhile: no decoded images and no downloads."""
+    """In the block, write no decoded images and no downloads to disk."""
     before = _writes.set(False)
     try:
         yield
@@ -114,24 +114,24 @@ def no_new_files() -> Iterator[None]:
 
 
 def may_write() -> bool:
-    """Whether files may be kept for later; see `no_new_files`."""
+    """Whether caches and downloads may be written; see `no_new_files`."""
     return _writes.get()
 
 
 def sync(file: Path) -> None:
-    """Wait until a file's content is on the disk, so that a power cut cannot empty it."""
+    """Wait until a file's content is on disk, so that a power cut cannot lose it."""
     with open(file, "rb+") as stream:
         os.fsync(stream.fileno())
 
 
 @contextmanager
 def lock(folder: Path, wait: Callable[[], object] | None = None) -> Iterator[None]:
-    """Keep other processes of this library out of a folder, as long as this one is in it.
+    """Lock a folder against other processes of this library while the block runs.
 
-    Where another one is, ``wait`` is called and its end awaited.
+    If another process has the lock, ``wait`` is called, and the lock is awaited.
 
     Raises:
-        UserError: another process is in it, and there is no ``wait``.
+        UserError: another process has the lock, and ``wait`` is None.
     """
     with open(folder / ".lock", "a", encoding="utf-8") as file:
         if not _locked(file):
@@ -143,9 +143,9 @@ def lock(folder: Path, wait: Callable[[], object] | None = None) -> Iterator[Non
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process is in the `lock` of a folder; nothing is written to find out.
+    """Whether a process holds the `lock` of a folder. Writes nothing.
 
-    The lock is shared and held for some microseconds only, so that many may ask at once.
+    The check takes a shared lock for some microseconds, so that several checks do not collide.
     """
     if fcntl is None:
         return False
@@ -154,7 +154,7 @@ def is_locked(folder: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no run was ever trained there, or it is not ours to read
+    except OSError:  # no run was trained there, or no permission
         return False
     return False
 

@@ -10,21 +10,20 @@ from pathlib import Path
 
 from resnet_fit.errors import UserError
 
-# What Paddle and VisualDL make in the home folder when they are imported, and Paddle when it makes
-# a static graph.
+# What Paddle and VisualDL create in the home folder at import, and Paddle for a static graph.
 PADDLE = (".cache/paddle/dataset",)
 STATIC_GRAPH = (".cache/paddle/to_static_tmp",)
 VISUALDL = (".visualdl/conf/config.json", ".visualdl/fastdeployserver", ".visualdl/x2paddle")
 
 
 def home() -> Path | None:
-    """The home folder, or None for a user without: HOME is not set, and the system has no entry."""
+    """The home folder; None if HOME is not set and the system knows none for this user."""
     folder = os.path.expanduser("~")
     return None if folder == "~" else Path(folder)
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """``path`` with ``~`` and ``~user`` in front replaced by their home folders.
+    """``path`` with a leading ``~`` or ``~user`` replaced by the home folder.
 
     Raises:
         UserError: the path begins with ``~``, and this user has no home folder.
@@ -39,7 +38,7 @@ def expand(path: str | os.PathLike[str]) -> Path:
 
 
 def user_cache() -> Path | None:
-    """The user's cache folder of this library, safe to delete; None for a user without a home."""
+    """This library's cache folder, safe to delete; None for a user without a home folder."""
     if os.environ.get("XDG_CACHE_HOME"):
         return Path(os.environ["XDG_CACHE_HOME"]) / "resnet-fit"
     folder = home()
@@ -48,13 +47,13 @@ def user_cache() -> Path | None:
 
 @contextmanager
 def home_with(*paths: str) -> Iterator[None]:
-    """For code that makes ``paths`` in the home folder, or stops: a home where it can.
+    """Provide a home folder for code that fails if it cannot create ``paths`` there.
 
-    That is the user's own if these are there or can be made, else a temporary folder for as long as
+    It is the user's own if these paths exist or can be created; otherwise a temporary folder while
     the block runs.
     """
     own = home()
-    if own is not None and all(_is_there_or_can_be_made(own / path) for path in paths):
+    if own is not None and all(_exists_or_can_be_created(own / path) for path in paths):
         yield
         return
     before = os.environ.get("HOME")
@@ -69,7 +68,7 @@ def home_with(*paths: str) -> Iterator[None]:
                 os.environ["HOME"] = before
 
 
-def _is_there_or_can_be_made(path: Path) -> bool:
+def _exists_or_can_be_created(path: Path) -> bool:
     if os.path.exists(path):
         return True
     nearest = next(parent for parent in path.parents if os.path.exists(parent))

@@ -1,4 +1,4 @@
-"""Names that a package loads when they are first used, so that importing it is cheap."""
+"""Lazy imports: a package loads its names at their first use, so that importing it is fast."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def exports(package: str, homes: Mapping[str, tuple[str, ...]]) -> Callable[[str
 
     Args:
         package: its ``__name__``.
-        homes: the names that each of its modules defines.
+        homes: for each module of the package, the names that it defines.
     """
     home_of = {name: home for home, names in homes.items() for name in names}
 

@@ -1,4 +1,4 @@
-"""A line at the foot of a terminal that shows how far something is."""
+"""The progress line at the bottom of a terminal."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BAR_RANK = 3
 
 @dataclass(frozen=True)
 class Column:
-    """A piece of the line. The higher its rank, the sooner a narrow terminal goes without it.
+    """A piece of the line. A narrow terminal leaves out the columns of the highest rank first.
 
-    One of rank 1 keeps its text when another title begins.
+    A column of rank 1 keeps its text when another title begins.
     """
 
     text: str
@@ -28,12 +28,12 @@ class Column:
 
 
 class LiveLine:
-    """A title, a bar, and columns, in one line that fits the terminal at any width.
+    """A title, a progress bar and columns, in one line that fits the terminal's width.
 
-    Where there is little room the bar becomes shorter first, then the columns of the highest ranks
-    are left out, and the bar itself at `BAR_RANK`. A column is always as wide as its longest text
-    was, so that nothing moves but the numbers. The line is erased at the end. Where output is no
-    terminal there is none.
+    On a narrow terminal the bar becomes shorter first; then columns of the highest ranks are left
+    out, and the bar itself at `BAR_RANK`. A column keeps the width of its longest text so far, so
+    that columns do not move. The line is erased at the end. If the output is not a terminal,
+    nothing is shown.
     """
 
     def __init__(self, console: Console) -> None:
@@ -47,11 +47,11 @@ class LiveLine:
         return self._live is not None
 
     def begin(self, title: str) -> None:
-        """Start at zero with another title; columns are empty until they are known."""
+        """Start at zero with another title; columns are blank until the first update."""
         steady = (c if c.rank == 1 else replace(c, text=" " * len(c.text)) for c in self._columns)
         self._title, self._share, self._columns = title, 0.0, tuple(steady)
         if self._live is None and self.console.is_terminal and not self.console.is_dumb_terminal:
-            # What is printed meanwhile goes above the line, unless it goes elsewhere anyway.
+            # Standard error is printed above the line if it goes to the terminal.
             self._live = Live(
                 self,
                 console=self.console,
@@ -63,7 +63,7 @@ class LiveLine:
             self._live.refresh()
 
     def update(self, share: float, columns: Sequence[Column]) -> None:
-        """Show how far it is, from 0 to 1."""
+        """Show the progress, from 0 to 1, and the columns."""
         before = self._columns if len(self._columns) == len(columns) else columns
         self._share = share
         self._columns = tuple(
@@ -74,10 +74,10 @@ class LiveLine:
     def close(self) -> None:
         """Erase the line and give the terminal back."""
         if self._live is not None:
-            for stream in (sys.stdout, sys.stderr):  # half a line may wait in rich's proxies
-                with suppress(OSError, ValueError, AttributeError):  # closed, or not there
+            for stream in (sys.stdout, sys.stderr):  # rich's proxies may buffer an unfinished line
+                with suppress(OSError, ValueError, AttributeError):  # a closed or missing stream
                     stream.flush()
-            self._title = ""  # rich draws it once more
+            self._title = ""  # rich draws the line once more
             self._live.stop()
             self._live = None
 
@@ -85,7 +85,7 @@ class LiveLine:
         if not self._title:
             yield Segment(" ")
             return
-        room = options.max_width - 1  # a terminal may go to the next line after its last column
+        room = options.max_width - 1  # a text in the last column may start a new line
         title, share = self._title, self._share
         columns, bar = fit(title, self._columns, room)
         done = round(bar * share)
@@ -98,7 +98,7 @@ class LiveLine:
 
 
 def fit(title: str, columns: Sequence[Column], room: int) -> tuple[list[Column], int]:
-    """The columns that there is room for, and the length of the bar; 0 is none."""
+    """The columns that fit, and the length of the bar; 0 means no bar."""
     ranks = sorted({BAR_RANK, *(column.rank for column in columns)})
     shown: list[Column] = []
     left = room - len(title)
@@ -120,9 +120,9 @@ def fit(title: str, columns: Sequence[Column], room: int) -> tuple[list[Column],
 def counted(
     console: Console, title: str, total: int, shown: Callable[[int], str] = "{:,}".format
 ) -> Iterator[Callable[[int], None]]:
-    """A live line of what is counted up to ``total``, or 0 where that is not known.
+    """A progress line that counts up to ``total``; 0 if the total is unknown.
 
-    Gives the function to call with how many more are done; ``shown`` writes a number of them.
+    Yields a function to call with the number of items just done; ``shown`` formats a count.
     """
     line, begun, done = LiveLine(console), time.perf_counter(), 0
 

@@ -1,6 +1,6 @@
-"""What this machine has for a process: its processor, cores, memory, and what others take of them.
+"""The resources of this process: processor, cores, memory, and the load by other processes.
 
-Read from ``/proc`` and ``/sys``; where those are missing, the standard library's word is taken.
+Read from ``/proc`` and ``/sys``; where these are missing, from the standard library.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-# Tests put the files of other machines elsewhere.
+# Tests change it to folders with files of other machines.
 ROOT = Path("/")
 
 
@@ -22,23 +22,23 @@ def processor() -> str:
 
 
 def vendor() -> str:
-    """The processor's maker as x86 processors tell it (``AuthenticAMD``); elsewhere empty."""
+    """The vendor id of an x86 processor, such as ``AuthenticAMD``; empty for others."""
     return _cpuinfo("vendor_id")
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 numbers itself (AVX512-BF16 or AMX)."""
+    """Whether the processor has bfloat16 instructions (AVX512-BF16 or AMX)."""
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpuinfo("flags").split())
 
 
 @dataclass(frozen=True)
 class Cores:
-    """What a process may compute on.
+    """The cores that a process may use.
 
     Attributes:
-        logical: processors it may be scheduled on.
-        physical: cores that those belong to: two hyperthreads share one core's arithmetic.
-        limit: processors' worth of time that a container grants; None without a limit.
+        logical: logical processors, by the CPU affinity.
+        physical: physical cores of these: two hyperthreads share one.
+        limit: the container's CPU limit, in processors; None without a limit.
     """
 
     logical: int
@@ -47,7 +47,7 @@ class Cores:
 
     @property
     def usable(self) -> int:
-        """Threads to compute with: one a core, and as many as the limit comes nearest to."""
+        """Threads to compute with: one for each physical core, at most the rounded CPU limit."""
         if self.limit is None:
             return self.physical
         return max(1, min(self.physical, int(self.limit + 0.5)))
@@ -60,7 +60,7 @@ def cores() -> Cores:
     else:
         allowed = list(range(os.cpu_count() or 1))
     topology = ROOT / "sys/devices/system/cpu"
-    # A core is known by the list of its hyperthreads; without a list each counts as a core.
+    # Hyperthreads of one core have the same list; without a list each counts as a core.
     siblings = {
         _read(topology / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu) for cpu in allowed
     }
@@ -85,7 +85,7 @@ def _cpu_limit() -> float | None:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes: in the machine, available now, and what a container's processes may have at most."""
+    """Bytes of memory: in the machine, available now, and the container's limit."""
 
     total: int | None
     available: int | None
@@ -100,13 +100,13 @@ def memory() -> Memory:
     limits = []
     for group in _cgroups("memory"):
         limit = _read(group / "memory.max") or _read(group / "memory.limit_in_bytes")
-        if limit.isdigit() and (total is None or int(limit) < total):  # version 1: none is huge
+        if limit.isdigit() and (total is None or int(limit) < total):  # huge in version 1: no limit
             limits.append(int(limit))
     return Memory(total, sizes.get("MemAvailable"), min(limits, default=None))
 
 
 def peak_memory() -> int | None:
-    """The most bytes that this process has had in memory so far; None where that is unknown."""
+    """The peak memory of this process so far, in bytes; None if unknown."""
     for line in _read(ROOT / "proc/self/status").splitlines():
         name, _, value = line.partition(":")
         if name == "VmHWM":
@@ -115,19 +115,19 @@ def peak_memory() -> int | None:
 
 
 class Neighbours:
-    """How much of this process's processors others have kept busy since this object was made."""
+    """Measures the load by other processes on our processors, since this object was created."""
 
     def __init__(self) -> None:
         self._started = self._seconds()
 
     def cores_taken(self) -> float:
-        """Processors' worth of time, the machine's other guests included; 0.0 if unknown."""
+        """The load in processors, other virtual machines included; 0.0 if unknown."""
         (wall, busy, own), (wall0, busy0, own0) = self._seconds(), self._started
         return max(0.0, (busy - busy0 - own + own0) / max(wall - wall0, 1e-9)) if busy else 0.0
 
     @staticmethod
     def _seconds() -> tuple[float, float, float]:
-        """By the clock, of work of all processes, and of work of this one."""
+        """Wall time, CPU time of all processes, and CPU time of this process."""
         try:
             names = {f"cpu{cpu}" for cpu in os.sched_getaffinity(0)}
             ticks = os.sysconf("SC_CLK_TCK")
@@ -143,9 +143,9 @@ class Neighbours:
 
 
 def _cgroups(controller: str) -> Iterator[Path]:
-    """Folders of the control groups that this process is in, each with all above it.
+    """Folders of this process's control groups, each with all its parents.
 
-    Inside a container the path is often that of the world outside, and only the top is there.
+    Inside a container the path is often that of the host, and only the top folder exists.
     """
     for line in _read(ROOT / "proc/self/cgroup").splitlines():
         number, controllers, path = line.split(":", 2)

@@ -1,13 +1,12 @@
-"""Several processes that train one network: which one this is, and what they agree on.
+"""Data parallel training: this process's rank, all-reduces and barriers.
 
-A launcher says by environment variables how many there are (`paddle.distributed.launch`, or
-``--processes``). `start` makes them a group and then hides the others from Paddle's high-level API,
-so that `paddle.Model` trains as it does alone: what is to be added up over the processes is added
-up here, and nothing else.
+The launcher (`paddle.distributed.launch`, or ``--processes``) sets the number of processes by
+environment variables. `start` creates the process group and then hides it from Paddle's high-level
+API, so that `paddle.Model` trains as in one process: all communication is in this library.
 
-On CPUs the group is gloo's. Whoever waits in a sum for more than 30 seconds fails there, and no
-setting changes that; so long waits, for files that the first process writes, go through `first` and
-`meet`, which ask Paddle's key-value store and wait as long as it takes.
+On CPUs the backend is gloo. Its all-reduce fails after waiting for 30 seconds, and no setting
+changes that. Long waits, for files that the first process writes, therefore use `first` and `meet`,
+which poll Paddle's key-value store without a time limit.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ from typing import Any, TypeVar
 from resnet_fit.errors import LostProcess, RunFailed, UserError
 
 _SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
-# Seconds between two looks at the store; one look takes 0.04 s.
-LOOK = 0.05
+# Seconds between two polls of the store; a poll takes 0.04 s.
+POLL_SECONDS = 0.05
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Group:
-    """The processes of this run. One alone needs no start."""
+    """The processes of this run. A single process needs no `start`."""
 
     def __init__(self) -> None:
         self.rank = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
@@ -52,28 +51,28 @@ def rank() -> int:
 
 
 def size() -> int:
-    """How many processes train together; 1 for one alone."""
+    """The number of processes that train together."""
     return _group.size
 
 
 def size_here() -> int:
-    """How many of them share this machine."""
+    """The number of these processes on this machine."""
     return _group.here
 
 
 def is_first() -> bool:
-    """Whether this process owns folder, console and curves."""
+    """Whether this process is the one that writes the run's folder and to the console."""
     return _group.rank == 0
 
 
 def start(device: str) -> None:
-    """Make the processes a group; to be called by all of them before the first `paddle.Model`.
+    """Create the process group; every process calls it before its first `paddle.Model`.
 
     Args:
         device: ``cpu`` or ``gpu:N``, on which this process computes.
 
     Raises:
-        RunFailed: not all of them came.
+        RunFailed: the processes could not connect.
     """
     if _group.size == 1 or _group.store is not None:
         return
@@ -91,18 +90,17 @@ def start(device: str) -> None:
             warnings.simplefilter("ignore")
             init_parallel_env()
         _group.store = core.create_or_get_global_tcp_store()
-    except Exception as error:  # whatever the network's errors become
+    except Exception as error:  # network errors have many types
         raise RunFailed(f"the {_group.size} processes did not find each other: {error}") from error
-    # Paddle's high-level API would cut batches, gather evaluations and install a reducer.
+    # Otherwise Paddle's high-level API splits batches, gathers evaluations and adds a reducer.
     os.environ["PADDLE_TRAINERS_NUM"], os.environ["PADDLE_TRAINER_ID"] = "1", "0"
     paddle.set_device(device)
 
 
 def collective(function: F) -> F:
-    """Let a function of Paddle's wait for other processes, and tell its failure in one line.
+    """Wrap a function of Paddle that communicates, so that its failure is a one-line LostProcess.
 
-    Signals wait meanwhile: amid a message they end Paddle's connection. Its own errors name sockets
-    and time limits.
+    Signals are blocked during the call: in the middle of a message they break the connection.
     """
 
     @functools.wraps(function)
@@ -124,14 +122,14 @@ def collective(function: F) -> F:
 
 @collective
 def add_up(tensor: Any) -> None:
-    """Add a tensor up over all processes, in place. Not for float16, in which gloo's sum is inf."""
+    """All-reduce a tensor by sum, in place. Not for float16, whose sum is inf in gloo."""
     from paddle.distributed import all_reduce
 
     all_reduce(tensor)
 
 
 def total(numbers: Sequence[float]) -> list[float]:
-    """Sums over all processes, in float64; equal to the last bit on each of them."""
+    """Sums over all processes, in float64; identical in every process, bit for bit."""
     if _group.size == 1:
         return list(numbers)
     import numpy as np
@@ -143,7 +141,7 @@ def total(numbers: Sequence[float]) -> list[float]:
 
 
 def largest(numbers: Sequence[float]) -> list[float]:
-    """The largest of what the processes have, number by number."""
+    """Maxima over all processes, element by element."""
     if _group.size == 1:
         return list(numbers)
     import numpy as np
@@ -156,16 +154,16 @@ def largest(numbers: Sequence[float]) -> list[float]:
 
 
 def first(work: Callable[[], Any]) -> Any:
-    """Let the first process do something, while the others wait as long as it takes.
+    """Run ``work`` in the first process while the others wait, without a time limit.
 
     Args:
-        work: returns what JSON can hold.
+        work: a function whose result can be stored as JSON.
 
     Returns:
-        what ``work`` returned, in every process.
+        the result of ``work``, in every process.
 
     Raises:
-        UserError, RunFailed: as ``work`` does, in every process.
+        UserError, RunFailed: as raised by ``work``, in every process.
         LostProcess: the first process has ended.
     """
     if _group.size == 1:
@@ -173,8 +171,8 @@ def first(work: Callable[[], Any]) -> Any:
     _group.meetings += 1
     key = f"resnet-fit/{_group.meetings}"
     if is_first():
-        return _tell(key, work)
-    _await(key, 1)
+        return _publish(key, work)
+    _wait_for(key, 1)
     said = json.loads(collective(_group.store.get)(f"{key}/said"))
     kinds = {"UserError": UserError, "RunFailed": RunFailed}
     if said["error"] is not None:
@@ -182,8 +180,8 @@ def first(work: Callable[[], Any]) -> Any:
     return said["value"]
 
 
-def _tell(key: str, work: Callable[[], Any]) -> Any:
-    """Do the work, and let the others know what came of it."""
+def _publish(key: str, work: Callable[[], Any]) -> Any:
+    """Run ``work`` and store its result or error for the other processes."""
     said: dict[str, Any] = {"error": None, "value": None}
     try:
         said["value"] = work()
@@ -198,22 +196,22 @@ def _tell(key: str, work: Callable[[], Any]) -> Any:
 
 
 def meet() -> None:
-    """Wait until all processes are here, as long as it takes."""
+    """A barrier without a time limit: wait until all processes have called it."""
     if _group.size == 1:
         return
     _group.meetings += 1
     key = f"resnet-fit/{_group.meetings}"
     _count(key, 1)
-    _await(key, _group.size)
+    _wait_for(key, _group.size)
 
 
 @collective
 def _count(key: str, more: int) -> int:
-    """Add to a counter of the store, and return what it has come to."""
+    """Add to a counter in the store and return its new value."""
     return _group.store.add(key, more)
 
 
-def _await(key: str, count: int) -> None:
-    """Look at a counter until it has come so far. Signals get through between two looks."""
+def _wait_for(key: str, count: int) -> None:
+    """Poll a counter until it reaches ``count``. Signals are handled between two polls."""
     while _count(key, 0) < count:
-        time.sleep(LOOK)
+        time.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""For parts of your own: `part` registers them, and each kind has a class to start from.
+"""Base classes for your own parts, and `part`, which registers them.
 
     from resnet_fit.parts import Network, part
 
@@ -9,8 +9,8 @@
         def build(self, classes, channels):
             return MyLayer(channels, self.width, classes)
 
-Import the module that defines them, then call `resnet_fit.cli.main` or `resnet_fit.fit`: a config
-names them as it names ours. See docs/extending.md for one of each kind.
+Import the module that defines them, then call `resnet_fit.cli.main` or `resnet_fit.fit`. Configs
+use them by name, like the built-in parts. docs/extending.md has an example of each kind.
 """
 
 from resnet_fit.callbacks.optional.callback import CallbackPart, Context

@@ -1,10 +1,9 @@
-"""Plain data out of pickles: numbers, text, bytes, lists, tuples, dictionaries and numpy arrays.
+"""A safe unpickler for plain data: numbers, text, bytes, lists, tuples, dictionaries, arrays.
 
-A pickle is a program. It may name any function of any module, and even without one it can end the
-process: by the memory of an array that it describes wrongly, or by a dictionary key so deeply
-nested that its hash overflows the stack. So only the steps that plain data need are carried out,
-each name that a file asks for is answered by a function of ours, and array types are made anew from
-text that was checked.
+A pickle is a program. It may call any function of any module, and even without that it can crash
+the process: by an array whose description does not match its memory, or by a dictionary key nested
+so deeply that its hash overflows the stack. So only the opcodes of plain data are executed, every
+global name is replaced by a function of this module, and array dtypes are built from checked text.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import numpy as np
 
 from resnet_fit.errors import UserError
 
-STEPS = (
+OPCODES = (
     *("PROTO", "FRAME", "MARK", "STOP", "POP"),
     *("NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG1"),
     *("FLOAT", "BINFLOAT"),
@@ -34,24 +33,24 @@ BYTE_ORDERS = ("<", ">", "=", "|")
 
 
 class Unpickler(pickle._Unpickler):
-    """Reads one object of a stream; bytes that Python 2 pickled come as text, one character each.
+    """Reads one object from a stream; byte strings of Python 2 become text, one character a byte.
 
-    Arrays come as `PickledArray`. This extends Python's own reader instead of the faster one in C,
-    which cannot be told to refuse a step.
+    Arrays become `PickledArray`. The base class is the unpickler in Python, not the faster one in
+    C, in which opcodes cannot be refused.
 
     Args:
         stream: a binary file.
-        admitted: functions that answer more names, by module and name. What they are given may be
-            any plain data. What they return may take the rest of it by a method ``set_state``.
-        persistent_load: answers references to objects outside the pickle; refused by default.
+        admitted: functions for more global names, by module and name. Their arguments may be any
+            plain data. Their results may have a method ``set_state`` for the pickled state.
+        persistent_load: resolves references to objects outside the pickle; refused by default.
 
     Raises:
-        UserError: by `load`, if the file asks for a name that is not admitted, or holds an array
+        UserError: by `load`, if the file uses a global name that is not admitted, or has an array
             of anything but numbers.
-        Exception: by `load`, of any kind, where the pickle is damaged.
+        Exception: by `load`, of any kind, if the pickle is damaged.
     """
 
-    # Python's own, which are not in its type annotations.
+    # Attributes of the base class that its type annotations lack.
     stack: list[Any]
     append: Callable[[Any], None]
     pop_mark: Callable[[], list[Any]]
@@ -74,10 +73,10 @@ class Unpickler(pickle._Unpickler):
         return self._admitted[module, name]
 
     def _refuse(self) -> None:
-        raise pickle.UnpicklingError("a step that plain data do not need")
+        raise pickle.UnpicklingError("an opcode that plain data do not need")
 
     def _dict(self) -> None:
-        items = self.pop_mark()  # before `append`, which is then of the stack below
+        items = self.pop_mark()  # first: it also replaces `append` by that of the stack below
         self.append(_dictionary(_pairs(items)))
 
     def _set_item(self) -> None:
@@ -98,9 +97,9 @@ class Unpickler(pickle._Unpickler):
         self.append(function(*arguments))
 
     def _build(self) -> None:
-        """Complete the last object; what torch adds to a dictionary is left out."""
+        """Set the state of the last object; attributes that torch adds to a dictionary are ignored."""
         state, target = self.stack.pop(), self.stack[-1]
-        if hasattr(target, "set_state"):  # one that an admitted function made
+        if hasattr(target, "set_state"):  # the result of an admitted function
             target.set_state(*state)
         elif not isinstance(target, dict):
             raise pickle.UnpicklingError("a state for something that has none")
@@ -109,7 +108,7 @@ class Unpickler(pickle._Unpickler):
         **dict.fromkeys(range(256), _refuse),
         **{
             code: pickle._Unpickler.dispatch[code]
-            for code in (getattr(pickle, step)[0] for step in STEPS)
+            for code in (getattr(pickle, name)[0] for name in OPCODES)
         },
         pickle.DICT[0]: _dict,
         pickle.SETITEM[0]: _set_item,
@@ -120,7 +119,7 @@ class Unpickler(pickle._Unpickler):
 
 
 class PickledArray:
-    """An array as numpy's pickles describe it; ``value`` is the array once that is complete."""
+    """A numpy array in a pickle; ``value`` exists once its state is set."""
 
     value: np.ndarray
 
@@ -135,7 +134,7 @@ class PickledArray:
 
 
 class _PickledType:
-    """The type of an array's numbers."""
+    """The dtype of an array."""
 
     def __init__(self, code: Any) -> None:
         if not (isinstance(code, str) and re.fullmatch("[iu][1248]|f[248]|b1", code)):
@@ -170,19 +169,19 @@ def _type(code: Any, *_: Any) -> _PickledType:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """Bytes, in protocol 2."""
+    """How protocol 2 stores bytes."""
     if not isinstance(text, str) or encoding != "latin1":
         raise pickle.UnpicklingError(f"encoding {_shown(encoding)} is not allowed")
     return text.encode("latin1")
 
 
 def _shown(value: Any) -> str:
-    """Text in one short line; of anything else, which may be endless, the type."""
+    """Text, shortened to one line; for other values, which may be huge, their type."""
     return repr(value[:80]) if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def _array_class() -> None:
-    """Stands for numpy's class, which is only named."""
+    """Placeholder for numpy.ndarray, which pickles name but do not call."""
 
 
 ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {

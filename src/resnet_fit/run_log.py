@@ -1,4 +1,4 @@
-"""The log of a run: what it said, each line with its time."""
+"""The log of a run: its messages, each line with the time."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 
 class RunLog:
-    """Appends lines to a file, each at once and whole.
+    """Appends lines to a file, without buffering and never partly.
 
-    Lines from before `open`, and those that could not be written, wait for the next one that can.
+    Lines from before `open` and lines that could not be written are kept and written with the next.
 
     Args:
-        complain: is told once, in a line, if the file cannot be written; the run goes on.
+        complain: called once with a message if the file cannot be written; the run continues.
     """
 
     def __init__(self, complain: Callable[[str], object]) -> None:
@@ -30,7 +30,7 @@ class RunLog:
         return self._file is not None
 
     def open(self, path: Path) -> None:
-        """Go on at the end of a file, or begin it."""
+        """Open a file for appending, or create it."""
         self._path = path
         try:
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
@@ -51,7 +51,7 @@ class RunLog:
 
     def _flush(self) -> None:
         while self._waiting and self._file is not None:
-            line = self._waiting.pop(0)  # first, since a signal may write a line of its own here
+            line = self._waiting.pop(0)  # before writing: a signal handler may log during the write
             try:
                 _append(self._file, line)
             except OSError as error:
@@ -60,7 +60,7 @@ class RunLog:
                 return
 
     def _end_cut_line(self) -> None:
-        """A power cut may have left half a line."""
+        """End an incomplete last line, as a power cut may leave it."""
         assert self._file is not None
         if os.fstat(self._file).st_size:
             os.lseek(self._file, -1, os.SEEK_END)
@@ -80,5 +80,5 @@ def _append(file: int, line: str) -> None:
             rest = rest[os.write(file, rest) :]
     except OSError:
         with suppress(OSError):
-            os.ftruncate(file, size)  # not half a line
+            os.ftruncate(file, size)  # remove a partly written line
         raise

@@ -1,13 +1,13 @@
-"""What must be settled before Paddle starts, and which device a run uses.
+"""Environment settings that make Paddle fast, the import of Paddle, and the device of a run.
 
     python -m resnet_fit.runtime script.py [arguments]
     python -m resnet_fit.runtime -m module [arguments]
 
 run a program with the same settings in its environment, and change nothing else about it.
 
-OpenMP and MKL, which compute for Paddle, read their settings from the environment once, when they
-are first used. None of those below has to be there before Python itself starts, so a program that
-calls `prepare_environment` in time needs no second start.
+OpenMP and MKL, which Paddle uses, read their settings from the environment at their first use. None
+of the settings must exist before Python starts, so a program that calls `prepare_environment`
+before it imports Paddle need not be restarted.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from resnet_fit.errors import RunFailed, UserError, require
 from resnet_fit.home import PADDLE, VISUALDL, home_with
 from resnet_fit.machine import processor, usable_cores
 
-# The names of devices that a run may ask for.
+# Valid names of devices.
 DEVICE = r"^(auto|cpu|gpu(:\d+)?)$"
 
-# What glibc reads from the environment at a program's start, and takes from `mallopt` later: the
-# numbers are those of malloc.h.
+# glibc reads these variables when a program starts; later `mallopt` sets them, by the numbers of
+# malloc.h.
 _MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_TOP_PAD_": -2, "MALLOC_MMAP_THRESHOLD_": -3}
 
 
@@ -45,9 +45,9 @@ class Setting:
 
     Attributes:
         variable: its name.
-        value: what this machine needs.
+        value: the value for this machine.
         why: the reason, in a phrase.
-        users: what the user had set before, which wins; None if nothing.
+        users: the user's own value, which has priority; None if not set.
     """
 
     variable: str
@@ -56,7 +56,7 @@ class Setting:
     users: str | None = None
 
     def apply(self) -> None:
-        """Let it hold for this process, unless the user has chosen."""
+        """Apply it to this process, unless the user has set a value."""
         if self.users is not None:
             return
         if self.variable in _MALLOPT:
@@ -66,42 +66,42 @@ class Setting:
 
 
 def find_settings() -> tuple[Setting, ...]:
-    """What this machine needs, beside what the user has set. Changes nothing."""
+    """The settings for this machine, and the user's own values. Changes nothing."""
     cores = machine.cores()
     limit = "" if cores.limit is None else f" in a container of {cores.limit:g} processors"
     processes = parallel.size_here()
-    shared = "" if processes == 1 else f", which {processes} processes share"
+    shared = "" if processes == 1 else f", shared by {processes} processes"
     wanted = {
         "OMP_NUM_THREADS": (
             str(max(1, cores.usable // parallel.size_here())),
-            f"a thread for each of {cores.physical} cores{limit}{shared}; Paddle by itself takes "
-            "one",
+            f"one thread for each of {cores.physical} cores{limit}{shared}; Paddle's default is a "
+            "single thread",
         )
     }
     if machine.vendor() not in ("", "GenuineIntel"):
         wanted["MKL_DEBUG_CPU_TYPE"] = (
             "5",
-            "on processors not made by Intel, Paddle's MKL falls back to its slowest kernels",
+            "without it, MKL uses its slowest kernels on processors of other makers than Intel",
         )
     if _mallopt() is not _nothing:
         wanted |= {
             "MALLOC_MMAP_THRESHOLD_": (
-                str(32 << 20),  # the most that older versions of glibc take
-                "blocks come from the heap, where they can be kept, but the largest, which would "
-                "leave holes in it",
+                str(32 << 20),  # the largest value that older versions of glibc accept
+                "memory blocks come from the heap, where freed memory can be reused; only the "
+                "largest do not, since they would fragment it",
             ),
             "MALLOC_TRIM_THRESHOLD_": (
                 str(1 << 30),
-                "freed memory is kept: to give it back and fetch it again, page by page, can cost "
-                "a step more than its arithmetic",
+                "freed memory is kept: returning it to the system and fetching it again can take "
+                "longer than the arithmetic of a step",
             ),
-            "MALLOC_TOP_PAD_": (str(64 << 20), "the heap grows in large steps"),
+            "MALLOC_TOP_PAD_": (str(64 << 20), "the heap grows in large steps, which are fewer"),
         }
     return tuple(Setting(name, *rest, _users(name)) for name, rest in wanted.items())
 
 
 def _users(variable: str) -> str | None:
-    """What the user has set; glibc's tunables are another way to say the same."""
+    """The user's value; glibc's tunables set the same parameters in another way."""
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if variable in _MALLOPT and variable not in os.environ and "glibc.malloc." in tunables:
         return tunables
@@ -110,13 +110,13 @@ def _users(variable: str) -> str | None:
 
 @cache
 def prepare_environment() -> tuple[Setting, ...]:
-    """Import Paddle with what makes it fast on this machine's CPU. A user's own settings win.
+    """Import Paddle with settings that make it fast on this CPU. The user's own values win.
 
-    Warns if Paddle has been imported before, which is too late for the number of threads, and if
-    other programs need the same cores. A second call does nothing.
+    Warns if Paddle was already imported, which is too late for the number of threads, and if other
+    programs use the same cores. A second call does nothing.
 
     Returns:
-        the settings, and those of the user that won.
+        the settings, with the user's own values.
 
     Raises:
         RunFailed: Paddle cannot be imported.
@@ -135,7 +135,7 @@ def prepare_environment() -> tuple[Setting, ...]:
         ):
             warnings.simplefilter("ignore")
             import paddle  # noqa: F401
-    except Exception as error:  # a broken installation breaks in many ways
+    except Exception as error:  # a broken installation raises any exception
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RunFailed(f"Paddle cannot be imported ({reason}); install resnet-fit[cpu]") from error
     if settings[0].users is None and parallel.size_here() == 1:
@@ -146,7 +146,7 @@ def prepare_environment() -> tuple[Setting, ...]:
 
 
 def import_visualdl() -> ModuleType:
-    """Import VisualDL, which otherwise fails where it cannot make its folder in the home.
+    """Import VisualDL, also where it cannot create its folder in the home folder.
 
     Raises:
         RunFailed: VisualDL cannot be imported.
@@ -155,7 +155,7 @@ def import_visualdl() -> ModuleType:
         with home_with(*VISUALDL), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import visualdl
-    except Exception as error:  # its dependencies break in many ways
+    except Exception as error:  # its broken dependencies raise any exception
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RunFailed(
             f"VisualDL cannot be imported ({reason}); pip install --upgrade visualdl, or train "
@@ -165,14 +165,14 @@ def import_visualdl() -> ModuleType:
 
 
 def crowding(neighbours: machine.Neighbours) -> str | None:
-    """What to know if other processes need the cores that a training would compute on."""
+    """A warning if other processes use the cores that a training needs; otherwise None."""
     cores, taken = machine.cores(), neighbours.cores_taken()
     left = cores.logical - taken
     if cores.usable == 1 or left > cores.usable - 0.5:
         return None
     return (
         f"other processes keep {taken:.1f} of {cores.logical} cores busy, which slows a training "
-        "by far more than its share, since its threads wait for each other; until they are done "
+        "by far more than their share, since its threads wait for each other; meanwhile "
         f"OMP_NUM_THREADS={max(1, int(left))} may be faster"
     )
 
@@ -188,7 +188,7 @@ def _warn_if_late(settings: tuple[Setting, ...]) -> None:
 
 
 def _nothing(option: int, value: int) -> None:
-    """For C libraries without ``mallopt``: Paddle runs, only slower."""
+    """Replaces ``mallopt`` in C libraries without it: Paddle works, but slower."""
 
 
 def _mallopt() -> Callable[[int, int], object]:
@@ -199,7 +199,7 @@ def _mallopt() -> Callable[[int, int], object]:
 
 
 def main() -> None:
-    """Become another program that has the settings in its environment."""
+    """Replace this process by the given program, with the settings in its environment."""
     usage = "usage: python -m resnet_fit.runtime (script.py | -m module) [arguments]"
     if len(sys.argv) < 2:
         print(usage, file=sys.stderr)
@@ -213,7 +213,7 @@ def main() -> None:
 
 
 def _pythons_options() -> list[str]:
-    """Those before the ``-m`` that led here, which may be the last of several letters."""
+    """Python's options before the ``-m`` of this module, which may end a group such as ``-um``."""
     options = []
     for word in sys.orig_argv[1:]:
         module = re.match(r"-([bBdEiIOPqRsSuvx]*)m", word)
@@ -225,7 +225,7 @@ def _pythons_options() -> list[str]:
 
 
 def check_device(name: str) -> None:
-    """Raise UserError for a name that `choose_device` does not know."""
+    """Raise UserError for a name that is not valid for `choose_device`."""
     expected = "auto, cpu, gpu or gpu:N"
     require(re.match(DEVICE, name) is not None, "device", name, expected)
 
@@ -234,10 +234,10 @@ def choose_device(name: str) -> str:
     """Make Paddle use a device, and return its name.
 
     Args:
-        name: ``auto`` (a GPU where there is one), ``cpu``, ``gpu`` or ``gpu:N``.
+        name: ``auto`` (a GPU if there is one), ``cpu``, ``gpu`` or ``gpu:N``.
 
     Raises:
-        UserError: if this machine or this build of Paddle has no such device.
+        UserError: this machine or this build of Paddle has no such device.
     """
     check_device(name)
     import paddle
@@ -245,7 +245,7 @@ def choose_device(name: str) -> str:
     gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
     if name == "auto":
         name = "gpu" if gpus else "cpu"
-    if name == "gpu" and parallel.size() > 1:  # each process has a GPU of its own
+    if name == "gpu" and parallel.size() > 1:  # each process uses its own GPU
         name = f"gpu:{os.environ.get('FLAGS_selected_gpus', '0').partition(',')[0]}"  # noqa: SIM112
     if name.startswith("gpu"):
         if not paddle.is_compiled_with_cuda():
@@ -262,7 +262,7 @@ def choose_device(name: str) -> str:
 
 
 def describe(device: str, backend: str) -> dict[str, Any]:
-    """Versions and hardware, as a run's ``environment.json`` keeps them."""
+    """Versions and hardware, as stored in a run's ``environment.json``."""
     import numpy
     import paddle
 

@@ -1,7 +1,7 @@
-"""What people read: standard output, standard error, and the log of a run.
+"""Output: standard output, standard error, and the log of a run.
 
-Text is written as it is, since names and paths may look like markup. A training never ends because
-nobody reads its output any more; other commands then end quietly.
+Text is written without rich's markup, since names and paths may look like it. If nobody reads the
+output any more, as behind ``| head``, a training goes on, and other commands end quietly.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from resnet_fit.run_log import RunLog
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Columns of a terminal from which on lines are indented to be under each other.
+# From this terminal width on, continuation lines are aligned below the first piece.
 ROOMY = 80
 
 _log: ContextVar[RunLog | None] = ContextVar("the log of this thread's run", default=None)
 
 
 class OutputClosed(Exception):
-    """Nobody reads the output of a command any more, as behind ``| head``."""
+    """The reader of a command's output has closed it, as ``| head`` does."""
 
 
 def say(text: str) -> None:
@@ -46,12 +46,12 @@ def note(message: str) -> None:
 
 
 def complain(message: str) -> None:
-    """Write a message to standard error, as long as that is open."""
+    """Write a message to standard error, if it is open."""
     _write(sys.stderr, "".join(f"resnet-fit: {line}\n" for line in message.splitlines()))
 
 
 def record(text: str) -> None:
-    """Write lines to the log of the run alone, if there is one."""
+    """Write lines only to the log of the run, if there is one."""
     log = _log.get()
     if log is not None:
         log.write(text)
@@ -59,9 +59,9 @@ def record(text: str) -> None:
 
 @contextmanager
 def recording() -> Iterator[RunLog]:
-    """Note what is said meanwhile in a log, warnings and the error that ends it as well.
+    """Log the output of the block, with its warnings and the error that ends it.
 
-    What is said before the run has a folder waits until its log is opened there.
+    Lines from before the log is opened in the run's folder are kept and written then.
     """
     outer = _log.get()
     if outer is not None and not outer.is_open:
@@ -90,17 +90,17 @@ def recording() -> Iterator[RunLog]:
 
 
 def training_console() -> Console:
-    """Standard output of a training, which goes on without it."""
+    """Standard output of a training, which goes on if the output is closed."""
     return _console(_go_on)
 
 
 def command_console() -> Console:
-    """Standard output of a command, which ends with it: see `OutputClosed`."""
+    """Standard output of a command, which ends if the output is closed: see `OutputClosed`."""
     return _console(_end)
 
 
 def status_console() -> Console:
-    """Standard error, for a live line beside output that goes elsewhere."""
+    """Standard error, for a live line while standard output goes to a file or program."""
     from rich.console import Console
 
     shown = sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
@@ -108,14 +108,14 @@ def status_console() -> Console:
 
 
 def put(text: str) -> None:
-    """Write output of a command as it is, also past a live line; see `OutputClosed`."""
+    """Write a command's output unchanged, bypassing a live line; see `OutputClosed`."""
     error = _write(getattr(sys.stdout, "rich_proxied_file", sys.stdout), text)
     if error is not None:
         _end(error)
 
 
 def packed(pieces: Sequence[str], width: int | None = None) -> list[str]:
-    """Pieces of a line in as many lines as they need, those after the first one indented."""
+    """Wrap the pieces of a line to ``width``; lines after the first are indented."""
     if width is None:
         return ["  ".join(pieces)]
     lines = [pieces[0]]
@@ -131,21 +131,21 @@ def packed(pieces: Sequence[str], width: int | None = None) -> list[str]:
 def open_streams() -> None:
     """Replace standard streams that were closed before the start, as by ``>&-``.
 
-    Otherwise the next file to be opened gets their number, and what is printed goes into it.
+    Otherwise the next opened file gets the number of the stream, and output is written into it.
     """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number is free
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number
             setattr(sys, name, open(number, "w" if number else "r"))  # noqa: SIM115
 
 
 def close_output() -> None:
-    """Write what waits to be written, which Python does at its end without telling of a failure.
+    """Flush standard output, which Python does at exit without reporting a failure.
 
     Raises:
-        OutputClosed: nobody reads it any more.
+        OutputClosed: the reader has closed it.
         RunFailed: it cannot be written, for another reason.
     """
     error = _write(sys.stdout, "")
@@ -154,9 +154,9 @@ def close_output() -> None:
 
 
 class _Output:
-    """Standard output as a file for `rich`, below the proxy that it puts there itself.
+    """Standard output as a file for `rich`, bypassing the proxy that rich installs.
 
-    ``failed`` is called with the first error, after which nothing more is written.
+    ``failed`` is called with the first error; after it nothing more is written.
     """
 
     encoding = property(lambda self: getattr(sys.stdout, "encoding", None) or "utf-8")
@@ -171,7 +171,7 @@ class _Output:
         return len(text)
 
     def flush(self) -> None:
-        """Each `write` does it."""
+        """Nothing to do: `write` flushes."""
 
     def isatty(self) -> bool:
         return sys.stdout is not None and not sys.stdout.closed and sys.stdout.isatty()
@@ -183,7 +183,7 @@ def _console(failed: Callable[[Exception], object]) -> Console:
     output = _Output(failed)
     return Console(
         file=cast(TextIO, output),
-        force_terminal=output.isatty(),  # whatever FORCE_COLOR says: a file gets no live line
+        force_terminal=output.isatty(),  # overrides FORCE_COLOR: a file must not get a live line
         highlight=False,
         soft_wrap=True,
         markup=False,
@@ -192,18 +192,18 @@ def _console(failed: Callable[[Exception], object]) -> Console:
 
 
 def _write(stream: TextIO | None, text: str) -> Exception | None:
-    """Write to a stream at once. If that fails, let it swallow all that follows, and return why."""
+    """Write and flush. On failure return the error and redirect the stream to the null device."""
     if stream is None:
         return None
     try:
         try:
             stream.write(text)
-        except UnicodeEncodeError as error:  # names of files may be any bytes
+        except UnicodeEncodeError as error:  # file names may have any bytes
             stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
         stream.flush()
-    except RuntimeError:  # a signal came amid a write to this stream, and wants to write as well
+    except RuntimeError:  # a signal handler writes while this stream is being written
         return None
-    except (OSError, ValueError) as error:  # a ValueError if it is closed
+    except (OSError, ValueError) as error:  # ValueError: the stream is closed
         with suppress(OSError, ValueError):
             nothing = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nothing, stream.fileno())

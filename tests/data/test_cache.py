@@ -369,7 +369,7 @@ def test_a_disk_too_small_is_told_before(photos, place, decoded, monkeypatch):
     usage = shutil.disk_usage(photos)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage._replace(free=100_000))
     with pytest.raises(
-        UserError, match=r"0 MB are free on this disk, and .* about 0 MB; see data.cache.path"
+        UserError, match=r"0 MB are free on this disk, but .* about 0 MB; see data.cache.path"
     ) as caught:
         cached(photos, place)
     assert "\n" not in str(caught.value)

@@ -83,11 +83,9 @@ DIFFERENCES = {
     "class 'cat' has 6 training images instead of 5, and 1 more class differs": (
         contents(train=Part((6, 4, 2), "1b", "4d"))
     ),
-    "evaluation images were renamed, or others came in their place": contents(
-        evaluation=Part((1, 1, 1), "2c", "4d")
-    ),
-    "evaluation images were changed, or others have their names (--set data.compare=names takes "
-    "them)": contents(evaluation=Part((1, 1, 1), "2b", "5e")),
+    "evaluation images were renamed or replaced": contents(evaluation=Part((1, 1, 1), "2c", "4d")),
+    "evaluation images were changed or replaced under the same names (--set data.compare=names "
+    "accepts them)": contents(evaluation=Part((1, 1, 1), "2b", "5e")),
     "the test part is gone": contents(test=None),
     "image_shape is (1, 32, 32), and was (3, 32, 32)": dataclasses.replace(
         RECORD, image_shape=(1, 32, 32)

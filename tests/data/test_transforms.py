@@ -55,7 +55,7 @@ def test_damaged_images_are_named(tmp_path, kind, read):
 def test_pixel_limit(tmp_path, monkeypatch):
     bad_images.picture().save(tmp_path / "a.png")
     monkeypatch.setattr(transforms, "PIXEL_LIMIT", 48 * 32 - 1)
-    with pytest.raises(BadImage, match=r"a\.png: 48x32 pixels, the limit is 1,535 in all"):
+    with pytest.raises(BadImage, match=r"a\.png: 48x32 pixels, the limit is 1,535 in total"):
         decode(tmp_path / "a.png")
 
 

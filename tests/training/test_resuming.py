@@ -146,11 +146,11 @@ CHANGES = {
     ),
     "another image under an old name": (
         lambda: shutil.copy("photos/train/a/0.png", "photos/train/b/0.png"),
-        "training images were changed, or others have their names (--set data.compare=names",
+        "training images were changed or replaced under the same names (--set data.compare=names",
     ),
     "an image renamed": (
         lambda: os.rename("photos/val/b/0.png", "photos/val/b/9.png"),
-        "evaluation images were renamed, or others came in their place",
+        "evaluation images were renamed or replaced",
     ),
 }
 

@@ -1,9 +1,9 @@
-"""Loaders: they give ``paddle.Model`` its batches, ``[images, labels]`` as numpy arrays.
+"""Loaders: batches ``[images, labels]`` for ``paddle.Model``, as numpy arrays.
 
-Every random draw depends on (seed, epoch, batch) alone, so a run that starts in the middle of an
-epoch sees what one that never stopped sees. The next batches are prepared while the consumer works
-on this one; leaving the loop early, by whatever way, ends the threads and processes that did it.
-After a whole epoch processes stay, for the next one, as long as the loader does.
+All random numbers depend on (seed, epoch, batch) alone, so a resumed run gets the same batches as
+an uninterrupted one. A thread prepares the next batches ahead. Leaving the loop early ends this
+thread and the worker processes; after a whole epoch the workers stay for the next one, until the
+loader is closed or deleted.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ from resnet_fit.errors import UserError
 # [images, labels]: arrays, or with `on_device` images as a Paddle tensor.
 Batch = list[Any]
 
-# Batches made ahead of the consumer by the thread.
+# Batches that the thread prepares ahead.
 AHEAD = 2
 # Imported only where it is used, since it imports Paddle.
 ON_DEVICE = "resnet_fit.data.augment.on_device"
 
 
 class Loader:
-    """What loaders share: order, mixing, position and prefetching.
+    """The base of both loaders: order, mixing, position and prefetching.
 
-    An epoch has the images that ``sampler`` says; by default all, in random order if ``shuffle`` is
-    set. ``mix`` makes the labels of a batch probabilities, float32 ``[B, classes]``. ``sizes`` says
-    how many pixels a side the images of an epoch have, for progressive resizing. With ``on_device``
-    the last operations, and mixing, are done by Paddle on its current device, to which images then
-    go as uint8; what has no form there, and what comes before it, stays here. ``dealer`` deals the
-    batches to several processes, ``group`` at a time; lengths are then this process's, positions
+    ``sampler`` chooses the images of an epoch; by default all, in random order with ``shuffle``.
+    ``mix`` turns labels into probabilities, float32 ``[B, classes]``. ``sizes`` gives the pixels a
+    side of each epoch, for progressive resizing. With ``on_device`` the last operations and mixing
+    run on Paddle's current device, which gets uint8 images; operations without a device version,
+    and those before them, run on the host. ``dealer`` distributes the batches over several
+    processes, ``group`` at a time; ``len`` then counts batches of this process, positions count
     those of all.
 
-    `epoch` counts the iterations that ran to their end; an iteration left early is not counted, and
-    the next one starts its epoch anew.
+    `epoch` counts completed iterations. After an iteration that was left early, the next one
+    restarts the same epoch.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Loader:
         if seed < 0:
             raise UserError(f"seed: received {seed}, expected 0 or more")
         self.batches = count // batch_size if drop_last else -(-count // batch_size)
-        """Batches of a whole epoch, over all processes."""
+        """Batches in an epoch, over all processes."""
         if self.batches == 0:
             raise UserError(
                 f"no batch to load: {count} images, batch size {batch_size}"
@@ -97,11 +97,11 @@ class Loader:
 
     @property
     def position(self) -> tuple[int, int]:
-        """(epoch, batches handed out in it): what `set_position` takes to go on from here."""
+        """(epoch, batches delivered in it), as `set_position` takes it to continue from here."""
         return self._position
 
     def set_position(self, epoch: int, batch: int = 0) -> None:
-        """Let the next iteration start at ``batch`` of ``epoch``.
+        """Make the next iteration start at ``batch`` of ``epoch``.
 
         The position after an epoch's last batch is the start of the next epoch.
         """
@@ -115,17 +115,17 @@ class Loader:
         self._first = self._start[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the data stand, for a checkpoint."""
+        """The position, for a checkpoint."""
         return {"position": list(self._position)}
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
         self.set_position(*state["position"])
 
     def close(self) -> None:
-        """End what waits for a next epoch; that one would begin it anew."""
+        """End idle worker processes; another epoch would start new ones."""
 
     def __len__(self) -> int:
-        """Batches of the running iteration, or of the next one when none runs."""
+        """Batches of this process in the running iteration, or in the next one when none runs."""
         return len(self._turns(self._first))
 
     def _turns(self, first: int) -> list[Turn]:
@@ -163,30 +163,33 @@ class Loader:
     def _source(
         self, epoch: int, numbers: Sequence[int]
     ) -> AbstractContextManager[Callable[[int], Batch | None]]:
-        """Open what makes the batches ``numbers``, asked for in order; None is an empty one."""
+        """A context with the function that makes a batch, called for each of ``numbers`` in order.
+
+        It returns None for a batch without a readable image.
+        """
         raise NotImplementedError
 
     def _order(self, epoch: int) -> np.ndarray:
         return self._sampler(self.labels, generator(self.seed, epoch))
 
     def _split(self, operations: Sequence[Operation]) -> int | None:
-        """How many of them are done here; None for all, and no device."""
+        """How many operations run on the host; None without a device, for all."""
         return self._device and self._device.host_operations(operations)
 
     def _mixed(self, images: Any, rows: np.ndarray, epoch: int, batch: int) -> Batch:
-        """A batch of these ``rows`` of the data set, or images for the device and the rows."""
+        """Add the labels of ``rows`` and mix; unfinished images are returned with their rows."""
         if isinstance(images, Unfinished):
             return [images, rows]
         labels = self.labels[rows]
         if self._mix is None:
             return [images, labels]
-        # batch_size + 1 is never a row of a batch, so this random stream is unique.
+        # batch_size + 1 is never a row index, so this random stream is unique.
         rng = generator(self.seed, epoch, batch, self.batch_size + 1)
         partners = different_partners(rows)
         return [*self._mix(images, labels, self._classes, rng, partners, self._device)]
 
     def _finished(self, made: Batch, epoch: int, batch: int) -> Batch:
-        """A batch as it is handed out: what belongs on the device is done there, and not before."""
+        """Run the device's part of the work on a batch, just before it is delivered."""
         if self._device is None:
             return made
         images, rows = made
@@ -199,9 +202,9 @@ class Loader:
 class ArrayLoader(Loader):
     """Batches of a data set in memory: augmented images ``[B, C, H, W]``, labels int64 ``[B]``.
 
-    Without operations images are uint8; `Normalize` makes them float32. Arrays are fresh at each
-    batch, so a consumer may keep them. ``options`` are those of `Loader`. Raises UserError when
-    there is no batch to load.
+    Without operations images are uint8; `Normalize` makes them float32. Each batch has new arrays,
+    so a consumer may keep them. ``options`` are those of `Loader`. Raises UserError if there is no
+    batch to load.
     """
 
     def __init__(
@@ -236,12 +239,11 @@ class ArrayLoader(Loader):
 class FileLoader(Loader):
     """Batches of image files, decoded and transformed by worker processes.
 
-    Where the data set has decoded copies of its images (`cache_images`), those are transformed.
-    ``transforms`` has the geometric operations first; what is left of them must be images of one
-    size. ``workers`` is as `worker_count` takes it; with 0 the prefetching thread does the work. An
-    unreadable file is a UserError that names it, or with
-    ``on_bad_image="skip"`` it is left out of its batch and noted in `skipped`. ``options`` are
-    those of `Loader`.
+    If the data set has decoded copies (`cache_images`), these are read instead of the files.
+    ``transforms`` has the geometric operations first, which must bring all images to one size.
+    ``workers`` is passed to `worker_count`; with 0 the prefetching thread does the work. An
+    unreadable file raises a UserError with its name, or is left out of its batch and added to
+    `skipped` with ``on_bad_image="skip"``. ``options`` are those of `Loader`.
     """
 
     def __init__(
@@ -260,7 +262,7 @@ class FileLoader(Loader):
         self.dataset = dataset
         self.workers = worker_count(workers)
         self.skipped: dict[str, str] = {}
-        """Path and reason of every file that was left out so far."""
+        """Path and error of every file that was skipped so far."""
         self._team = Team()
         self._transforms = tuple(transforms)
         self._on_bad_image = on_bad_image
@@ -281,10 +283,10 @@ class FileLoader(Loader):
         self, epoch: int, numbers: Sequence[int]
     ) -> Iterator[Callable[[int], Batch | None]]:
         order = self._order(epoch)
-        # Pixels leave the workers as uint8, a quarter of the bytes they have once normalised.
+        # Workers return uint8, a quarter of the bytes of float32; the parent normalises.
         geometry, inside, after = split_operations(at_size(self._transforms, self._sizes, epoch))
         here = self._split([*inside, *after])
-        if here is not None:  # workers leave to the device what that can do
+        if here is not None:  # the device runs all operations that it can
             inside, after = inside[:here], (*inside[here:], *after)
         recipe = Batching(geometry, inside, self.seed, self._on_bad_image)
         finishing = compose(after, self._split(after))
@@ -305,7 +307,7 @@ class FileLoader(Loader):
             self.skipped.update((self.dataset.paths[rows[row]], reason) for row, reason in made.bad)
             if not len(made.rows):
                 return None
-            # No row has the number batch_size: a stream that nothing else draws from.
+            # batch_size is never a row index, so this random stream is unique.
             rng = generator(self.seed, epoch, batch, self.batch_size)
             rows = rows[made.rows]
             images = finishing(made.images, rng, phase[rows])

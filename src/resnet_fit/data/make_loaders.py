@@ -1,4 +1,4 @@
-"""The data of a config, as loaders for `paddle.Model`."""
+"""Builds the loaders of a config."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Loaders:
-    """Batches to train on, to judge epochs by and, where a validation part does that, to test on.
+    """Loaders for training, for the evaluation of each epoch, and for an optional test set.
 
     Attributes:
-        record: what is written down of the data.
-        dealer: deals the batches of all three to the processes that train together.
-        full_size: pixels a side of the training's images, where progressive resizing leads to them.
+        record: the description of the data, for ``data.json``.
+        dealer: distributes the batches of all loaders over the processes.
+        full_size: final pixels a side of progressive resizing; None without it.
     """
 
     train: Loader
@@ -55,7 +55,7 @@ class Loaders:
         return self.record.image_shape
 
     def close(self) -> None:
-        """End what waits for a next epoch."""
+        """End idle worker processes."""
         for loader in (self.train, self.evaluation, self.test):
             if loader is not None:
                 loader.close()
@@ -71,14 +71,14 @@ def make_loaders(
 
     Args:
         config: the experiment.
-        recorded: of a run that goes on, what it was trained on. Images are normalised by its
-            numbers, also where another version of a decoder would give others.
-        parts: the data, where they are at hand already.
-        dealer: deals the batches, where several processes train together.
+        recorded: the record of a resumed run. Its mean and deviation are used, since another
+            version of a decoder could give other values.
+        parts: the data, if they are open already.
+        dealer: distributes the batches, if several processes train together.
 
     Raises:
-        UserError: the data are not there or not right, or not those of ``recorded``, an operation
-            cannot take them, or there is no room for the image cache.
+        UserError: the data are missing, invalid, or not those of ``recorded``; an operation does
+            not fit them; or the disk is too small for the image cache.
     """
     train, evaluation, test = open_parts(config) if parts is None else parts
     by_content = _of_files(config, "compare", "content") == "content"
@@ -88,7 +88,7 @@ def make_loaders(
     _warn_if_balanced_already(config, train)
     on_bad_image = _of_files(config, "on_bad_image", "error")
     train = _cached(config, train, on_bad_image)
-    evaluation = _cached(config, evaluation, "error")  # which never skips
+    evaluation = _cached(config, evaluation, "error")  # evaluation never skips images
     mean, std = _normalisation(config, train) if recorded is None else recorded.normalisation
     bound = {stage: _operations(config, stage, mean, std) for stage in ("train", "eval")}
 
@@ -137,22 +137,22 @@ def make_loaders(
 
 
 def _group(config: Config, training: bool, processes: int) -> int:
-    """How many batches are dealt to the processes at a time; one process just takes each."""
+    """How many batches form a group, which is distributed over the processes."""
     if processes == 1:
         return 1
     return config.training.accumulate if training else processes
 
 
 def look(config: Config) -> tuple[int, tuple[int, int, int]]:
-    """How many classes a config's data have, and ``(C, H, W)`` of an image in evaluation.
+    """The number of classes of a config's data, and ``(C, H, W)`` of an image in evaluation.
 
     One image is read.
 
     Raises:
-        UserError: the data are not there or not right.
+        UserError: the data are missing or invalid.
     """
     evaluation = open_parts(config).evaluation
-    bound = _operations(config, "eval", (0.0,), (1.0,))  # the numbers do not change a shape
+    bound = _operations(config, "eval", (0.0,), (1.0,))  # these values do not matter for the shape
     return len(evaluation.classes), _image_shape_in_evaluation(evaluation, bound)
 
 
@@ -168,7 +168,7 @@ def _require_same(config: Config, difference: str | None) -> None:
 def _loader(
     dataset: Dataset, batch_size: int, bound: list[Any], workers: int | None, **options: Any
 ) -> Loader:
-    """The loader for this kind of data; those in memory need no workers."""
+    """The loader for this kind of data; images in memory need no workers."""
     if isinstance(dataset, ArrayDataset):
         return ArrayLoader(dataset, batch_size, bound, **options)
     return FileLoader(dataset, batch_size, bound, workers=workers, **options)
@@ -178,23 +178,23 @@ def open_parts(config: Config) -> Parts:
     """The parts of a config's data.
 
     Raises:
-        UserError: the data are not there or not right.
+        UserError: the data are missing or invalid.
     """
     try:
         return config.data.open()
     except UserError as error:
-        if getattr(config.data, "path", None) is None:  # found elsewhere, the message says where
+        if getattr(config.data, "path", None) is None:  # the message has the place
             raise
         raise UserError(f"data.path: {error}") from None
 
 
 def _of_files(config: Config, setting: str, otherwise: Any) -> Any:
-    """A setting that image files have and images in memory have not."""
+    """A setting that only data sets of image files have; otherwise the value ``otherwise``."""
     return getattr(config.data, setting, otherwise)
 
 
 def _cached(config: Config, dataset: Dataset, on_bad_image: Literal["error", "skip"]) -> Dataset:
-    """The data set with decoded copies of its images, where the config asks for them."""
+    """The data set with decoded copies of its images, if the config has a cache."""
     cache = _of_files(config, "cache", None)
     if cache is None or isinstance(dataset, ArrayDataset):
         return dataset
@@ -208,7 +208,7 @@ def _cached(config: Config, dataset: Dataset, on_bad_image: Literal["error", "sk
 
 
 def _normalisation(config: Config, train: Dataset) -> Statistics | tuple[None, None]:
-    """Mean and deviation of the training set, where a ``normalize`` asks for them."""
+    """Mean and deviation of the training set, if a ``normalize`` has none."""
     built = [config.augmentation.built(config.data, stage) for stage in ("train", "eval")]
     if any(_wants_numbers(operation) for stage in built for operation in stage):
         return statistics(train, _of_files(config, "on_bad_image", "error"))
@@ -216,7 +216,7 @@ def _normalisation(config: Config, train: Dataset) -> Statistics | tuple[None, N
 
 
 def _operations(config: Config, stage: str, mean: Any, std: Any) -> list[Any]:
-    """The operations of one stage; a bare ``normalize`` gets these numbers."""
+    """The operations of one stage; a ``normalize`` without numbers gets ``mean`` and ``std``."""
     return [
         dataclasses.replace(op, mean=mean, std=std) if _wants_numbers(op) else op
         for op in config.augmentation.built(config.data, stage)
@@ -228,7 +228,7 @@ def _wants_numbers(operation: Any) -> bool:
 
 
 def _listed(entries: Sequence[Entry], bound: Sequence[Any]) -> tuple[Any, ...]:
-    """A config's list of operations with the options they have in fact."""
+    """A config's list of operations, with every value that its options finally have."""
     return tuple(
         {name: {option: _plain(getattr(operation, option)) for option in options}}
         for entry, operation in zip(entries, bound, strict=True)
@@ -254,15 +254,15 @@ def _warn_if_balanced_already(config: Config, train: Dataset) -> None:
 
 
 def _full_size(config: Config, train: Dataset, bound: list[Any]) -> int | None:
-    """Pixels a side of the training's images, where a progressive resizing leads up to them."""
+    """Final pixels a side of progressive resizing; None without it."""
     wanted = config.augmentation.progressive
     if wanted is None:
         return None
     full = _image_shape(_loader(train.take(np.arange(1)), 1, bound, workers=0))[1]
     if wanted.start >= full:
         raise UserError(
-            f"augmentation.progressive.start: received {wanted.start}, expected less than the "
-            f"{full} pixels a side that the training's images have"
+            f"augmentation.progressive.start: received {wanted.start}, expected less than the full "
+            f"size of training images, {full} pixels a side"
         )
     return full
 

@@ -1,4 +1,4 @@
-"""Images of a batch mixed in pairs, and their labels with them: mixup and CutMix."""
+"""Mixup and CutMix: pairs of images of a batch are mixed, and their labels with them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from resnet_fit.errors import UserError
 
 @dataclass(frozen=True)
 class Mix:
-    """Mix each image of a batch with another one of the batch.
+    """Mix each image of a batch with another image of the batch.
 
-    A share ``l`` of Beta(alpha, alpha) is drawn for the whole batch. Mixup (Zhang et al. 2017)
-    blends ``l`` of the image with ``1 - l`` of its partner; CutMix (Yun et al. 2019) sets into the
-    image a rectangle of its partner's of the share ``1 - l`` of the area, cut at the edges and then
-    measured again. Labels become probabilities, blended by the same share.
+    A share ``l`` is drawn from Beta(alpha, alpha) for the whole batch. Mixup (Zhang et al. 2017)
+    blends ``l`` of the image with ``1 - l`` of its partner. CutMix (Yun et al. 2019) pastes a
+    rectangle of the partner, ``1 - l`` of the area, into the image; at an edge the rectangle is
+    clipped and ``l`` computed again. Labels become probabilities, blended by the same share.
 
     Args:
-        mixup: alpha of mixup; 0 leaves it out.
-        cutmix: alpha of CutMix; 0 leaves it out. With both, each batch has one or the other.
-        share: of the batches, how many are mixed at all.
+        mixup: alpha of mixup; 0 turns it off.
+        cutmix: alpha of CutMix; 0 turns it off. With both, each batch has one or the other.
+        share: the share of the batches that are mixed.
     """
 
     mixup: float = 0.0
@@ -46,14 +46,15 @@ class Mix:
         partners: np.ndarray,
         by: Any = None,
     ) -> tuple[Any, np.ndarray]:
-        """Images ``[N, C, H, W]`` and labels ``[N]`` as images and float32 ``[N, classes]``.
+        """Mix images ``[N, C, H, W]`` and labels ``[N]``; labels become float32 ``[N, classes]``.
 
-        ``partners`` int64 ``[N]`` is the place of the image that each one is mixed with. ``by`` is
-        what has ``mixup`` and ``cutmix`` for images of their kind; arrays by default.
+        ``partners`` int64 ``[N]`` is the index in the batch of the image that each one is mixed
+        with. ``by`` is the module with ``mixup`` and ``cutmix`` for these images; by default this
+        one, for arrays.
         """
         by = by or sys.modules[__name__]
         targets = np.eye(classes, dtype=np.float32)[labels]
-        # All are drawn in any case: what one of them says must not move the others.
+        # Always draw all four, so that no setting changes the random numbers of another.
         mixes, which, y, x = rng.random(4)
         alphas = [alpha for alpha in (self.mixup, self.cutmix) if alpha > 0]
         if not alphas or mixes >= self.share:
@@ -69,13 +70,12 @@ class Mix:
 
 
 def different_partners(indices: np.ndarray) -> np.ndarray:
-    """For each image of a batch, the place of another image of the batch that is not a copy of it.
+    """For each image of a batch, the index of a partner in the batch that is not a copy of it.
 
-    ``indices`` ``[N]`` say which image of the data set each one is. All partners lie at the same
-    distance before their images, around the end of the batch: the smallest distance at which no
-    copies meet, which is 1 if all images differ. Where copies meet at every distance, because one
-    image fills half of the batch, each image has the nearest one before it that differs. Only a
-    batch of nothing but copies is mixed with itself.
+    ``indices`` ``[N]`` are indices into the data set, in which repeated images are equal. The
+    partners are the batch rolled by the smallest distance at which no image meets its copy; 1 if
+    all images differ. If no distance works, because one image fills half of the batch, each image
+    gets the nearest different one before it. If all images are copies, each is its own partner.
     """
     places = np.arange(len(indices))
     nearest = places.copy()
@@ -89,7 +89,7 @@ def different_partners(indices: np.ndarray) -> np.ndarray:
 
 
 def mixup(values: np.ndarray, partners: np.ndarray, share: float) -> np.ndarray:
-    """``share`` of the values and the rest of their partners', as float32."""
+    """``share * values + (1 - share) * values[partners]``, as float32."""
     others = values[partners]
     values = values.astype(np.float32)
     values *= np.float32(share)
@@ -100,7 +100,7 @@ def mixup(values: np.ndarray, partners: np.ndarray, share: float) -> np.ndarray:
 def cutmix(
     images: np.ndarray, partners: np.ndarray, share: float, centre: tuple[float, float]
 ) -> tuple[np.ndarray, float]:
-    """Images with a rectangle of their partners', and the share of the area still theirs."""
+    """Images with a rectangle of their partners, and the share of the area that is unchanged."""
     inside, share = rectangle(share, centre, *images.shape[2:])
     return np.where(inside, images[partners], images), share
 
@@ -108,9 +108,9 @@ def cutmix(
 def rectangle(
     share: float, centre: tuple[float, float], h: int, w: int
 ) -> tuple[np.ndarray, float]:
-    """What lies in a rectangle of the area ``1 - share``, ``[h, w]``, and the share left outside.
+    """The mask ``[h, w]`` of a rectangle with area ``1 - share``, and the share outside of it.
 
-    ``centre`` is (down, across) in shares of the sides; edges of the image cut the rectangle.
+    ``centre`` is (y, x), relative to the sides; the rectangle is clipped at the image's edges.
     """
     side = np.sqrt(1 - share)
     (top, bottom), (left, right) = (

@@ -1,4 +1,4 @@
-"""One image file on its way to a network, prepared as in an evaluation; answers without Paddle."""
+"""Preprocessing of single image files, exactly as in an evaluation; does not import Paddle."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Preparation:
-    """How an image file becomes what a network takes; to be called with its path.
+    """Turns the path of an image file into the network's input ``[C, H, W]``.
 
-    Gives ``[C, H, W]``, float32 once `Normalize` is among the operations and grey levels before.
-    Raises UserError, in one line that begins with the path, for a file that cannot be read or whose
-    image has another shape than the network's.
+    The result is float32 if `Normalize` is among the operations, otherwise grey levels. Raises
+    UserError, in one line that begins with the path, for a file that cannot be read or an image of
+    another shape than the network's input.
 
     Attributes:
         operations: of the evaluation, the geometric ones first.
-        image_shape: ``(C, H, W)`` that they leave.
-        stored_shape: of images in memory; None for image files of any size.
+        image_shape: ``(C, H, W)`` after the operations.
+        stored_shape: ``(C, H, W)`` of images in memory; None for image files of any size.
     """
 
     operations: tuple[Geometric | Operation, ...]
@@ -46,15 +46,15 @@ class Preparation:
         image = self._of_file(path) if self.stored_shape is None else self._of_array(path)
         if image.shape != self.image_shape:
             raise UserError(
-                f"{readable(os.fspath(path))}: {_described(image.shape)} once it is prepared, but "
+                f"{readable(os.fspath(path))}: {_described(image.shape)} after preprocessing, but "
                 f"this network was trained on {_described(self.image_shape)}"
             )
         return image
 
     def _of_file(self, path: PathLike) -> np.ndarray:
-        """As `FileLoader` does it: grey levels are whole numbers until `Normalize`."""
+        """As in `FileLoader`: grey levels are whole numbers until `Normalize`."""
         geometry, inside, after = split_operations(self.operations)
-        rng = generator(0, 0)  # asked by none of an evaluation's usual operations
+        rng = generator(0, 0)  # the usual operations of an evaluation are not random
         try:
             pixels = np.asarray(load(path, geometry, rng)).transpose(2, 0, 1)
             return compose(after)(rounded(compose(inside)(pixels[None], rng)), rng)[0]
@@ -64,23 +64,23 @@ class Preparation:
             raise UserError(f"{readable(os.fspath(path))}: {error}") from None
 
     def _of_array(self, path: PathLike) -> np.ndarray:
-        """As `ArrayLoader` does it."""
+        """As in `ArrayLoader`."""
         assert self.stored_shape is not None
         image = read_as(path, self.stored_shape)
         return compose(self.operations)(image[None], generator(0, 0))[0]  # type: ignore[arg-type]
 
 
 def known_operations(stored_shape: Shape | None) -> Mapping[str, Callable[..., Any]]:
-    """The operations by name for images in memory, or for image files, which have no one shape."""
+    """The operations by name: for images in memory, or for image files if the shape is None."""
     in_memory = parts("augmentation")
     return in_memory if stored_shape is not None else {**in_memory, **parts("transform")}
 
 
 def read_as(path: PathLike, shape: Shape) -> np.ndarray:
-    """An image file as images in memory are.
+    """Read an image file like an image in memory.
 
     Args:
-        shape: ``(C, H, W)`` of those.
+        shape: the expected ``(C, H, W)``.
 
     Returns:
         uint8 of this shape.

@@ -1,8 +1,8 @@
-"""What a network was trained on, in one file: ``data.json``.
+"""The description of a run's data: ``data.json``.
 
-It serves two purposes. A run that goes on knows by it that the data are still the same. And whoever
-has the weights and this file can predict without the data: it has the names of the classes, the
-shape of an image, and how an image is prepared.
+It has two uses. A resumed run checks with it that the data are still the same. And it makes
+predictions possible without the data: it has the class names, the image shape and the
+preprocessing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from resnet_fit.data.digest import content_digest, names_digest
 from resnet_fit.errors import UserError
 from resnet_fit.files import json_text
 
-# To be raised when a field is added, or one gets another meaning.
+# Raise it when a field is added or changes its meaning.
 FORMAT = 1
 
 Shape = tuple[int, int, int]
@@ -30,9 +30,9 @@ class Part:
     """One part of the data.
 
     Attributes:
-        images: how many there are of each class.
-        names: a digest of the labels, and of the files' names, in their order.
-        content: a digest of the images; None where it was not asked for.
+        images: the number of images of each class.
+        names: a digest of labels and file names, in data set order.
+        content: a digest of the images; None if it was not computed.
     """
 
     images: tuple[int, ...]
@@ -48,9 +48,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Contents:
-    """The names of the classes, in the order of the network's outputs, and the images.
+    """The class names, in the order of the network's outputs, and the parts of the data.
 
-    ``test`` is None where no third part was kept.
+    ``test`` is None without a third part.
     """
 
     classes: tuple[str, ...]
@@ -62,7 +62,7 @@ class Contents:
     def of(
         cls, train: Dataset, evaluation: Dataset, test: Dataset | None, with_content: bool = True
     ) -> Contents:
-        """Of the parts of a data set; ``with_content`` every file is opened."""
+        """Describe the parts of a data set; ``with_content`` opens every file."""
         return cls(
             train.classes,
             Part.of(train, with_content),
@@ -71,9 +71,9 @@ class Contents:
         )
 
     def difference(self, now: Contents) -> str | None:
-        """In one line the first thing in which ``now`` differs from this, or None.
+        """The first difference between this and ``now``, in one line; None if there is none.
 
-        Content is compared where both have it.
+        Content is compared if both have it.
         """
         if self.classes != now.classes:
             return _difference_of_classes(self.classes, now.classes)
@@ -86,17 +86,17 @@ class Contents:
 
 @dataclass(frozen=True)
 class DataRecord:
-    """What a network was trained on.
+    """The data that a network was trained on.
 
     Attributes:
         contents: classes and images.
-        image_shape: ``(C, H, W)`` of an image as the network gets it in evaluation.
-        stored_shape: the same of an image before it is prepared; None for image files, which may
-            be of any size.
+        image_shape: ``(C, H, W)`` of the network's input in evaluation.
+        stored_shape: ``(C, H, W)`` before preprocessing; None for image files, which may have any
+            size.
         preprocessing: operations of the evaluation, as a config's ``augmentation.eval`` lists them,
             each with all its options; ``normalize`` has the numbers that were used.
-        mean, std: of the training images, by channel, in units of 0..1; None where the config gives
-            numbers of its own.
+        mean, std: of the training images, by channel, in units of 0..1; None if the config sets
+            them.
     """
 
     contents: Contents
@@ -112,10 +112,10 @@ class DataRecord:
 
     @classmethod
     def read(cls, file: Path) -> DataRecord:
-        """Read a file that holds `to_json`.
+        """Read a file that `to_json` was written to.
 
         Raises:
-            UserError: it is not there, or holds something else.
+            UserError: it is missing, or is no such file.
         """
         try:
             return cls.from_json(file.read_text(encoding="utf-8"))
@@ -142,11 +142,11 @@ class DataRecord:
         return record
 
     def to_json(self) -> str:
-        """The record as text: see the attributes for what it holds."""
+        """The record as JSON text."""
         return json_text({"format": FORMAT} | asdict(self))
 
     def difference(self, now: DataRecord) -> str | None:
-        """In one line the first thing in which ``now`` differs from this, or None."""
+        """The first difference between this and ``now``, in one line; None if there is none."""
         if found := self.contents.difference(now.contents):
             return found
         for field in fields(self)[1:]:
@@ -167,11 +167,11 @@ def _check(record: DataRecord) -> None:
         and len(record.image_shape) == 3
     )
     if not sound:
-        raise ValueError("it contradicts itself")
+        raise ValueError("its fields do not agree with each other")
 
 
 def _with_tuples(value: dict[str, Any]) -> dict[str, Any]:
-    """Fields as the classes above have them, where JSON has lists."""
+    """Turn JSON's lists into tuples, as the classes above have them."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
 
 
@@ -187,18 +187,18 @@ def _difference_of_classes(was: tuple[str, ...], now: tuple[str, ...]) -> str:
 def _difference_of_parts(
     name: str, was: Part | None, now: Part | None, classes: tuple[str, ...]
 ) -> str | None:
-    """What is different in one part, where the classes are the same."""
+    """The first difference in one part; the classes are the same."""
     if was is None or now is None:
         gone = f"the {name} part is {'new' if was is None else 'gone'}"
         return None if was is now else gone
     changed = [i for i in range(len(classes)) if was.images[i] != now.images[i]]
     if not changed:
         if was.names != now.names:
-            return f"{name} images were renamed, or others came in their place"
+            return f"{name} images were renamed or replaced"
         if was.content and now.content and was.content != now.content:
             return (
-                f"{name} images were changed, or others have their names "
-                "(--set data.compare=names takes them)"
+                f"{name} images were changed or replaced under the same names "
+                "(--set data.compare=names accepts them)"
             )
         return None
     first, others = changed[0], len(changed) - 1

@@ -1,4 +1,4 @@
-"""Progressive resizing: small images in the first epochs, which cost less, full ones in the last.
+"""Progressive resizing: small images in the first epochs, which cost less time, then full size.
 
 Howard 2018, "Training Imagenet in 3 hours for $25"; Tan and Le 2021, "EfficientNetV2", section 4.
 """
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 def progressive(start: int, end: int, epochs: float, step: int = 4) -> Sizes:
-    """From ``start`` pixels a side in the first epoch linearly to ``end`` at ``epochs``.
+    """Grow linearly from ``start`` pixels a side in the first epoch to ``end`` at ``epochs``.
 
-    Sizes lie ``step`` apart, counted back from ``end``, which is kept from then on.
+    The size grows in steps of ``step`` pixels, counted back from ``end``, and stays at ``end``.
     """
 
     def size(epoch: int) -> int:
@@ -32,10 +32,9 @@ def progressive(start: int, end: int, epochs: float, step: int = 4) -> Sizes:
 
 
 def at_size(operations: Sequence[T], sizes: Sizes | None, epoch: int) -> list[T]:
-    """The operations, such that they make images of the epoch's size.
+    """The operations, changed so that they give images of the epoch's size.
 
-    A `RandomResizedCrop` cuts to that size at once; other images are resampled before they are
-    normalised.
+    A `RandomResizedCrop` gets this size; without one, a `Resize` is added before `Normalize`.
     """
     if sizes is None:
         return list(operations)

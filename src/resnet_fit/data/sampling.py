@@ -1,4 +1,4 @@
-"""Which images an epoch has, and in which order.
+"""Samplers: which images an epoch has, and in which order.
 
 A sampler takes the labels of a data set and a generator, and returns as many indices into it.
 """
@@ -13,7 +13,7 @@ Sampler = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def in_order(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Every image once, as they come."""
+    """Every image once, in data set order."""
     return np.arange(len(labels))
 
 
@@ -23,9 +23,9 @@ def shuffled(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Every class that occurs equally often, in random order.
+    """All classes that have images equally often, in random order.
 
-    Within a class no image comes again before all others have come.
+    Within a class an image is repeated only after all others were drawn.
     """
     present = np.unique(labels)
     quotas = np.full(len(present), len(labels) // len(present))
@@ -38,10 +38,10 @@ def balanced(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def repeated(sampler: Sampler, times: int) -> Sampler:
-    """Each image ``times`` times in a row, so that a batch has it differently augmented.
+    """Each image ``times`` times in a row, so that a batch has several augmentations of it.
 
-    An epoch stays as long as it was, and has the first images of ``sampler``'s order only
-    (Hoffer et al. 2019, "Augment your batch"; in this form Berman et al. 2019, "MultiGrain").
+    The length of an epoch stays the same, so only the first images of ``sampler`` are used (Hoffer
+    et al. 2019, "Augment your batch"; in this form Berman et al. 2019, "MultiGrain").
     """
 
     def sample(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

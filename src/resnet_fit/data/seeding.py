@@ -1,4 +1,4 @@
-"""Random numbers that depend on where a run is, not on how it got there."""
+"""Random numbers that depend only on seed, epoch and batch, so that a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import numpy as np
 
 
 def generator(seed: int, epoch: int, *stream: int) -> np.random.Generator:
-    """Return the generator of one stream of an epoch's random numbers.
+    """Return the generator for one random stream of an epoch.
 
-    Without ``stream`` it is the order's, ``batch`` makes it a batch's, ``batch, row`` an image's.
+    Without ``stream`` it is for the order of the epoch, with ``batch`` for a batch, with ``batch,
+    row`` for an image.
     """
-    # numpy pads a seed with zeros: without the 1, batch 0 would repeat the numbers of the order.
+    # numpy pads a seed with zeros: without the 1, batch 0 would have the stream of the order.
     return np.random.default_rng([seed, epoch, *(s + 1 for s in stream)])
 
 
 def phases(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Return a number in [0, 1) for each of ``count`` images that moves on by a half each epoch.
+    """Return a phase in [0, 1) for each of ``count`` images; it moves by 0.5 each epoch.
 
-    What is below a half in one epoch is above it in the next.
+    A phase below 0.5 in one epoch is above it in the next.
     """
-    # The order of an epoch has no more streams than an epoch has batches.
+    # 2**32 - 2 can never be a batch index, so this random stream is unique.
     first = generator(seed, 0, 2**32 - 2).random(count)
     return (first + 0.5 * (epoch % 2)) % 1

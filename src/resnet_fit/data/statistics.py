@@ -1,4 +1,4 @@
-"""Mean and standard deviation of a data set's pixels, by which images are normalised."""
+"""Mean and standard deviation of a data set's pixels, for normalisation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from resnet_fit.data.dataset import Dataset, FileDataset, subset
 from resnet_fit.data.transforms import BadImage, Resize, load
 from resnet_fit.errors import UserError
 
-# Files looked at, and the shorter side in pixels that they are shrunk to.
+# How many files are read, and the shorter side in pixels that they are shrunk to.
 FILES = 1000
 SIZE = 64
 
@@ -21,8 +21,8 @@ def statistics(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return each channel's mean and standard deviation over all pixels, in units of 0..1.
 
-    Of image files at most 1,000 are read, each class its share, and shrunk to a shorter side of 64
-    pixels; an unreadable one raises BadImage or is left out.
+    Of image files at most 1,000 are read, stratified by class, and shrunk to a shorter side of 64
+    pixels; an unreadable file raises BadImage or is skipped.
     """
     if isinstance(dataset, FileDataset):
         pieces = _thumbnails(subset(dataset, FILES), on_bad_image)

@@ -1,7 +1,7 @@
-"""Image files: decoding, and the geometry that brings photos of all sizes to one.
+"""Decoding of image files, and geometric operations that bring photos of all sizes to one size.
 
-From there on they are a batch like any other, so that flips, colour jitter, cutout and normalising
-are those of `augment`. A list of transforms has the geometric ones first.
+After these, images form a batch, and flips, colour jitter, cutout and normalisation are those of
+`augment`. A list of transforms has the geometric ones first.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from resnet_fit.files import readable
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# What an operation gives: an image, or its uint8 ``[H, W, 3]``.
+# The result of an operation: an image, or its pixels as uint8 ``[H, W, 3]``.
 Pixels = Union["Image", np.ndarray]
 Size = tuple[int, int]
 Box = tuple[float, float, float, float]
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 
-# Pillow's own limit against decompression bombs; an image decoded at it takes half a gigabyte.
+# Pillow's limit against decompression bombs; an image of this size takes half a gigabyte.
 PIXEL_LIMIT = 178_956_970
-# How many times as long as wide an image may be for `Resize` to take all of it.
+# The largest aspect ratio of an image of which `Resize` takes all.
 LONGEST = 100
-# Of a transparent image, what is behind it: icons and drawings are made for white paper.
+# The background of transparent images: icons and drawings are made for white paper.
 BACKGROUND = (255, 255, 255)
 EXIF_ORIENTATION = 0x0112
 OPENCV = {
@@ -47,7 +47,7 @@ OPENCV = {
 
 
 class BadImage(UserError):
-    """A file that is not a readable image; the message begins with its path, in one line."""
+    """A file that is not a readable image; the message is one line and begins with its path."""
 
 
 class Geometric:
@@ -56,20 +56,23 @@ class Geometric:
     part_name: ClassVar[str] = ""
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Pixels:
-        """Return the changed image; all chance comes from ``rng``."""
+        """Return the changed image; all random numbers come from ``rng``."""
         raise NotImplementedError
 
 
 class Resample(Geometric):
-    """A geometric operation that is one resampling, known from the image's size alone.
+    """A geometric operation that is one resampling, planned from the image's size alone.
 
-    As the first of a list it lets a JPEG be decoded at a fraction of its size.
+    If it is the first of a list, a JPEG can be decoded at a fraction of its size.
     """
 
     interpolation: Interpolation
 
     def plan(self, size: Size, rng: np.random.Generator) -> tuple[Box, Size]:
-        """Return what to resample of an image of ``size``, (width, height), and to which size."""
+        """Return the box to resample from an image of ``size``, (width, height), and its new size.
+
+        The box is (left, upper, right, lower).
+        """
         raise NotImplementedError
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Pixels:
@@ -77,7 +80,7 @@ class Resample(Geometric):
         return self.resample(image, box, size)
 
     def resample(self, image: Pixels, box: Box, size: Size) -> Pixels:
-        """Return what is in ``box``, at ``size``."""
+        """Return the pixels in ``box``, resampled to ``size``."""
         raise NotImplementedError
 
 
@@ -86,9 +89,8 @@ class Resample(Geometric):
 class RandomResizedCrop(Resample):
     """Cut a random part and resample it to ``size`` pixels square (Szegedy et al. 2015, section 6).
 
-    After ten parts that do not fit, the largest centred one that does. OpenCV resamples: several
-    times as fast as Pillow, because it skips pixels; where two or more in both directions become
-    one, it takes their mean.
+    If ten random parts do not fit, the largest centred one is taken. OpenCV resamples, several
+    times as fast as Pillow: it skips pixels when shrinking by less than 2, and averages them above.
 
     Args:
         size: pixels a side.
@@ -145,9 +147,9 @@ class RandomResizedCrop(Resample):
 class Resize(Resample):
     """Resample so that the shorter side has ``size`` pixels; the aspect ratio stays.
 
-    Pillow resamples, as for most published weights. Of an image more than 100 times as long as wide
-    only so much of the middle is taken, since all of it may have no room in memory: an image of
-    1x30000 would become one of 256x7680000.
+    Pillow resamples, as for most published weights. An image that is more than 100 times as long as
+    wide is cropped to this ratio around its centre, since the result might not fit in memory:
+    1x30000 pixels would become 256x7680000.
 
     Args:
         size: pixels of the shorter side.
@@ -200,9 +202,9 @@ class CenterCrop(Geometric):
 def split_operations(
     operations: Sequence[Geometric | augment.Operation],
 ) -> tuple[tuple[Geometric, ...], tuple[augment.Operation, ...], tuple[augment.Operation, ...]]:
-    """Split a list into geometry, operations on grey levels, `Normalize` and what follows it.
+    """Split a list into geometric operations, those on grey levels, and those from `Normalize` on.
 
-    Raises UserError for an order that cannot be meant.
+    Raises UserError for a wrong order.
     """
     geometry = [op for op in operations if isinstance(op, Geometric)]
     batch = [op for op in operations if isinstance(op, augment.Operation)]
@@ -217,7 +219,7 @@ def split_operations(
 
 
 def scaled(size: Size, shorter_side: int) -> Size:
-    """A size of the same aspect ratio, down to whole pixels."""
+    """A size of the same aspect ratio, rounded down to whole pixels."""
     width, height = size
     shorter = min(size)
     return shorter_side * width // shorter, shorter_side * height // shorter
@@ -239,16 +241,17 @@ def _require_interpolation(name: str) -> None:
 def decode(path: str | os.PathLike[str]) -> Image:
     """Decode a file to an upright RGB image.
 
-    Greyscale, palette and CMYK are converted, 16-bit grey is scaled to 8, transparency is laid on
-    white, EXIF orientation is applied, of an animation the first frame is taken. Raises BadImage,
-    naming the file, if it cannot be read to its end, or has more pixels than `PIXEL_LIMIT`.
+    Greyscale, palette and CMYK are converted, 16-bit grey is scaled to 8 bits, transparent pixels
+    get a white background, EXIF orientation is applied, and an animation gives its first frame.
+    Raises BadImage, with the file's name, if it cannot be read completely, or has more pixels than
+    `PIXEL_LIMIT`.
     """
     with _opened(path) as image:
         return _upright_rgb(image)
 
 
 def size_of(path: str | os.PathLike[str]) -> Size:
-    """Width and height of a file's pixels as they are stored. Raises as `decode`."""
+    """Width and height of a file's pixels, before EXIF orientation. Raises as `decode`."""
     with _opened(path) as image:
         return image.size
 
@@ -256,10 +259,10 @@ def size_of(path: str | os.PathLike[str]) -> Size:
 def load(
     path: str | os.PathLike[str], operations: Sequence[Geometric], rng: np.random.Generator
 ) -> Pixels:
-    """Decode a file and apply ``operations``; a JPEG that they shrink is decoded at a fraction.
+    """Decode a file and apply ``operations``; a JPEG may be decoded at a reduced size.
 
-    The fraction (1/2, 1/4 or 1/8, in the decoder's cosine transform) never leaves fewer pixels than
-    are asked for. Raises as `decode`.
+    The reduction (1/2, 1/4 or 1/8, by the decoder's cosine transform) never gives fewer pixels than
+    the first operation needs. Raises as `decode`.
     """
     first = operations[0] if operations else None
     if not isinstance(first, Resample):
@@ -278,7 +281,7 @@ def load(
 
 
 def load_copy(copy: Copy, operations: Sequence[Geometric], rng: np.random.Generator) -> Pixels:
-    """Apply ``operations`` to a decoded copy, whose size they see instead of the file's."""
+    """Apply ``operations`` to a decoded copy."""
     first = operations[0] if operations else None
     if not isinstance(first, Resample):
         return _apply(operations, copy.read(), rng)
@@ -303,18 +306,18 @@ def _image(pixels: Pixels) -> Image:
 
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
-    """Open an image; whatever goes wrong with the file becomes a BadImage that names it."""
+    """Open an image; every error becomes a BadImage with the file's name."""
     from PIL import Image as pillow
     from PIL import UnidentifiedImageError
 
     try:
         mode = os.stat(path).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # Pillow says it of a folder
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # Pillow refuses a folder itself
             raise BadImage("not a file but a device, pipe or socket")
         with pillow.open(path) as image:
             width, height = image.size
             if width * height > PIXEL_LIMIT:
-                raise BadImage(f"{width}x{height} pixels, the limit is {PIXEL_LIMIT:,} in all")
+                raise BadImage(f"{width}x{height} pixels; the limit is {PIXEL_LIMIT:,} in total")
             yield image
     except MemoryError:
         raise
@@ -346,7 +349,7 @@ def _rgb(image: Image) -> Image:
     if image.mode.startswith("I"):
         return _from_wide(np.asarray(image)).convert("RGB")
     if image.mode == "F":
-        raise ValueError("floating-point pixels, their white is not known")
+        raise ValueError("floating-point pixels: the value of white is unknown")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         paper = pillow.new("RGBA", image.size, (*BACKGROUND, 255))
@@ -358,5 +361,7 @@ def _from_wide(levels: np.ndarray) -> Image:
     from PIL import Image as pillow
 
     if levels.min() < 0 or levels.max() > 65535:
-        raise ValueError(f"32-bit grey of {levels.min()}..{levels.max()}, its white is not known")
+        raise ValueError(
+            f"32-bit grey of {levels.min()}..{levels.max()}: the value of white is unknown"
+        )
     return pillow.fromarray(((levels.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))

@@ -1,14 +1,13 @@
-"""Work on image files, such as making batches of them, in this process or in worker processes.
+"""Worker processes for work on image files, such as loading batches.
 
-Workers are plain Python processes on two pipes: started anew, they inherit neither threads nor
-locks of a parent that runs Paddle, need no ``if __name__ == "__main__"`` in the user's script, and
-do not import Paddle. They read their tasks to the end of the pipe, which comes when the parent
-closes it or dies by whatever cause, and then end at once. Where the system has unnamed shared
-memory (Linux), arrays go through it instead of the pipe; unlike ``/dev/shm`` it is as large as the
-memory is in a container, too.
+A worker is a new Python process with two pipes. It is not forked, so it has no threads or locks of
+a parent that runs Paddle, needs no ``if __name__ == "__main__"`` in the user's script, and does not
+import Paddle. It reads tasks from its pipe and exits at the end of the pipe, when the parent closes
+it or dies. On Linux arrays are passed in anonymous shared memory instead of the pipe; unlike
+``/dev/shm``, this is not limited to a small size in containers.
 
-Threads would take about 30 MB less for each worker, but are slower: a third of the work holds
-Python's global lock, which they and the training then wait for (``benchmarks/folder_threads.py``).
+Threads would save about 30 MB for each worker, but are slower: a third of the work holds Python's
+global lock, so that they and the training wait for it (``benchmarks/folder_threads.py``).
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ from resnet_fit.child import code_for_child
 from resnet_fit.errors import RunFailed, UserError, require
 from resnet_fit.machine import usable_cores
 
-# Tasks a worker holds: the one it works on and the one it goes on with.
+# Tasks sent to a worker: the current one and the next.
 TASKS_EACH = 2
-# By default, since each takes memory; who has more cores and waits for data asks for more.
+# The default's upper bound, since each worker takes memory; users may set more.
 MOST_WORKERS = 8
 PIPE_BYTES = 1 << 20
 
 
 def worker_count(wanted: int | None = None) -> int:
-    """How many workers there are to be: by default one for each usable core, at most 8.
+    """The number of workers: by default one for each usable core, at most 8.
 
-    Raises UserError for less than 0, which stands for no worker: who asks does the work.
+    0 means no worker process: the caller does the work. Raises UserError for a negative number.
     """
     if wanted is None:
         return min(usable_cores(), MOST_WORKERS)
@@ -51,16 +50,16 @@ def worker_count(wanted: int | None = None) -> int:
 
 
 class Recipe(Protocol):
-    """What is to be done, again and again; the same in every process."""
+    """The function that all workers apply to their tasks, with its settings; pickled once."""
 
     def make(self, task: Any) -> Any:
-        """Do one task."""
+        """Return the result of one task."""
 
 
 class Team:
-    """Makes what tasks ask for, by worker processes that stay for the next time.
+    """Runs tasks in worker processes, and keeps these for the next call.
 
-    Starting them takes longer than many a small data set's epoch.
+    Starting workers takes longer than an epoch of a small data set.
     """
 
     def __init__(self) -> None:
@@ -70,11 +69,10 @@ class Team:
     def make_all(
         self, recipe: Recipe, tasks: Iterable[Any], workers: int
     ) -> Iterator[Iterator[Any]]:
-        """Give what is made of each task, in their order; tasks are drawn a little ahead.
+        """An iterator over the results, in the order of the tasks, which are read a little ahead.
 
-        ``workers`` processes do it, or with 0 whoever asks for the next one. The arrays of a result
-        hold until the next one is asked for. When this is left before the last result, whatever the
-        workers are doing, they end.
+        With 0 workers the caller does the work. The arrays of a result are valid until the next
+        result is requested. Leaving the context before the last result ends the workers at once.
         """
         if workers == 0:
             yield map(recipe.make, tasks)
@@ -93,16 +91,16 @@ class Team:
             self._idle = pool
 
     def close(self) -> None:
-        """End the workers that wait."""
+        """End idle workers."""
         if self._idle is not None:
             self._idle.close()
         self._idle = None
 
 
 class Workers:
-    """Processes that follow one recipe; tasks are dealt in turn, results taken in the same order.
+    """A pool of worker processes with one recipe; tasks are distributed round robin.
 
-    They end with `close`, with the last reference to this, or with the program.
+    The processes end with `close`, with the last reference to this object, or with the program.
     """
 
     def __init__(self, count: int, recipe: Recipe) -> None:
@@ -119,13 +117,13 @@ class Workers:
             raise
 
     def fits(self, recipe: Recipe, count: int) -> bool:
-        """Whether these are so many, or more, that follow this recipe."""
+        """Whether this pool has the same recipe and at least ``count`` workers."""
         return len(self._workers) >= count and _pickled(recipe) == self._recipe
 
     def make_all(self, tasks: Iterable[Any]) -> Iterator[Any]:
-        """Yield what is made of each task; no worker runs dry while there are any.
+        """Yield the results in order; each worker always has a next task while there are any.
 
-        Raises what a worker raised, and RunFailed if one died.
+        Raises a worker's exception, or RunFailed if a worker died.
         """
         ahead = iter(tasks)
         while True:
@@ -139,7 +137,7 @@ class Workers:
 
     @property
     def waiting(self) -> int:
-        """Tasks whose results were not taken."""
+        """Tasks whose results were not read yet."""
         return self._sent - self._taken
 
     def _next(self, task: int) -> _Worker:
@@ -163,14 +161,14 @@ def _end(workers: list[_Worker]) -> None:
 
 
 class _Worker:
-    """One process, its two pipes, and the memory it shares."""
+    """One worker process with its two pipes and its ring of shared memory slots."""
 
     def __init__(self) -> None:
         slots = _make_slots()
         descriptors = [slot.file.fileno() for slot in slots]
         start = code_for_child(f"from resnet_fit.data.workers import main; main({descriptors})")
-        # One core each: threads of numpy's linear algebra and OpenCV would be in each other's way.
-        # Memory that is freed is kept, for the next batch.
+        # One thread each: more threads of numpy and OpenCV would compete for the cores.
+        # malloc keeps freed memory for the next batch.
         environment = os.environ | {
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
@@ -184,7 +182,7 @@ class _Worker:
             stdout=subprocess.PIPE,
             env=environment,
             pass_fds=descriptors,
-            start_new_session=True,  # Ctrl-C is for the parent, which ends its workers
+            start_new_session=True,  # Ctrl-C goes to the parent only, which ends its workers
         )
         for stream in (self.process.stdin, self.process.stdout):
             _widen(_stream(stream))
@@ -202,7 +200,7 @@ class _Worker:
         self.write(pickle.dumps(task, pickle.HIGHEST_PROTOCOL))
 
     def take(self) -> Any:
-        """The next result, or raise what the worker raised."""
+        """Return the next result, or raise the worker's exception."""
         answer, slot = _stream(self.process.stdout), next(self._turns)
         try:
             made, sizes = pickle.load(answer)
@@ -224,19 +222,19 @@ class _Worker:
     def _death(self) -> RunFailed:
         code = self.process.wait()
         cause = f"killed by signal {-code}"
-        cause += ", perhaps for want of memory" if code == -9 else ""
+        cause += ", perhaps out of memory" if code == -9 else ""
         if code >= 0:
-            cause = f"exit code {code}; its last words are above"
+            cause = f"exit code {code}; its error is printed above"
         return RunFailed(f"a data worker died ({cause})")
 
 
 def _stream(stream: IO[bytes] | None) -> Any:
-    assert stream is not None  # every one of them is a pipe
+    assert stream is not None  # all streams are pipes
     return stream
 
 
 def _widen(pipe: Any) -> None:
-    """Give a pipe more room than usual, where the system has that and the user may have more."""
+    """Enlarge a pipe's buffer, if the system supports it and the user's limit allows it."""
     with suppress(ImportError, AttributeError, OSError):
         import fcntl
 
@@ -251,19 +249,19 @@ def _read(stream: Any, size: int) -> memoryview:
 
 
 class _Slot:
-    """Memory that a worker and its parent share: room for the arrays of one result.
+    """A slot of shared memory for the arrays of one result.
 
-    Each worker has one for each task it may hold, and takes them in turn: the task that comes to
-    use the same one again is sent after this one's result was used.
+    Each worker has a ring of `TASKS_EACH` slots. A slot is safe to reuse: the next task for it is
+    sent only after its previous result was consumed.
     """
 
     def __init__(self, descriptor: int) -> None:
-        # As a file object it cannot be taken for another file after it was closed.
+        # A file object: a bare number could belong to another file after it is closed.
         self.file = os.fdopen(descriptor, "r+b", buffering=0)
         self._memory: mmap.mmap | None = None
 
     def parts(self, sizes: Sequence[int]) -> list[memoryview]:
-        """Pieces of these sizes, one behind the other."""
+        """Consecutive pieces of these sizes; the slot grows if it is too small."""
         total = max(1, sum(sizes))
         if self._memory is None or len(self._memory) < total:
             if self.file.seek(0, os.SEEK_END) < total:
@@ -274,18 +272,18 @@ class _Slot:
 
 
 def _make_slots() -> list[_Slot]:
-    """A worker's slots, or none where the system has no such memory."""
+    """The slots of a worker; none if the system has no anonymous shared memory."""
     if not hasattr(os, "memfd_create"):
         return []
     return [_Slot(os.memfd_create("resnet-fit")) for _ in range(TASKS_EACH)]
 
 
 def main(descriptors: Sequence[int]) -> None:
-    """Be a worker: read a recipe and tasks from standard input, write results to the output.
+    """The worker process: reads a recipe and tasks from standard input, writes results to output.
 
-    ``descriptors`` are those of its slots.
+    ``descriptors`` are the file descriptors of its slots.
     """
-    # Whatever a decoder prints must not get between the batches.
+    # Output that a decoder prints must not mix with the results.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     warnings.simplefilter("ignore")
@@ -293,10 +291,10 @@ def main(descriptors: Sequence[int]) -> None:
     slots = itertools.cycle([_Slot(descriptor) for descriptor in descriptors] or [None])
     try:
         recipe: Recipe = pickle.load(sys.stdin.buffer)
-    except EOFError:  # the parent was gone before we were there
+    except EOFError:  # the parent has ended already
         return
     except Exception as error:
-        reason = f"{error}; they have to be in a module that can be imported, or use workers: 0"
+        reason = f"{error}; define them in a module that can be imported, or use workers: 0"
         _answer(answers, None, UserError(f"a data worker cannot load the transforms ({reason})"))
         return
 
@@ -304,7 +302,7 @@ def main(descriptors: Sequence[int]) -> None:
         try:
             while True:
                 tasks.put(pickle.load(sys.stdin.buffer))
-        finally:  # the parent is gone, or wants us gone
+        finally:  # the parent has ended or closed the pipe
             os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
@@ -324,7 +322,7 @@ def main(descriptors: Sequence[int]) -> None:
 
 
 def _answer(answers: IO[bytes], slot: _Slot | None, made: Any) -> None:
-    """Send what was made, or an exception: arrays go beside the rest, without a copy of them."""
+    """Send a result or an exception; arrays go outside the pickle, without a copy."""
     buffers: list[pickle.PickleBuffer] = []
     head = made
     if not isinstance(made, Exception):
