@@ -97,7 +97,7 @@ class Unpickler(pickle._Unpickler):
         self.append(function(*arguments))
 
     def _build(self) -> None:
-        """Set the state of the last object; attributes that torch adds to a dictionary are ignored."""
+        """Set the state of the last object; torch's extra state of a dictionary is ignored."""
         state, target = self.stack.pop(), self.stack[-1]
         if hasattr(target, "set_state"):  # the result of an admitted function
             target.set_state(*state)

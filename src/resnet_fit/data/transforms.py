@@ -317,7 +317,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
         with pillow.open(path) as image:
             width, height = image.size
             if width * height > PIXEL_LIMIT:
-                raise BadImage(f"{width}x{height} pixels; the limit is {PIXEL_LIMIT:,} in total")
+                raise BadImage(f"{width}x{height} pixels, the limit is {PIXEL_LIMIT:,} in total")
             yield image
     except MemoryError:
         raise
