@@ -49,7 +49,7 @@ def test_a_network_of_a_users_own(tmp_path, capsys):
     run, data = given(tmp_path, Own, 2)
     found = evaluate(run, data)
     assert found.predictions.features is None
-    assert found.mistake_pictures.method == "gradient by the pixels"
+    assert found.mistake_pictures.method == "input gradient"
     assert "top5" not in found.figures
     save(found, tmp_path / "run/evaluation")
     page = Page((tmp_path / "run/evaluation/report.html").read_text("utf-8"))

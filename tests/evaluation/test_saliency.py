@@ -51,7 +51,7 @@ def test_gradients_where_the_last_map_is_one_pixel():
     images = paddle.randn([2, 3, 8, 8])
     before = state(network)
     shown, method = saliency(network, images, np.array([1, 3]))
-    assert method == "gradient by the pixels"
+    assert method == "input gradient"
     assert shown.max(axis=(1, 2)).tolist() == [1, 1]
     assert state(network) == before
 
