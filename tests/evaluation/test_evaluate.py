@@ -354,6 +354,6 @@ def test_images_that_are_all_right(run, tmp_path, most):
     assert found.calibration.temperature is None
     save(found, tmp_path / "out")
     page = Page((tmp_path / "out/report.html").read_text("utf-8"))
-    assert "every image is classified right" in page.text
+    assert "every image is classified correctly" in page.text
     assert "No label looks wrong" in page.text
     assert "Surest mistakes" not in page.text

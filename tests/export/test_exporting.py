@@ -210,7 +210,7 @@ def test_a_wrong_export_is_refused_and_leaves_nothing(digits, monkeypatch, tmp_p
     (tmp_path / "model.onnx").write_bytes(b"of an earlier export")
     assert main(["export", str(digits), "--output", str(tmp_path)]) == 1
     said = capsys.readouterr().err
-    assert "not exported: the file does not say what the network says" in said
+    assert "not exported: the file gives other results than the network" in said
     assert len(said.splitlines()) == 1
     assert names_in(tmp_path) == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_bytes() == b"of an earlier export"

@@ -182,7 +182,7 @@ def test_files_of_other_programs(tmp_path, photo, capsys):
 
 def test_a_graph_that_gives_other_classes_or_takes_other_images(tmp_path, photo):
     model = OnnxModel(write(tmp_path / "m.onnx", outputs=2))
-    with pytest.raises(RunFailed, match=r"gave \[1, 2\], expected \[1, 3\]"):
+    with pytest.raises(RunFailed, match=r"gave an output \[1, 2\], expected \[1, 3\]"):
         model.probabilities([photo])
     with pytest.raises(RunFailed, match="onnxruntime failed"):
         model.compute(np.zeros((1, 7, 8, 3), np.uint8))

@@ -1,6 +1,6 @@
-"""How good a trained network is: figures, mistakes, calibration, and a report of them.
+"""Evaluation of a trained network: metrics, mistakes, calibration, and a report of them.
 
-`evaluate` computes, `save` writes. The names are loaded when first used.
+`evaluate` computes, `save` writes. Names are imported at their first use.
 """
 
 from __future__ import annotations

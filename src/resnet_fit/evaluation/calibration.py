@@ -1,4 +1,4 @@
-"""Whether a network is right as often as it says."""
+"""Calibration: whether a network's confidence matches its accuracy."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from resnet_fit.evaluation.figures import own
 from resnet_fit.evaluation.predictions import Predictions, log_softmax
 
 BINS = 15
-# A temperature is looked for between these.
+# The search range of the temperature.
 COLDEST, HOTTEST = 0.01, 100.0
-# Images at once.
+# Images in one step of a computation, to limit memory.
 BLOCK = 4096
 
 
@@ -22,8 +22,8 @@ class Bin(NamedTuple):
     """Images whose confidence lies in ``(low, high]``.
 
     Attributes:
-        confidence: their mean one; None without images.
-        accuracy: the share of them that are right; None without images.
+        confidence: their mean confidence; None without images.
+        accuracy: the share of them that are classified right; None without images.
     """
 
     low: float
@@ -35,16 +35,16 @@ class Bin(NamedTuple):
 
 @dataclass(frozen=True)
 class Calibration:
-    """Confidence beside accuracy.
+    """Confidence compared with accuracy.
 
     Attributes:
-        ece: the expected calibration error: the mean distance of confidence and accuracy over the
-            images, bin by bin (Guo et al. 2017, section 2).
-        confidence: the mean one.
-        temperature: logits divided by it have the lowest loss on these images (section 4.2): above
-            1 for a network that is too sure. None where no such one lies between 0.01 and 100, as
-            where every image is right.
-        loss, ece_at_temperature: of the logits divided by it.
+        ece: the expected calibration error: the mean of abs(confidence - accuracy) over bins,
+            weighted by their images (Guo et al. 2017, section 2).
+        confidence: the mean confidence.
+        temperature: logits divided by it have the lowest loss on these images (section 4.2); above
+            1 for an overconfident network. None if it does not lie between 0.01 and 100, for
+            instance if every image is right.
+        loss_at_temperature, ece_at_temperature: of the logits divided by it.
     """
 
     bins: list[Bin]
@@ -92,23 +92,23 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> list[Bin]:
 
 
 def expected_error(bins: list[Bin]) -> float:
-    """The distance of confidence and accuracy, weighted by the images of each bin."""
+    """The expected calibration error of these bins."""
     total = sum(b.images for b in bins)
     gaps = (b.images * abs((b.confidence or 0.0) - (b.accuracy or 0.0)) for b in bins)
     return sum(gaps) / total
 
 
 def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float | None:
-    """The temperature of the lowest cross entropy, or None where it has no lowest value.
+    """The temperature with the lowest cross entropy; None if there is none in the search range.
 
-    The loss is convex in 1 / temperature: its slope there, the mean logit by the probabilities less
-    that of the label, rises through zero once.
+    The loss is convex in 1 / temperature, so its derivative has one root: the mean over images of
+    the expected logit under the softmax minus the logit of the label.
     """
     wanted = own(logits, labels).mean(dtype=np.float64)
 
     def slope(log_inverse: float) -> float:
         total = 0.0
-        for start in range(0, len(logits), BLOCK):  # so that little is in memory at once
+        for start in range(0, len(logits), BLOCK):  # to limit memory
             block = logits[start : start + BLOCK].astype(np.float64)
             total += float((np.exp(log_softmax(block * np.exp(log_inverse))) * block).sum())
         return float(total / len(logits) - wanted)

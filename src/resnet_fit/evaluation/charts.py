@@ -1,4 +1,4 @@
-"""Charts: the reliability diagram as SVG for a page, large confusion matrices as pixels."""
+"""Charts: the reliability diagram as SVG, large confusion matrices as pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from resnet_fit.evaluation.calibration import Bin
 
-# Colours that the page chooses, by light and dark: each stands in a chart for one of its variables.
+# Placeholder colours, replaced by CSS variables of the page, which differ in light and dark mode.
 PAGE_COLOURS = {
     "#010101": "var(--text)",
     "#020202": "var(--muted)",
@@ -21,7 +21,7 @@ PAGE_COLOURS = {
     "#050505": "var(--warn)",
 }
 TEXT, MUTED, LINE, ACCENT, WARN = PAGE_COLOURS
-# Classes up to which a matrix has their names along its sides.
+# Up to this many classes a matrix has their names at its sides.
 NAMED = 40
 
 
@@ -48,7 +48,7 @@ def reliability_chart(bins: list[Bin]) -> str:
 
 
 def confusion_picture(matrix: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
-    """A confusion matrix drawn in shares of its rows: uint8 ``[H, W, 3]``."""
+    """A confusion matrix as a picture, normalised by row: uint8 ``[H, W, 3]``."""
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     count = len(classes)
     side = min(10.0, max(4.5, 0.3 * count + 2))
@@ -59,7 +59,7 @@ def confusion_picture(matrix: np.ndarray, classes: tuple[str, ...]) -> np.ndarra
     axes.set(xlabel="prediction", ylabel="label")
     if count <= NAMED:
         names = [name if len(name) <= 18 else f"{name[:17]}…" for name in classes]
-        names = [name.replace("$", r"\$") for name in names]  # no mathematics
+        names = [name.replace("$", r"\$") for name in names]  # else matplotlib sets it as a formula
         axes.set_xticks(range(count), names, rotation=90)
         axes.set_yticks(range(count), names)
     figure.colorbar(image, ax=axes, fraction=0.046, label="share of the label's images")

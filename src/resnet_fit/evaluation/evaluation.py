@@ -1,4 +1,4 @@
-"""A network judged on images that it was not trained on."""
+"""Evaluates a network on images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from resnet_fit.evaluation.timing import time_network
 from resnet_fit.runs.held_out import held_out
 from resnet_fit.runs.open import OpenedRun
 
-# Each has two pictures: 192 in all.
+# Each image has two pictures: 192 in total.
 SHOWN_MISTAKES, SHOWN_SUSPECTS = 48, 48
 # More confusions are in predictions.csv.
 KEPT_CONFUSIONS = 100
@@ -29,19 +29,18 @@ KEPT_CONFUSIONS = 100
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that is found out about a network on one data set.
+    """The results of evaluating a network on one data set.
 
     Attributes:
-        source: which network on which data, by what: see `describe_source`.
+        source: network, data and environment: see `describe_source`.
         predictions: of every image.
-        figures: ``top1``, its 95 % interval ``top1_interval``, ``top5`` where there are more than
-            5 classes, ``loss``, and the same of mirrored images as ``flip_top1`` etc. where they
-            were asked for.
-        classes: each by itself.
-        confusions: the most frequent ones first.
-        mistakes: the mistaken images, the surest first; those that have pictures.
-        suspects: images whose label is likely to be wrong, the most likely first.
-        suspect_pictures: of the first of them.
+        figures: ``top1``, its 95 % interval ``top1_interval``, ``top5`` if there are more than 5
+            classes, ``loss``, and with ``flip`` the same of mirrored images as ``flip_top1`` etc.
+        classes: metrics of each class.
+        confusions: the most frequent first.
+        mistakes: indices of misclassified images with pictures, the most confident first.
+        suspects: indices of images whose label is likely to be wrong, the most likely first.
+        suspect_pictures: pictures of the first suspects.
         speed: time of the network by batch size.
     """
 
@@ -66,18 +65,18 @@ def evaluate(
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Judge a network on images, and look into its mistakes.
+    """Evaluate a network on images and analyse its mistakes.
 
     Args:
         run: from `open_run`.
-        data: a data set of the run's classes, or a folder of class folders; by default the images
-            that the run was tested on, or its epochs were judged by.
-        flip: also take the mean of each image and its mirror image, reported beside the others.
+        data: a data set with the run's classes, or a folder of class folders; by default the run's
+            test set, or without one the images that its epochs were evaluated on.
+        flip: also evaluate the mean of each image and its mirror image, as separate figures.
         batch_size: by default that of the training's evaluations.
-        progress: called with the images done and those in all.
+        progress: called with the number of images done and the total.
 
     Raises:
-        UserError: the images are not there or cannot be read, or do not fit the network.
+        UserError: the images are missing, unreadable, or do not fit the network.
         RunFailed: the network's outputs are NaN or infinite.
     """
     dataset = held_out(run, data) if data is None or isinstance(data, str | Path) else data

@@ -1,4 +1,4 @@
-"""The usual figures of a classifier: accuracy, loss, and each class by itself."""
+"""Metrics of a classifier: accuracy, loss, and precision, recall and F1 of each class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from resnet_fit.evaluation.predictions import Predictions, log_softmax
 
 
 def main_figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """``top1``, ``top5`` where there are more than 5 classes, and ``loss``, the cross entropy.
+    """``top1``, ``top5`` if there are more than 5 classes, and ``loss``, the cross entropy.
 
     Args:
         logits: ``[N, C]``.
@@ -27,14 +27,14 @@ def main_figures(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of images whose class is among the ``k`` highest logits; of equals the first count."""
+    """Share of images whose label is among the ``k`` highest logits; ties go to the first class."""
     mine = own(logits, labels)[:, None]
     before = (logits > mine) | ((logits == mine) & (np.arange(logits.shape[1]) < labels[:, None]))
     return float(np.mean(before.sum(axis=1) < k))
 
 
 def own(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of each row the value of its label, ``[N]``."""
+    """The value of each row at its label, ``[N]``."""
     return values[np.arange(len(labels)), labels]
 
 
@@ -47,11 +47,11 @@ def interval(share: float, count: int) -> tuple[float, float]:
 
 
 class ClassFigures(NamedTuple):
-    """One class by itself. A figure that has no value, as the recall without images, is None.
+    """Metrics of one class; an undefined one, such as the recall without images, is None.
 
     Attributes:
         images: of this class.
-        predicted: images that were taken for it.
+        predicted: images that were classified as it.
     """
 
     name: str
@@ -63,7 +63,7 @@ class ClassFigures(NamedTuple):
 
 
 def per_class(predictions: Predictions) -> list[ClassFigures]:
-    """Figures of every class, in the order of the classes."""
+    """Metrics of every class, in the order of the classes."""
     count = len(predictions.classes)
     columns = precision_recall_fscore_support(
         predictions.labels, predictions.predicted, labels=range(count), zero_division=np.nan
@@ -75,7 +75,7 @@ def per_class(predictions: Predictions) -> list[ClassFigures]:
 
 
 def macro_means(classes: Sequence[ClassFigures]) -> dict[str, float | None]:
-    """Plain means over the classes that have images; one that was never predicted counts as 0."""
+    """Means over the classes that have images; a class that was never predicted counts as 0."""
     there = [c for c in classes if c.images]
     return {
         name: float(np.mean([getattr(c, name) or 0.0 for c in there]))
@@ -84,30 +84,30 @@ def macro_means(classes: Sequence[ClassFigures]) -> dict[str, float | None]:
 
 
 def worst_classes(classes: Sequence[ClassFigures], most: int) -> list[ClassFigures]:
-    """Those with images and the lowest F1 below 1, the lowest first."""
+    """The classes with the lowest F1 below 1, the lowest first; only those with images."""
     flawed = [c for c in classes if c.images and (c.f1 or 0.0) < 1]
     return sorted(flawed, key=lambda c: c.f1 or 0.0)[:most]
 
 
 class Confusion(NamedTuple):
-    """Images of one class that were taken for another."""
+    """Images of one class that were classified as another."""
 
     label: str
     prediction: str
     images: int
     share: float
-    """Of the images of the class."""
+    """Relative to the images of the class."""
 
 
 def confusion_matrix(predictions: Predictions) -> np.ndarray:
-    """int64 ``[C, C]``: images of the row's class that were taken for the column's."""
+    """int64 ``[C, C]``: images with the row's label and the column's prediction."""
     count = len(predictions.classes)
     pairs = predictions.labels * count + predictions.predicted
     return np.bincount(pairs, minlength=count * count).reshape(count, count)
 
 
 def top_confusions(predictions: Predictions, most: int) -> list[Confusion]:
-    """The most frequent confusions, of equals those of the smaller class first."""
+    """The most frequent confusions; of equal counts the smaller class comes first."""
     wrong, classes = predictions.wrong, predictions.classes
     support = np.bincount(predictions.labels, minlength=len(classes))
     pairs = np.stack([predictions.labels[wrong], predictions.predicted[wrong]], axis=1)
@@ -120,7 +120,7 @@ def top_confusions(predictions: Predictions, most: int) -> list[Confusion]:
 
 
 def surest_mistakes(predictions: Predictions, most: int) -> np.ndarray:
-    """Indices of the mistaken images with the highest confidence, the surest first."""
+    """Indices of the misclassified images with the highest confidence, the highest first."""
     mistakes = np.flatnonzero(predictions.wrong)
     order = np.argsort(-predictions.confidence[mistakes], kind="stable")
     return mistakes[order][:most]

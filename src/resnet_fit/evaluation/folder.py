@@ -1,4 +1,4 @@
-"""An evaluation in a folder, which is replaced as a whole."""
+"""Writes an evaluation to a folder, which is replaced as a whole."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DOCUMENT, PREDICTIONS, REPORT, RECORDS = (
 def save(evaluation: Evaluation, folder: str | Path) -> None:
     """Write ``evaluation.json``, ``predictions.csv``, ``report.html`` and ``visualdl/``.
 
-    What stood in ``folder`` stays until all of them are written, and is then replaced.
+    The old content of ``folder`` is replaced only after all files are written.
 
     Raises:
         RunFailed: they cannot be written, or VisualDL cannot be imported.
@@ -40,14 +40,14 @@ def save(evaluation: Evaluation, folder: str | Path) -> None:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """An empty folder beside ``folder`` that takes its place once it is filled.
+    """Yield an empty folder beside ``folder``, which replaces it after the block.
 
     Raises:
-        UserError: ``folder`` holds something else than an evaluation.
+        UserError: ``folder`` has other content than an evaluation.
     """
     part, previous = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "previous"))
     if folder.exists() and not (folder / DOCUMENT).is_file() and any(folder.iterdir()):
-        raise UserError(f"{folder}: holds no evaluation, and is not replaced by one")
+        raise UserError(f"{folder}: holds no evaluation, so it is not replaced by one")
     try:
         if previous.exists() and not folder.exists():  # killed between the two steps below
             os.replace(previous, folder)

@@ -10,10 +10,10 @@ from resnet_fit.evaluation.figures import own
 def suspected_labels(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Images whose label is likely to be wrong, the most likely first.
 
-    A class is confidently seen in an image where its probability reaches the mean of that class
-    over the images labelled so. An image in which another class than its label's is seen, the
-    likeliest one if there are several, is off the diagonal of the confident joint (section 3.1).
-    They are ordered by the probability of the label less that of the class seen.
+    The threshold of a class is its mean probability over the images with this label. An image is
+    suspected if another class than its label reaches its threshold (the most probable, if several
+    do): it is then off the diagonal of the confident joint (section 3.1). Suspects are sorted by
+    the probability of the label minus that of this class.
 
     Args:
         probabilities: ``[N, C]`` of images that the network was not trained on.
@@ -25,7 +25,7 @@ def suspected_labels(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
     classes = probabilities.shape[1]
     counts = np.bincount(labels, minlength=classes)
     sums = np.bincount(labels, own(probabilities, labels), classes)
-    # A class without images is not known well enough to be seen.
+    # A class without images has no threshold.
     threshold = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
     seen = np.where(probabilities >= threshold, probabilities, -1.0)
     best = seen.argmax(axis=1)

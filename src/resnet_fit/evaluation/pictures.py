@@ -1,4 +1,4 @@
-"""Images as people are shown them: small, beside what the network looked at."""
+"""Thumbnails of images, with saliency maps as heat maps."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from resnet_fit.data.dataset import Dataset
 from resnet_fit.evaluation.saliency import saliency
 from resnet_fit.runs.open import OpenedRun
 
-# Pixels of the longer side of a picture.
+# The longer side of a picture in pixels.
 SIDE = 128
-# How much of a picture stays where the network looks.
+# The weight of the heat map's colours over the picture.
 HEAT = 0.55
 BATCH = 50
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Some images of a data set, as the network saw them.
+    """Pictures of some images of a data set, as the network sees them.
 
     Attributes:
         images: uint8 ``[N, H, W, 3]``, at most 128 px a side.
-        heat: the same with the pixels coloured that speak for the predicted class.
-        method: how these were found.
+        heat: the same under a heat map of the evidence for the predicted class.
+        method: the name of the saliency method.
     """
 
     images: np.ndarray
@@ -39,10 +39,10 @@ class Pictures:
 
 
 def take_pictures(run: OpenedRun, dataset: Dataset, classes: np.ndarray) -> Pictures | None:
-    """Pictures of all images of a data set; None of an empty one.
+    """Pictures of all images of a data set; None if it is empty.
 
     Args:
-        classes: int64 ``[N]``, the class of each whose evidence is coloured.
+        classes: int64 ``[N]``, the class of each image whose evidence the heat map shows.
     """
     if not len(dataset):
         return None
@@ -58,7 +58,7 @@ def take_pictures(run: OpenedRun, dataset: Dataset, classes: np.ndarray) -> Pict
 
 
 def unnormalised(run: OpenedRun) -> OpenedRun:
-    """A run whose images are cut and resized as for the network, and stay grey levels."""
+    """The run without ``normalize`` in its preprocessing, so that images stay grey levels."""
     kept = tuple(entry for entry in run.record.preprocessing if "normalize" not in entry)
     return dataclasses.replace(run, record=dataclasses.replace(run.record, preprocessing=kept))
 
@@ -66,8 +66,8 @@ def unnormalised(run: OpenedRun) -> OpenedRun:
 def visible(image: np.ndarray) -> np.ndarray:
     """An image ``[C, H, W]`` as a picture: uint8 ``[h, w, 3]``.
 
-    Levels that an operation of a user's own has changed are stretched over all of 0 to 255. Pixels
-    of a small image become squares.
+    Values that are not uint8, from a user's own operation, are scaled to 0..255. Small images are
+    enlarged by whole factors.
     """
     if image.dtype != np.uint8:
         low, high = float(image.min()), float(image.max())
@@ -86,7 +86,7 @@ def visible(image: np.ndarray) -> np.ndarray:
 
 
 def heated(picture: np.ndarray, evidence: np.ndarray) -> np.ndarray:
-    """A picture under colours from dark violet to yellow, by evidence ``[H, W]`` of 0 to 1."""
+    """A picture blended with a heat map (dark violet to yellow) of evidence ``[H, W]``, 0 to 1."""
     height, width = picture.shape[:2]
     smooth = cv2.resize(evidence, (width, height), interpolation=cv2.INTER_LINEAR)
     levels = np.uint8(np.rint(smooth * 255))
@@ -95,7 +95,7 @@ def heated(picture: np.ndarray, evidence: np.ndarray) -> np.ndarray:
 
 
 def jpeg(picture: np.ndarray) -> str:
-    """A picture as an address that holds it all, ``data:image/jpeg;base64,...``."""
+    """A picture as a data URL, ``data:image/jpeg;base64,...``."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=82)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""What a network says of every image of a data set."""
+"""A network's predictions for every image of a data set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from resnet_fit.data.dataset import Dataset, FileDataset
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.runs.open import OpenedRun
 
-# (images done, images in all)
+# (images done, total)
 Progress = Callable[[int, int], object]
 
 
@@ -28,11 +28,11 @@ class Predictions:
         classes: their names.
         labels: int64 ``[N]``.
         logits: float32 ``[N, C]``.
-        mirrored: the mean of the logits of each image and its mirror image, ``[N, C]``; None where
-            it was not asked for.
-        names: of the images: the paths of their files, or their numbers from 0.
-        features: float32 ``[N, F]``, what the last linear layer gets; None where there is no such.
-        seconds: for all images, reading and preparing included.
+        mirrored: the mean of the logits of each image and its mirror image, ``[N, C]``; None
+            without ``flip``.
+        names: of the images: the paths of their files, or their indices.
+        features: float32 ``[N, F]``, inputs of the last linear layer; None without such a layer.
+        seconds: for all images, with reading and preprocessing.
     """
 
     classes: tuple[str, ...]
@@ -54,22 +54,22 @@ class Predictions:
 
     @cached_property
     def predicted(self) -> np.ndarray:
-        """The likeliest class of each image, int64 ``[N]``; of equals the first."""
+        """The most probable class of each image, int64 ``[N]``; ties go to the first class."""
         return self.logits.argmax(axis=1)
 
     @cached_property
     def confidence(self) -> np.ndarray:
-        """The probability of the likeliest class, float64 ``[N]``."""
+        """The probability of the predicted class, float64 ``[N]``."""
         return self.probabilities.max(axis=1)
 
     @cached_property
     def wrong(self) -> np.ndarray:
-        """Which images are mistaken, bool ``[N]``."""
+        """Which images are misclassified, bool ``[N]``."""
         return self.predicted != self.labels
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithms of probabilities, float64, without overflow."""
+    """Log-probabilities, float64, without overflow."""
     values = logits.astype(np.float64)
     values -= values.max(axis=1, keepdims=True)
     values -= np.log(np.exp(values).sum(axis=1, keepdims=True))
@@ -84,11 +84,11 @@ def predict(
     flip: bool = False,
     progress: Progress | None = None,
 ) -> Predictions:
-    """Let a network judge every image of a data set, prepared as in the training's evaluations.
+    """Classify every image of a data set, preprocessed as in the training's evaluations.
 
     Raises:
-        UserError: an image cannot be read (the message names it), or the network's outputs are not
-            one logit a class.
+        UserError: an image cannot be read (the message names it), or the network's output is not
+            one logit for each class.
         RunFailed: outputs are NaN or infinite.
     """
     workers = getattr(run.config.data, "workers", None)
@@ -135,14 +135,14 @@ def _logits(run: OpenedRun, images: Tensor) -> np.ndarray:
 
 
 class HeadInputs:
-    """What the last linear layer of a network got, batch by batch."""
+    """Collects the inputs of a network's last linear layer, batch by batch."""
 
     def __init__(self) -> None:
         self.last: Tensor | None = None
         self._batches: list[np.ndarray] = []
 
     def keep(self) -> None:
-        """Add what it got at last, if that is one row of numbers for each image."""
+        """Add the latest input, if it is one feature vector for each image."""
         if self.last is not None and self.last.ndim == 2:
             self._batches.append(self.last.astype("float32").numpy())
         self.drop()
@@ -151,7 +151,7 @@ class HeadInputs:
         self.last = None
 
     def array(self, images: int) -> np.ndarray | None:
-        """``[images, F]``, or None where it did not get a row for each image."""
+        """``[images, F]``; None if there was not one feature vector for each image."""
         if len({rows.shape[1] for rows in self._batches}) != 1:
             return None
         rows = np.concatenate(self._batches)
@@ -160,7 +160,7 @@ class HeadInputs:
 
 @contextmanager
 def head_inputs(network: nn.Layer) -> Iterator[HeadInputs]:
-    """Watch the last linear layer of a network, in the order in which its layers are defined."""
+    """Hook the last linear layer of a network, in the order in which its layers are defined."""
     inputs = HeadInputs()
     layers = network.sublayers(include_self=True)
     head = next((layer for layer in reversed(layers) if isinstance(layer, nn.Linear)), None)

@@ -17,16 +17,16 @@ from resnet_fit.evaluation.figures import confusion_matrix, worst_classes
 from resnet_fit.evaluation.predictions import Predictions
 from resnet_fit.files import readable
 
-# Classes with curves of their own, beside those of all classes together: the worst ones.
+# How many classes have their own curves; of more classes the worst ones.
 SHOWN_CURVES = 20
-# Scores that are sorted for the curve of all classes together; of more there is none.
+# Up to this many scores (images x classes) there is also a curve of all classes together.
 MOST_SCORES = 10_000_000
-# Points of a curve, half of them spread over its one axis and half over the other.
+# Points of a curve: half are evenly spaced on one axis and half on the other.
 POINTS = 128
 SHOWN_MISTAKES = 24
-# Above this a matrix takes longer to draw and to store than it tells.
+# A larger confusion matrix is not drawn: its cells are too small to see.
 LARGEST_MATRIX = 1000
-# For the embedding projector, which computes in the browser: numbers, and images.
+# Limits for the embedding projector, which computes in the browser: numbers, and images.
 PROJECTED_NUMBERS, PROJECTED_IMAGES = 500_000, 1000
 
 
@@ -50,9 +50,9 @@ def write_records(evaluation: Evaluation, folder: Path) -> None:
 
 
 def _add_curves(writer: Any, evaluation: Evaluation, step: int) -> None:
-    """Precision by recall, and true by false positives: of all classes together and of each.
+    """Add precision-recall and ROC curves, of all classes together and of single classes.
 
-    VisualDL's own calls fail or compute another curve, so that it gets finished ones.
+    VisualDL's functions that compute curves fail or give wrong ones, so the points are given.
     """
     from visualdl.component.base_component import pr_curve_raw, roc_curve_raw
 
@@ -73,7 +73,7 @@ def _add_curves(writer: Any, evaluation: Evaluation, step: int) -> None:
         recall = [t / (t + f) for t, f in zip(tp, fn, strict=True)]
         false = [f / (f + t) for f, t in zip(fp, tn, strict=True)]
         file = writer._get_file_writer()
-        # Tags are unique across pages: one tag of both kinds would put all on one page.
+        # VisualDL finds a tag's page by the tag alone, so the two kinds need different tags.
         file.add_record(
             pr_curve_raw(f"precision_recall/{name}", *counts, precision, recall, step, now)
         )
@@ -93,10 +93,10 @@ def curve_points(right: np.ndarray, scores: np.ndarray) -> np.ndarray | None:
 
     Args:
         right: bool ``[N]``, whether an image is of the class.
-        scores: ``[N]``; an image whose score reaches the threshold is taken for the class.
+        scores: ``[N]``; an image is predicted positive if its score reaches the threshold.
 
     Returns:
-        ``tp, fp, tn, fn``; None where all images are of the class, or none is.
+        ``tp, fp, tn, fn``; None if all images are of the class, or none.
     """
     positives, negatives = int(right.sum()), int((~right).sum())
     if not positives or not negatives:
@@ -113,9 +113,9 @@ def curve_points(right: np.ndarray, scores: np.ndarray) -> np.ndarray | None:
 
 
 def tags_of(names: tuple[str, ...]) -> list[str]:
-    """Names as parts of VisualDL's tags, in which a slash makes groups and % is refused.
+    """Class names for VisualDL's tags, in which a slash makes groups and % is refused.
 
-    A changed name gets its number, so that no two are the same.
+    A changed name gets the class's index, so that tags stay unique.
     """
     tags = [readable(name).replace("/", "_").replace("%", "_") for name in names]
     pairs = enumerate(zip(tags, names, strict=True))
@@ -134,7 +134,7 @@ def _add_mistakes(writer: Any, evaluation: Evaluation, step: int) -> None:
 
 
 def _add_features(writer: Any, found: Predictions) -> None:
-    """What the head gets, for the embedding projector, each class with its share of images."""
+    """Add inputs of the head for the embedding projector, stratified by class."""
     if found.features is None:
         return
     most = min(PROJECTED_IMAGES, max(1, PROJECTED_NUMBERS // found.features.shape[1]))

@@ -1,4 +1,4 @@
-"""An evaluation as one page: ``report.html``, which holds all it shows."""
+"""The report of an evaluation: ``report.html``, one file without external references."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from resnet_fit.evaluation.tables import image_row
 from resnet_fit.files import readable
 
 TEMPLATE = "report.html.j2"
-# Classes up to which the confusion matrix is a table; up to the second, a picture.
+# Up to this many classes the confusion matrix is a table; up to the second number, a picture.
 MOST_CELLS, MOST_DRAWN = 120, 2000
-# Classes up to which all are shown at once; of more, the worst.
+# Up to this many classes the page shows all of them; of more classes, the worst ones first.
 FEW_CLASSES, SHOWN_WORST = 30, 20
 SHOWN_CONFUSIONS = 20
-# Steps of a cell's shade.
+# Shades of a cell.
 SHADES = 10
 
 
 def render_report(evaluation: Evaluation) -> str:
-    """The page, as HTML text without a reference to anything outside it."""
+    """The page as HTML text."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -71,7 +71,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _cells(evaluation: Evaluation) -> list[list[tuple[int, str]]]:
-    """Of each cell of the matrix its count and the class of its shade."""
+    """The count and the CSS class of each cell of the matrix."""
     matrix = confusion_matrix(evaluation.predictions)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     shades = np.ceil(shares * SHADES).astype(int)
@@ -95,7 +95,7 @@ def _matrix_picture(evaluation: Evaluation) -> str:
 def _cards(
     evaluation: Evaluation, indices: np.ndarray, pictures: Pictures | None
 ) -> list[dict[str, Any]]:
-    """What is said of each image that has a picture, with the pictures."""
+    """Names, probabilities and pictures of each image that has pictures."""
     if pictures is None:
         return []
     rows = [image_row(evaluation, i) for i in indices[: len(pictures.images)].tolist()]
@@ -106,12 +106,12 @@ def _cards(
 
 
 def _short(name: str) -> str:
-    """The name of a file; its folder is its label."""
+    """The file name without its folder, which is the label; or the image's index."""
     return Path(name).name if "/" in name else f"image {name}"
 
 
 def _shown(value: Any) -> Any:
-    """Text of a page: names of files may hold bytes that are none."""
+    """Escape text for the page: file names may have bytes that are not UTF-8."""
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     return readable(value)

@@ -1,4 +1,4 @@
-"""Which pixels a network's answer rests on."""
+"""Saliency maps: which pixels a prediction depends on."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from resnet_fit.networks.residual import ResNet
 
 
 def saliency(network: nn.Layer, images: Tensor, classes: np.ndarray) -> tuple[np.ndarray, str]:
-    """How much each pixel speaks for a class. The network stays as it is.
+    """The evidence of each pixel for a class. The network is not changed.
 
-    For residual and dense networks, whose last maps are averaged before one linear layer: the class
+    For residual and dense networks, which end in average pooling and a linear layer: the class
     activation map (Zhou et al. 2016), which for these equals Grad-CAM of the last stage. For other
-    networks, and where the last maps have one pixel: the size of the gradient of the class's logit
-    by the pixel, the largest of the channels (Simonyan et al. 2013).
+    networks, and if the last feature map has one pixel: the absolute gradient of the class's logit
+    with respect to the pixel, maximum over channels (Simonyan et al. 2013).
 
     Args:
         network: in evaluation mode.
@@ -35,7 +35,7 @@ def saliency(network: nn.Layer, images: Tensor, classes: np.ndarray) -> tuple[np
     height, width = images.shape[2:]
     maps = class_activation_maps(network, images, classes)
     if maps is None:
-        return _scaled(input_gradients(network, images, classes)), "gradient by the pixels"
+        return _scaled(input_gradients(network, images, classes)), "input gradient"
     upright = [cv2.resize(m, (width, height), interpolation=cv2.INTER_LINEAR) for m in maps]
     return _scaled(np.stack(upright)), "class activation map"
 
@@ -43,9 +43,9 @@ def saliency(network: nn.Layer, images: Tensor, classes: np.ndarray) -> tuple[np
 def class_activation_maps(
     network: nn.Layer, images: Tensor, classes: np.ndarray
 ) -> np.ndarray | None:
-    """The last maps, weighted by the head's weights of a class: ``[N, h, w]``.
+    """The last feature maps, weighted by the head's weights of a class: ``[N, h, w]``.
 
-    With the head's bias their mean is the class's logit. None for a network of another kind, and
+    Their mean plus the head's bias is the class's logit. None for a network of another kind, and
     for maps of one pixel.
     """
     place = _last_stage(network)
@@ -62,17 +62,17 @@ def class_activation_maps(
 
 
 def input_gradients(network: nn.Layer, images: Tensor, classes: np.ndarray) -> np.ndarray:
-    """The size of the gradient of a class's logit by each pixel, ``[N, H, W]``."""
+    """The absolute gradient of a class's logit with respect to each pixel, ``[N, H, W]``."""
     images = images.detach()
     images.stop_gradient = False
     logits = network(images)
     wanted = F.one_hot(paddle.to_tensor(classes), logits.shape[1]) * logits
-    (gradient,) = paddle.grad(wanted.sum(), [images])  # of the images alone: no weight gets one
+    (gradient,) = paddle.grad(wanted.sum(), [images])  # weights get no gradient
     return np.abs(gradient.numpy()).max(axis=1)
 
 
 def _last_stage(network: nn.Layer) -> tuple[nn.Layer, nn.Linear, bool] | None:
-    """The layer whose maps are averaged, the head, and whether a ReLU comes between."""
+    """The layer before the average pooling, the head, and whether a ReLU comes between them."""
     if isinstance(network, ResNet):
         return getattr(network, f"layer{network.num_stages}"), network.fc, False
     if isinstance(network, DenseNet):
@@ -82,7 +82,7 @@ def _last_stage(network: nn.Layer) -> tuple[nn.Layer, nn.Linear, bool] | None:
 
 @contextmanager
 def _output_of(layer: nn.Layer) -> Iterator[list[Tensor]]:
-    """What a layer gives meanwhile; with a hook every backend gives images ``[N, C, H, W]``."""
+    """Collect a layer's outputs; with a hook, every backend gives them as ``[N, C, H, W]``."""
     seen: list[Tensor] = []
 
     def note(_: nn.Layer, __: Any, output: Tensor) -> None:
@@ -96,7 +96,7 @@ def _output_of(layer: nn.Layer) -> Iterator[list[Tensor]]:
 
 
 def _scaled(maps: np.ndarray) -> np.ndarray:
-    """What speaks against the class is left out; the largest value of each map becomes 1."""
+    """Set negative evidence to 0 and scale each map to a maximum of 1."""
     maps = np.maximum(maps, 0).astype(np.float32)
     highest = maps.max(axis=(1, 2), keepdims=True)
     return maps / np.where(highest > 0, highest, 1)

@@ -1,4 +1,4 @@
-"""Which network was judged, on which images, by what: what makes figures comparable."""
+"""Which network was evaluated on which images, with which versions and hardware."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from resnet_fit.runtime import describe
 
 
 def describe_source(run: OpenedRun, data: Dataset | str | Path | None) -> dict[str, Any]:
-    """What an evaluation was made of.
+    """Describe network, data and environment of an evaluation.
 
     Args:
         data: as `evaluate` takes it.
@@ -48,7 +48,7 @@ def _data(run: OpenedRun, data: Dataset | str | Path | None) -> str:
     if isinstance(data, str | Path):
         return str(data)
     if data is not None:
-        return "images handed over by a program"
+        return "images passed by a Python program"
     contents = run.record.contents
     part = "held-out images" if contents.test is None else "test set"
     place = getattr(run.config.data, "path", None) or run.config.data.part_name

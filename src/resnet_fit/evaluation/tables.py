@@ -11,9 +11,9 @@ from resnet_fit.evaluation.evaluation import Evaluation
 from resnet_fit.evaluation.figures import as_rows, macro_means
 from resnet_fit.files import readable
 
-# Classes up to which predictions.csv has the probability of each.
+# Up to this many classes predictions.csv has the probability of each.
 MOST_COLUMNS = 1000
-# What a spreadsheet takes for the begin of a formula.
+# A spreadsheet takes text that begins with one of these for a formula.
 FORMULA = ("=", "+", "-", "@")
 
 
@@ -39,7 +39,7 @@ def as_document(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def image_row(evaluation: Evaluation, index: int) -> dict[str, Any]:
-    """What is said of one image."""
+    """Name, label, prediction and probabilities of one image."""
     found = evaluation.predictions
     label, taken = int(found.labels[index]), int(found.predicted[index])
     return {
@@ -54,8 +54,8 @@ def image_row(evaluation: Evaluation, index: int) -> dict[str, Any]:
 def write_predictions(evaluation: Evaluation, file: Path) -> None:
     """Write a row for each image: its name, label, prediction and the prediction's probability.
 
-    Up to 1,000 classes a column ``p(<class>)`` follows for each. Text that a spreadsheet would take
-    for a formula begins with an apostrophe; bytes of names that are no text are written ``\\xff``.
+    With up to 1,000 classes a column ``p(<class>)`` follows for each. Text that a spreadsheet would
+    take for a formula gets an apostrophe before it; bytes that are not UTF-8 become ``\\xff``.
     """
     found = evaluation.predictions
     classes = [cell(name) for name in found.classes]
@@ -73,13 +73,13 @@ def write_predictions(evaluation: Evaluation, file: Path) -> None:
 
 
 def cell(text: str) -> str:
-    """Text that is text in a spreadsheet as well; a number may begin with a sign."""
+    """Text that a spreadsheet does not take for a formula; numbers may begin with a sign."""
     text = readable(text)
     return f"'{text}" if text.startswith(FORMULA) and not _is_number(text) else text
 
 
 def _written(probability: float) -> str:
-    """Digits enough for rows that add up to 1 within 1e-8; small ones need fewer for that."""
+    """A probability with enough digits that rows add up to 1 within 1e-8."""
     return f"{probability:.9g}" if probability > 1e-6 else f"{probability:.4g}"
 
 

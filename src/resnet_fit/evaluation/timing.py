@@ -1,4 +1,4 @@
-"""How long a network takes."""
+"""Inference time of a network."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import paddle
 
 from resnet_fit.runs.open import OpenedRun
 
-# Passes before the clock counts; one will do where it takes longer than `SECONDS`.
+# Warm-up passes; the warm-up ends early after `SECONDS`.
 WARM_UP = 3
-# Passes that are timed: as many as `SECONDS` have room for, but at least the fewest, and those only
-# where they take no longer than `MOST_SECONDS`.
+# Timed passes: as many as fit into `SECONDS`, from `FEWEST` to `MOST`; fewer after `MOST_SECONDS`.
 FEWEST, MOST = 5, 50
 SECONDS, MOST_SECONDS = 1.0, 20.0
 
 
 def time_network(run: OpenedRun, batch_sizes: tuple[int, ...]) -> list[dict[str, float]]:
-    """The median time of a pass at several batch sizes, once it is warm.
+    """The median time of a forward pass at several batch sizes, after a warm-up.
 
-    Images are ready in memory and the logits are fetched, so that a GPU has finished.
+    Images are in memory already; logits are copied to the host, which waits for a GPU.
 
     Returns:
         for each size ``batch_size``, ``milliseconds`` of a batch, and ``images_per_second``.

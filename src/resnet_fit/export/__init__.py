@@ -1,1 +1,1 @@
-"""A trained network as a file that other programs run, checked against the network itself."""
+"""Export of a trained network to a file for other programs, verified against the network."""

@@ -1,4 +1,4 @@
-"""Whether an exported network says what the network says."""
+"""Comparison of an exported network with the original."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# How much a probability may differ, as a share of the larger one. Logits are rounded to a millionth
-# of their size, and a probability changes by as much of itself as its logit changes: where logits
-# are above 10, as of a network that was hardly trained, more is allowed in proportion.
+# The largest relative difference of two probabilities. Logits have a relative rounding error of
+# about 1e-6, and an absolute change of a logit is a relative change of its probability. So logits
+# above 10, as of a network that was hardly trained, get a tolerance in proportion.
 TOLERANCE = 1e-4
 TOLERANCE_OF_LOGITS = 1e-5
-# Differences of smaller probabilities are taken as a share of this: they may have been rounded to
-# zero, and Paddle's softmax on a CPU gives nothing below exp(-64).
+# Smaller probabilities are compared relative to this: they may be rounded to zero, and Paddle's
+# softmax on a CPU gives nothing below exp(-64).
 SMALLEST = 1e-20
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """An exported network beside the network itself, on the same images.
+    """An exported network compared with the original, on the same images.
 
     Attributes:
-        images: how many there were.
-        difference: the largest of two probabilities, as a share of the larger one.
-        allowed: how large it may be.
-        same: on how many images both have the same likeliest class; where the network finds two
-            equally likely, either will do.
-        right: images that the network classifies right.
-        right_exported: images that the exported one does.
+        images: the number of images.
+        difference: the largest relative difference of two probabilities.
+        allowed: its tolerance.
+        same: images on which both have the same most probable class; if two are equally probable
+            for the original, either counts.
+        right: images that the original classifies correctly.
+        right_exported: images that the exported network classifies correctly.
     """
 
     images: int
@@ -39,12 +39,12 @@ class Agreement:
 
     @property
     def holds(self) -> bool:
-        """False as well where numbers are NaN."""
+        """Whether both agree; False for NaN."""
         return self.difference <= self.allowed and self.same == self.images
 
     @property
     def points_lost(self) -> float:
-        """Accuracy of the network less that of the exported one, in points of a hundred."""
+        """Accuracy of the original minus that of the exported network, in percentage points."""
         return 100 * (self.right - self.right_exported) / self.images
 
 
@@ -55,7 +55,7 @@ def compare(
 
     Args:
         labels: int ``[N]``.
-        each_class: whether probabilities are of each class by itself; see
+        each_class: whether probabilities are a sigmoid for each class; see
             `resnet_fit.export.graph.Graph`.
     """
     expected = probabilities(logits, each_class)

@@ -1,4 +1,4 @@
-"""An exported network compared with the network of the run, on images."""
+"""Verifies exported networks against the network of the run, on images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resnet_fit.export.running import Running
 from resnet_fit.runs.held_out import held_out, trained_on
 from resnet_fit.runs.open import OpenedRun
 
-# Images to check on and to calibrate with, and of one batch.
+# Images for the check, for calibration, and in a batch.
 CHECKED, CALIBRATED, BATCH = 1000, 256, 50
 
 
@@ -25,7 +25,7 @@ def images_to_check(run: OpenedRun, folder: Path | None) -> Dataset:
     """Held-out images, at most `CHECKED`.
 
     Raises:
-        UserError: they are not there.
+        UserError: they are missing.
     """
     try:
         return subset(held_out(run, folder), CHECKED)
@@ -38,10 +38,10 @@ def images_to_check(run: OpenedRun, folder: Path | None) -> Dataset:
 
 
 def images_to_calibrate(run: OpenedRun, metadata: Metadata) -> np.ndarray:
-    """Training images as the exported network takes them, at most `CALIBRATED`.
+    """Training images as input of the exported network, at most `CALIBRATED`.
 
     Raises:
-        UserError: they are not there.
+        UserError: they are missing.
     """
     try:
         dataset = subset(trained_on(run), CALIBRATED)
@@ -51,17 +51,17 @@ def images_to_calibrate(run: OpenedRun, metadata: Metadata) -> np.ndarray:
 
 
 def prepared(dataset: Dataset, metadata: Metadata) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches of images as an exported network takes them, with their labels.
+    """Batches of images as input of an exported network, with their labels.
 
     Raises:
-        UserError: the network takes uint8, and an operation makes other numbers.
+        UserError: the network takes uint8, but an operation gives another dtype.
     """
     for images, labels in _loader(dataset, metadata):
         if metadata.input == "uint8":
             if images.dtype != np.uint8:
                 raise UserError(
                     "augmentation.eval: the operations before normalize do not give whole grey "
-                    "levels, as the exported network takes them; export with --input float32"
+                    "levels, which the exported network needs; export with --input float32"
                 )
             images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
         yield images, labels
@@ -77,13 +77,13 @@ def _loader(dataset: Dataset, metadata: Metadata) -> Loader:
 def check(
     run: OpenedRun, metadata: Metadata, dataset: Dataset, sides: Mapping[str, Running]
 ) -> dict[str, Agreement]:
-    """Compare exported networks with a run's own.
+    """Compare exported networks with the network of a run.
 
-    The network gets its images as in the training's evaluations, the exported ones as their
-    metadata say: what these leave out would show.
+    Images are preprocessed as in the training's evaluations for the run's network, but by the
+    metadata for the exported ones, so that a mistake in the metadata is found.
 
     Args:
-        sides: exported networks by a name.
+        sides: exported networks by name.
 
     Raises:
         UserError: an image cannot be read.

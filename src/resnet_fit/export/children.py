@@ -1,4 +1,4 @@
-"""Work that prints to standard output, ends the process or may crash, done by another process."""
+"""Child processes for libraries that print to standard output, exit the process, or may crash."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from resnet_fit.files import readable
 
 
 def command_of(module: str, *arguments: object) -> list[str]:
-    """The command by which a child calls ``main(*arguments)`` of a module."""
+    """The command of a child process that calls ``main(*arguments)`` of a module."""
     code = code_for_child(f"from {module} import main; main(*sys.argv[1:])")
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 
 def call(module: str, *arguments: object) -> None:
-    """Call ``main(*arguments)`` of a module in a process of its own.
+    """Call ``main(*arguments)`` of a module in a child process.
 
     Raises:
-        RunFailed: it did not end well; with the last line that it said.
+        RunFailed: it failed; the message has its last error line.
     """
     done = subprocess.run(
         command_of(module, *arguments),
@@ -34,7 +34,7 @@ def call(module: str, *arguments: object) -> None:
 
 
 def ending(code: int, output: bytes) -> str:
-    """How a child ended, and the last error that it told, or else the last line."""
+    """How a child process ended, with its last error line, or else its last line of output."""
     lines = [line.strip() for line in output.decode("utf-8", "replace").splitlines()]
     said = [line for line in lines if line]
     errors = [line for line in said if re.match(r"\[ERROR\]|[\w.]*(Error|Exception): ", line)]

@@ -1,4 +1,4 @@
-"""A run's network exported: made, checked, timed, and only then put where it belongs."""
+"""Exports a run's network: converted, verified and timed in a temporary folder, then installed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from resnet_fit.files import write, write_text
 from resnet_fit.runs.open import OpenedRun, open_run
 
 METADATA = "model.meta.json"
-# What a folder may have of each format, the one that a program opens last.
+# The files of each format; the one that programs open is the last.
 FILES = {
     "onnx": ("model.int8.onnx", "model.onnx"),
     "paddle": ("model.pdiparams", "model.pdiparams.info", "model.pdmodel", "model.json"),
@@ -39,14 +39,14 @@ FILES = {
 
 @dataclass(frozen=True)
 class Exported:
-    """A network that was exported.
+    """The result of an export; a "side" is one exported form, such as ``onnx`` or ``int8``.
 
     Attributes:
-        file: to be opened by a program.
-        metadata: what is in it.
-        sizes: bytes of each side, all its files.
+        file: the file that programs open.
+        metadata: its metadata.
+        sizes: bytes of all files of each side.
         agreements: of each side with the network of the run.
-        seconds: median of a batch, by side and batch size.
+        seconds: median time of a batch, by side and batch size.
     """
 
     file: Path
@@ -69,23 +69,23 @@ def export_run(
     network: nn.Layer | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> Exported:
-    """Write the network of a run for other programs, if it says there what it says here.
+    """Export the network of a run to a file for other programs, and verify its outputs.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         format: ``onnx``, or ``paddle`` for paddle.inference.
-        input: ``uint8``: grey levels ``[N, H, W, C]``, the normalisation is part of the file;
-            ``float32``: ``[N, C, H, W]``, normalised as in the training by the program.
-        checkpoint, average, network: as of `resnet_fit.open_run`.
-        int8: an ONNX file of eight-bit numbers as well.
-        data: a folder of images to check on, in place of the run's own.
-        output: where to; ``export`` in the run's folder by default.
-        say: is told what goes on.
+        input: ``uint8``: grey levels ``[N, H, W, C]``, normalised inside the file; ``float32``:
+            ``[N, C, H, W]``, which the program normalises as in the training.
+        checkpoint, average, network: as in `resnet_fit.open_run`.
+        int8: also write an ONNX file quantised to 8 bits.
+        data: a folder of images for the check, instead of the run's own.
+        output: the folder to write to; by default ``export`` in the run's folder.
+        say: called with progress messages.
 
     Raises:
-        UserError: no such run, its images are not there, or it cannot be exported this way.
-        RunFailed: it cannot be converted, or the exported network says something else. No file is
-            left then.
+        UserError: no such run, its images are missing, or it cannot be exported this way.
+        RunFailed: the conversion failed, or the exported network gives other results. No file is
+            written then.
     """
     check_request(format, input, int8)
     folder = Path(folder)
@@ -96,7 +96,7 @@ def export_run(
     output = folder / "export" if output is None else Path(output)
     _require_folder(output)
     _refuse_mixture(output, format, metadata)
-    # Not in the output: Paddle writes to no path of odd bytes, and nothing unchecked is left there.
+    # A temporary folder: Paddle cannot write to every path, and unverified files must not be left.
     with tempfile.TemporaryDirectory(prefix="resnet-fit-") as temporary:
         place = Path(temporary)
         say(f"writing {format}" + (", the averaged weights" if run.is_average else ""))
@@ -121,11 +121,11 @@ def export_run(
 
 
 def metadata_of(run: OpenedRun, input: Input, folder: Path, checkpoint: str) -> Metadata:
-    """What the exported network of a run in ``folder`` takes and gives.
+    """The metadata of a run's exported network.
 
     Raises:
-        UserError: ``input`` is ``uint8``, and an operation follows `Normalize`, which then is part
-            of the network.
+        UserError: ``input`` is ``uint8``, so `Normalize` is part of the network, but an operation
+            follows it.
     """
     before = run.record.preprocessing
     if input == "uint8":
@@ -146,7 +146,7 @@ def metadata_of(run: OpenedRun, input: Input, folder: Path, checkpoint: str) -> 
 
 
 def _write(run: OpenedRun, metadata: Metadata, format: Format, place: Path) -> tuple[Path, ...]:
-    """Make the files of a format, with the metadata beside them; returns those to be run."""
+    """Write the files of a format and the metadata; returns the files of the network."""
     text = place / METADATA
     write_text(text, metadata.to_json())
     files = save(graph_of(run, metadata.input), metadata.image_shape, place / "model")
@@ -161,20 +161,20 @@ def _require(agreement: Agreement) -> None:
     if agreement.holds:
         return
     raise RunFailed(
-        "not exported: the file does not say what the network says: on "
-        f"{agreement.images:,} images probabilities differ by up to {agreement.difference:.2g} of "
-        f"themselves (allowed {agreement.allowed:.2g}), the likeliest class on "
-        f"{agreement.images - agreement.same:,}; accuracy "
+        "not exported: the file gives other results than the network: over "
+        f"{agreement.images:,} images the largest relative difference of a probability is "
+        f"{agreement.difference:.2g} (allowed {agreement.allowed:.2g}), the most probable class "
+        f"differs for {agreement.images - agreement.same:,}; accuracy "
         f"{agreement.right_exported / agreement.images:.2%} instead of "
         f"{agreement.right / agreement.images:.2%}"
     )
 
 
 def _refuse_mixture(output: Path, format: Format, metadata: Metadata) -> None:
-    """Refuse to lay other metadata beside an export of the other format.
+    """Refuse a folder that has an export in the other format with other metadata.
 
     Raises:
-        UserError: there is one that was exported otherwise.
+        UserError: it has one.
     """
     (other,) = (name for name in get_args(Format) if name != format)
     there = [name for name in FILES[other] if (output / name).exists()]
@@ -188,22 +188,22 @@ def _refuse_mixture(output: Path, format: Format, metadata: Metadata) -> None:
 
 
 def _require_folder(output: Path) -> None:
-    """Refuse what cannot be written to in the end, before all the work.
+    """Check that the output folder can be written to, before the work starts.
 
     Raises:
-        UserError: it is a file, or cannot be made or written to.
+        UserError: it is a file, or cannot be created or written to.
     """
     nearest = next(place for place in (output, *output.parents) if place.exists())
     if not nearest.is_dir():
         raise UserError(f"{nearest}: not a folder; see --output")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"{nearest}: nothing can be written there; see --output")
+        raise UserError(f"{nearest}: no permission to write there; see --output")
 
 
 def _install(place: Path, output: Path, format: Format) -> None:
-    """Put checked files in the place of older ones.
+    """Move verified files to the output folder.
 
-    Those go first, so that program and weights of two exports are never side by side.
+    Old files are deleted first, so that program and weights of two exports are never mixed.
     """
     output.mkdir(parents=True, exist_ok=True)
     for name in FILES[format]:

@@ -1,4 +1,4 @@
-"""The network as it is exported: from images to probabilities, by Paddle's own operations."""
+"""The exported graph, from images to probabilities, in Paddle's own operations."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Graph(nn.Layer):
 
     Args:
         network: from normalised images ``[N, C, H, W]`` to logits.
-        scale, shift: by which it normalises grey levels ``[N, H, W, C]`` of uint8, each
-            ``[C or 1, 1, 1]``; without them it takes what the network takes.
-        each_class: whether probabilities are the sigmoid of each class by itself, and not the
-            softmax over all.
+        scale, shift: normalise uint8 grey levels ``[N, H, W, C]``; each ``[C or 1, 1, 1]``. Without
+            them the input is that of the network.
+        each_class: whether probabilities are a sigmoid for each class instead of a softmax over
+            all.
     """
 
     def __init__(
@@ -51,14 +51,14 @@ class Graph(nn.Layer):
         self.register_buffer("shift", shift)
 
     def forward(self, images: Tensor) -> Tensor:
-        if self.normalizes:  # in the order of operations of `Normalize`, so that results are equal
+        if self.normalizes:  # the same order of operations as `Normalize`, for equal results
             images = images.astype("float32").transpose([0, 3, 1, 2]) * self.scale - self.shift
         logits = self.network(images).astype("float32")
         return F.sigmoid(logits) if self.each_class else F.softmax(logits, axis=-1)
 
 
 def graph_of(run: OpenedRun, input: Input) -> Graph:
-    """The network of a run with its normalisation, where it is to take uint8."""
+    """The graph of a run's network, with its normalisation if ``input`` is ``uint8``."""
     scale = shift = None
     if input == "uint8":
         _, normalize = normalisation(run)
@@ -73,26 +73,26 @@ def save(graph: Graph, image_shape: Shape, stem: Path) -> tuple[Path, Path]:
     """Write a graph in Paddle's format, for batches of any size.
 
     Args:
-        image_shape: ``(C, H, W)`` of an image as the network sees it.
-        stem: of the files' names.
+        image_shape: ``(C, H, W)`` of the network's input.
+        stem: the path of the files without extension.
 
     Returns:
-        the file of the program, ``.json`` or before Paddle 3 ``.pdmodel``, and that of the weights,
+        the program file, ``.json`` or before Paddle 3 ``.pdmodel``, and the weights file,
         ``.pdiparams``.
 
     Raises:
-        RunFailed: Paddle cannot make a static graph of the network.
+        RunFailed: Paddle cannot convert the network to a static graph.
     """
     channels, height, width = image_shape
     shape = [height, width, channels] if graph.normalizes else [channels, height, width]
     spec = paddle.static.InputSpec([None, *shape], graph.takes, IMAGES)
-    use_backend(graph.network, "paddle")  # oneDNN's operations have no static form
+    use_backend(graph.network, "paddle")  # operations of the onednn backend cannot be exported
     try:
         with home_with(*STATIC_GRAPH), _forwards_kept(graph), _quiet():
             paddle.jit.save(graph, str(stem), input_spec=[spec])
     except OSError:
         raise
-    except Exception as error:  # a network of the user's own may do anything
+    except Exception as error:  # a user's own network may raise any exception
         reason = next(iter(str(error).strip().splitlines()), "")
         raise RunFailed(
             readable(f"Paddle cannot save the network: {type(error).__name__}: {reason}")
@@ -105,7 +105,7 @@ def save(graph: Graph, image_shape: Shape, stem: Path) -> tuple[Path, Path]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what Paddle says to its developers, in Python and, of every softmax, in C++."""
+    """Hide Paddle's messages for developers: Python warnings, and C++ output for every softmax."""
     standard_error, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 2)
     try:
@@ -120,7 +120,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _forwards_kept(network: nn.Layer) -> Iterator[None]:
-    """Take back the methods that Paddle 2.6 leaves in layers once it has made a graph of them."""
+    """Restore the ``forward`` methods that Paddle 2.6 replaces when it makes a static graph."""
     layers = network.sublayers(include_self=True)
     before = [vars(layer).get("forward") for layer in layers]
     try:

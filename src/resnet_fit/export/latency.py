@@ -1,6 +1,6 @@
-"""How long a batch takes: in this library, and in the programs that run exported networks.
+"""Latency of a batch, in this library and in the runtimes of exported networks.
 
-Sides take turns, so that noise of the machine hits all of them alike.
+Timing is interleaved, so that noise affects all sides alike.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from resnet_fit.export.running import Running
 from resnet_fit.runs.open import OpenedRun
 
 BATCHES = (1, 32)
-# The median is of so many turns, of fewer where these take longer than so many seconds.
+# Rounds for the median: at most TURNS; after SECONDS no more, but at least FEWEST.
 TURNS, FEWEST, SECONDS = 21, 3, 4.0
 HERE = "this library"
 
@@ -33,13 +33,13 @@ def measure(
     """Median seconds from images to probabilities, by side and batch size.
 
     Args:
-        sides: exported networks by a name; `HERE` is added as the first.
+        sides: exported networks by name; `HERE` is added as the first.
     """
     images, _ = next(iter(prepared(dataset, metadata)))
     works = {HERE: _here(run, metadata)} | {name: _seconds(side) for name, side in sides.items()}
     found: dict[str, dict[int, float]] = {name: {} for name in works}
     for size in BATCHES:
-        batch = np.resize(images, (size, *images.shape[1:]))  # repeats what is too few
+        batch = np.resize(images, (size, *images.shape[1:]))  # repeats images if there are too few
         for name, seconds in _alternate(works, batch).items():
             found[name][size] = statistics.median(seconds)
     return found
@@ -47,7 +47,7 @@ def measure(
 
 def _alternate(works: Mapping[str, Work], batch: np.ndarray) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in works}
-    for work in works.values():  # the first of a size makes ready
+    for work in works.values():  # warm-up
         work(batch)
     started = time.perf_counter()
     for turn in range(TURNS):

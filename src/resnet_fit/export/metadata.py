@@ -1,6 +1,6 @@
-"""What a program must know of an exported network, in the file and beside it.
+"""The metadata of an exported network, stored in the file and beside it.
 
-Answers without Paddle: a program that runs an ONNX file needs none.
+Does not import Paddle: a program that runs an ONNX file does not need it.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from resnet_fit.config.problems import problems_of
 from resnet_fit.data.preparing import Preparation, Shape, known_operations
 from resnet_fit.files import json_text
 
-# Where an ONNX file has this text, among its `metadata_props`.
+# The key of this text in an ONNX file's `metadata_props`.
 ONNX_KEY = "resnet_fit"
 
 
 class Metadata(BaseModel):
-    """What an exported network takes and gives.
+    """Input, output and origin of an exported network.
 
     Attributes:
-        format: to be raised when a field is added, or one gets another meaning.
+        format: raised when a field is added or changes its meaning.
         classes: their names, in the order of the outputs.
         input: ``uint8``, grey levels ``[N, H, W, C]``; or ``float32``, ``[N, C, H, W]`` normalised
             as in the training.
-        image_shape: ``(C, H, W)`` of an image as the network sees it.
-        stored_shape: the same of an image before ``preprocessing``; None for image files, which may
-            be of any size.
-        preprocessing: operations that are still to be done before, as ``data.json`` lists them.
-        output: what a row of the outputs is.
-        run: the name of its folder.
+        image_shape: ``(C, H, W)`` of the network's input.
+        stored_shape: ``(C, H, W)`` before ``preprocessing``; None for image files, which may have
+            any size.
+        preprocessing: operations that a program must apply before, as listed in ``data.json``.
+        output: the meaning of the outputs.
+        run: the name of the run's folder.
         checkpoint: of the run.
-        resnet_fit, paddle: versions that it was exported by.
+        resnet_fit, paddle: versions that exported it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -61,14 +61,14 @@ class Metadata(BaseModel):
         raise ValueError(f"metadata that this version cannot read: {place}: {first.message}")
 
     def to_json(self) -> str:
-        """As text: see the attributes for what it holds."""
+        """The metadata as JSON text."""
         return json_text(self.model_dump(mode="json"))
 
     def operations(self) -> list[Any]:
-        """What is to be done to an image before; own operations must have been imported.
+        """The preprocessing operations; a user's own operations must be imported before.
 
         Raises:
-            ValueError: one that is not known, or has other options.
+            ValueError: an unknown operation or option.
         """
         known = known_operations(self.stored_shape)
         entries, problems = parse(list(self.preprocessing), known, ("preprocessing",))
@@ -77,5 +77,5 @@ class Metadata(BaseModel):
         return build(entries, known)
 
     def preparation(self) -> Preparation:
-        """The same for an image file; raises ValueError as `operations` does."""
+        """The preprocessing of image files; raises ValueError as `operations` does."""
         return Preparation(tuple(self.operations()), self.image_shape, self.stored_shape)

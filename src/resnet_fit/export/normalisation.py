@@ -1,4 +1,4 @@
-"""Where a run's images are normalised, which an exported network may do by itself."""
+"""The normalisation of a run's images, which may become part of the exported network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from resnet_fit.runs.open import OpenedRun
 
 
 def normalisation(run: OpenedRun) -> tuple[int, Normalize]:
-    """Its place in a run's preprocessing, and the operation.
+    """The index of ``normalize`` in a run's preprocessing, and the operation.
 
     Raises:
         UserError: an operation comes after it.
@@ -20,7 +20,7 @@ def normalisation(run: OpenedRun) -> tuple[int, Normalize]:
     if place + 1 < len(entries):
         ((late, _),) = entries[place + 1].items()
         raise UserError(
-            f"augmentation.eval: {late} comes after normalize, which is computed within the "
-            "exported network; export with --input float32, and do both before it"
+            f"augmentation.eval: {late} comes after normalize, which is part of the exported "
+            "network; export with --input float32, and apply both in your program"
         )
     return place, operations[place]

@@ -1,6 +1,6 @@
-"""Paddle's format turned into an ONNX file, by paddle2onnx in a process of its own.
+"""Conversion of Paddle's format to ONNX, by paddle2onnx in a child process.
 
-That prints, and ends the process where it fails.
+paddle2onnx prints to standard output, and exits the process if it fails.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ def convert(program: Path, weights: Path, metadata: Path, key: str, file: Path) 
 
     Args:
         program, weights: the network in Paddle's format.
-        metadata: a file with the text that the ONNX file is to have under ``key``.
+        metadata: a file with the text to store in the ONNX file under ``key``.
 
     Raises:
-        RunFailed: paddle2onnx failed, as for an operation that it does not know.
+        RunFailed: paddle2onnx failed, for instance at an unknown operation.
     """
     try:
         call(__name__, program, weights, metadata, key, file)
@@ -34,7 +34,7 @@ def convert(program: Path, weights: Path, metadata: Path, key: str, file: Path) 
 
 
 def main(program: str, weights: str, metadata: str, key: str, file: str) -> None:
-    """What the child does."""
+    """The child process."""
     import onnx
 
     model = onnx.load_from_string(_converted(program, weights))
@@ -52,14 +52,14 @@ def _converted(program: str, weights: str) -> bytes:
     import paddle2onnx
 
     options: dict[str, Any] = {"opset_version": OPSET}
-    # Version 2, for Paddle 3, by itself installs a package to optimise what it has made.
+    # By default version 2, for Paddle 3, installs a package to optimise its result.
     if not paddle2onnx.__version__.startswith("1."):
         options["optimize_tool"] = "None"
     return paddle2onnx.export(program, weights, None, **options)
 
 
 def _name(model: Any) -> None:
-    """Names people understand for the output and for the batch, which is one size at both ends."""
+    """Rename the output, and give the batch dimension of input and output the same name."""
     graph = model.graph
     (output,) = graph.output
     for node in graph.node:
@@ -68,13 +68,13 @@ def _name(model: Any) -> None:
     output.name = OUTPUT
     for end in (graph.input[0], output):
         end.type.tensor_type.shape.dim[0].dim_param = BATCH
-    del graph.value_info[:]  # of other names for the batch
+    del graph.value_info[:]  # it has other names for the batch dimension
 
 
 def _leave_out_unused(graph: Any) -> None:
-    """Leave out constants that nothing takes, of which onnxruntime would warn each program.
+    """Remove unused constants, which onnxruntime would warn about in every program.
 
-    A node that has a graph of its own, as of a loop, may take more than it lists: then all stays.
+    A node with a subgraph, such as a loop, may use more than its inputs: then nothing is removed.
     """
     if any(attribute.HasField("g") for node in graph.node for attribute in node.attribute):
         return
@@ -84,6 +84,6 @@ def _leave_out_unused(graph: Any) -> None:
             used.update(node.input)
             kept.append(node)
     initializers = [each for each in graph.initializer if each.name in used]
-    for all_of_them, those in ((graph.node, kept[::-1]), (graph.initializer, initializers)):
-        del all_of_them[:]
-        all_of_them.extend(those)
+    for field, values in ((graph.node, kept[::-1]), (graph.initializer, initializers)):
+        del field[:]
+        field.extend(values)

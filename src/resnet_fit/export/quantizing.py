@@ -1,7 +1,7 @@
-"""An ONNX file whose weights and activations are whole numbers of eight bits.
+"""Static int8 quantisation of an ONNX file by onnxruntime.
 
-By onnxruntime's static quantisation, a scale for each output channel of the weights, in a process
-of its own: it logs advice that is not for users.
+Weights have a scale for each output channel. It runs in a child process, because it logs advice
+that is not for users.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from resnet_fit.errors import RunFailed
 from resnet_fit.export.children import call
 
-# Others are a small part of the time, and the first and last of them decide the accuracy.
+# Other operations take little time, and those at the input and output matter for the accuracy.
 QUANTIZED = ("Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool", "AveragePool", "Concat")
 
 
@@ -23,8 +23,7 @@ def quantize(file: Path, images: np.ndarray, target: Path) -> None:
     """Write a quantised form of an ONNX file.
 
     Args:
-        images: as the file takes them; from what they make of them, the ranges of activations are
-            known.
+        images: input for calibration, which measures the ranges of activations.
 
     Raises:
         RunFailed: onnxruntime failed.
@@ -39,7 +38,7 @@ def quantize(file: Path, images: np.ndarray, target: Path) -> None:
 
 
 def main(file: str, calibration: str, target: str) -> None:
-    """What the child does."""
+    """The child process."""
     import onnx
     from onnxruntime.quantization import (
         CalibrationDataReader,

@@ -1,4 +1,4 @@
-"""What can be asked for; answers without Paddle."""
+"""The options of an export, and their check, without importing Paddle."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from resnet_fit.errors import UserError, check_choice
 
 Format = Literal["onnx", "paddle"]
 Input = Literal["uint8", "float32"]
-# What makes ONNX files, runs them, and quantises them.
+# Packages that write, run and quantise ONNX files.
 ONNX_PACKAGES = ("onnx", "onnxruntime", "paddle2onnx")
 INT8_PACKAGES = ("ml_dtypes",)
 
 
 def check_request(format: str, input: str, int8: bool) -> None:
-    """Refuse what cannot be exported, before anything is opened.
+    """Check the options of an export, before any file is opened.
 
     Raises:
         UserError: no such format or input, or a package is missing.

@@ -1,6 +1,6 @@
-"""An exported network run by onnxruntime or paddle.inference, in a process of its own.
+"""Runs an exported network by onnxruntime or paddle.inference, in a child process.
 
-That is what a user's program does with it. paddle.inference prints to standard output.
+A separate process is like a user's program, and paddle.inference prints to standard output.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Running:
 
     Args:
         files: the ONNX file, or program and weights in Paddle's format.
-        threads: to compute with.
+        threads: the number of compute threads.
     """
 
     def __init__(self, files: tuple[Path, ...], threads: int) -> None:
@@ -61,7 +61,7 @@ class Running:
         self._folder.cleanup()
 
     def run(self, images: np.ndarray) -> tuple[np.ndarray, float]:
-        """Probabilities ``[N, classes]`` of images, and the seconds that they took.
+        """Probabilities ``[N, classes]`` of images, and the seconds of the computation.
 
         Raises:
             RunFailed: the process died.
@@ -70,7 +70,7 @@ class Running:
         process = self._process
         assert process.stdin is not None
         assert process.stdout is not None
-        with suppress(BrokenPipeError):  # told below
+        with suppress(BrokenPipeError):  # reported below
             process.stdin.write("go\n")
             process.stdin.flush()
         answer = process.stdout.readline()
@@ -87,7 +87,7 @@ def _answers(images: Path) -> Path:
 
 
 def main(images: str, threads: str, *files: str) -> None:
-    """What the child does: a line on standard output for each on standard input."""
+    """The child process: for each line of input it runs a batch and prints its seconds."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     run = open_files(int(threads), *files)
@@ -101,7 +101,7 @@ def main(images: str, threads: str, *files: str) -> None:
 
 
 def open_files(threads: int, *files: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Images to probabilities, by what runs files of this format."""
+    """A function from images to probabilities, by the runtime of this file format."""
     return (_onnx if files[0].endswith(".onnx") else _paddle)(threads, *files)
 
 

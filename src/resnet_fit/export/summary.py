@@ -1,4 +1,4 @@
-"""What people see of an export."""
+"""Prints the result of an export."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from resnet_fit.export.exporting import METADATA, Exported
 from resnet_fit.export.latency import BATCHES, HERE
 from resnet_fit.files import readable
 
-# What runs each side.
+# The runtime of each side.
 PROGRAMS = {"onnx": "onnxruntime", "paddle": "paddle.inference", "int8": "onnxruntime, int8"}
-# Points of accuracy that eight-bit numbers may cost without a warning.
+# A larger loss of accuracy by int8, in percentage points, gives a warning.
 POINTS = 1.0
 
 
 def show(exported: Exported, console: Console) -> None:
-    """Print what was exported, how it agrees, its size and its speed."""
+    """Print agreement with the network, accuracy, size and latency."""
     metadata = exported.metadata
     channels, height, width = metadata.image_shape
     shape = (height, width, channels) if metadata.input == "uint8" else metadata.image_shape
     sides = ", ".join(map(str, shape))
     first = next(iter(exported.agreements.values()))
     console.print(
-        f"agrees: probabilities differ by at most {first.difference:.1e} of themselves "
-        f"(allowed {first.allowed:.0e}), the likeliest class is the same on all "
+        f"agrees: the largest relative difference of a probability is {first.difference:.1e} "
+        f"(allowed {first.allowed:.0e}), the most probable class is the same for all "
         f"{first.images:,} images"
     )
     console.print(_table(exported, first))
@@ -39,7 +39,7 @@ def show(exported: Exported, console: Console) -> None:
     )
     if metadata.preprocessing:
         names = ", ".join(name for entry in metadata.preprocessing for name in entry)
-        console.print(f"to be done to an image before: {names} (see {METADATA})")
+        console.print(f"preprocessing that your program must do: {names} (see {METADATA})")
     for name, agreement in exported.agreements.items():
         if agreement.points_lost > POINTS:
             warnings.warn(

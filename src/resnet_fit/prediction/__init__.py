@@ -1,4 +1,4 @@
-"""The classes of images, by a run's network or by an ONNX file."""
+"""Prediction of image classes, by a run's network or by an ONNX file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files to look at: those named, those in folders, and names that standard input gives."""
+"""The files to predict: from arguments, from folders, and from standard input."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ CHUNK = 1 << 16
 
 
 def named_files(arguments: Sequence[str]) -> list[str]:
-    """Files as they are named, and in the place of a folder all images in and below it.
+    """The given files; a folder is replaced by all images in it and its subfolders.
 
-    A name of nothing is kept: whoever opens it says so.
+    Missing files are kept; opening them reports the error.
 
     Raises:
         UserError: a folder without images.
@@ -41,9 +41,9 @@ def batches_of(files: Sequence[str], size: int) -> Iterator[list[str]]:
 
 
 def batches_of_lines(stream: TextIO, size: int) -> Iterator[list[str]]:
-    """File names, one a line, up to ``size`` at a time: as soon as no more are there at once.
+    """File names, one per line, up to ``size`` at a time; fewer if no more input is waiting.
 
-    A program that writes a name and awaits the answer gets it.
+    So a program can write a name and wait for the answer.
     """
     descriptor = stream.fileno()
     names: list[str] = []

@@ -1,6 +1,6 @@
-"""How predictions are written: text to read, CSV, and one JSON document.
+"""Output formats of predictions: text, CSV, and JSON.
 
-Each is a function of rows and gives text as they come, so that nobody waits for the last one.
+Each is a generator of text from rows, so that results are written before all rows are known.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from resnet_fit.files import json_text, readable
 from resnet_fit.terminal import packed
 
-# Columns that a file's and a class's name get at most, so that one long name does not widen all.
+# The widest columns for file and class names, so that one long name does not widen all rows.
 WIDEST_FILE, WIDEST_CLASS = 60, 20
 
 
 @dataclass(frozen=True)
 class Row:
-    """A file, and its likeliest classes with their probabilities, from the first one down."""
+    """A file with its most probable classes and their probabilities, in descending order."""
 
     file: str
     classes: tuple[tuple[str, float], ...]
@@ -35,12 +35,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is known before the first row.
+    """The layout of all rows.
 
     Attributes:
-        top: classes of each row.
-        file_width, class_width: columns of the longest names, for `text`.
-        width: of the terminal; None where output is none.
+        top: classes in each row.
+        file_width, class_width: widths of the name columns, for `text`.
+        width: of the terminal; None if the output is not a terminal.
     """
 
     top: int
@@ -82,7 +82,7 @@ def as_csv(rows: Iterable[Row], layout: Layout) -> Iterator[str]:
 
 
 def as_json(rows: Iterable[Row], layout: Layout) -> Iterator[str]:
-    """One array, with an object in a line for each file."""
+    """One array, with one object per line for each file."""
     separator = "[\n"
     for row in rows:
         predictions = [{"class": label, "probability": p} for label, p in row.classes]
@@ -110,5 +110,5 @@ def _csv_line(values: Sequence[object]) -> str:
 
 
 def _utf8(name: str) -> str:
-    """A name as it is, but for bytes that are no text, which would spoil the whole file."""
+    """A name with bytes that are not UTF-8 escaped, which would make the whole file invalid."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

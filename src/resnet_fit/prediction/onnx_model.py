@@ -1,4 +1,4 @@
-"""A network in an ONNX file, computed by onnxruntime; Paddle is not needed."""
+"""A network in an ONNX file, run by onnxruntime; Paddle is not needed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class OnnxModel:
 
     Attributes:
         classes: their names, in the order of the probabilities.
-        metadata: what else the file says.
+        metadata: the file's metadata.
 
     Raises:
-        UserError: no such file, not an ONNX file, or one of another program.
+        UserError: no such file, not an ONNX file, or a file of another program.
         RunFailed: onnxruntime is not installed.
     """
 
@@ -38,13 +38,13 @@ class OnnxModel:
         self._preparation = _preparation(self.metadata, self.file)
         self._input = self._session.get_inputs()[0]
         size = self._input.shape[0]
-        self._batch = size if isinstance(size, int) else None  # else a name, of any number
+        self._batch = size if isinstance(size, int) else None  # a name means any batch size
 
     def prepare(self, path: str | os.PathLike[str]) -> np.ndarray:
-        """An image file as the graph takes it, without the batch: see `Metadata`.
+        """Read an image file as input of the graph, without the batch dimension: see `Metadata`.
 
         Raises:
-            UserError: it cannot be read, or has another size than this network takes.
+            UserError: it cannot be read, or has another size than the network's input.
         """
         image = self._preparation(path)
         return rounded(image).transpose(1, 2, 0) if self.metadata.input == "uint8" else image
@@ -53,14 +53,14 @@ class OnnxModel:
         """Prepared images to probabilities ``[N, classes]``, float32.
 
         Raises:
-            RunFailed: the graph fails on them, or gives something else.
+            RunFailed: onnxruntime fails, or the output has another shape.
         """
         size = self._batch or len(images)
         pieces = [self._run(images[i : i + size], size) for i in range(0, len(images), size)]
         return np.concatenate(pieces)
 
     def probabilities(self, paths: Sequence[str | os.PathLike[str]]) -> np.ndarray:
-        """How likely each class is for each image file: float32 ``[N, classes]``.
+        """The probability of each class for each image file: float32 ``[N, classes]``.
 
         Raises:
             UserError: see `prepare`.
@@ -70,11 +70,11 @@ class OnnxModel:
         return np.concatenate([self.compute(self.prepare(path)[None]) for path in paths])
 
     def classify(self, paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-        """The name of the likeliest class of each image file; see `probabilities`."""
+        """The name of the most probable class of each image file; see `probabilities`."""
         return [self.classes[i] for i in self.probabilities(paths).argmax(axis=1).tolist()]
 
     def _run(self, images: np.ndarray, size: int) -> np.ndarray:
-        """One batch, filled up where the graph takes ``size`` images and no other number."""
+        """Run one batch, padded with zeros to ``size`` images."""
         count = len(images)
         if count < size:
             images = np.concatenate(
@@ -82,13 +82,13 @@ class OnnxModel:
             )
         try:
             result = self._session.run(None, {self._input.name: images})[0]
-        except Exception as error:  # onnxruntime has a dozen types of its own
+        except Exception as error:  # onnxruntime raises many types
             raise RunFailed(f"{self.file}: onnxruntime failed ({_one_line(error)})") from error
         expected = (size, len(self.classes))
         if result.shape != expected:
             raise RunFailed(
-                f"{self.file}: gave {list(result.shape)}, expected {list(expected)}: a probability "
-                "of each class"
+                f"{self.file}: gave an output {list(result.shape)}, expected {list(expected)}: a "
+                "probability for each class"
             )
         return result[:count]
 
@@ -102,13 +102,13 @@ def _open(file: os.PathLike[str]) -> Any:
             "pip install 'resnet-fit[onnx]'"
         ) from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_cores()  # by itself it sees no limit of a container
+    options.intra_op_num_threads = usable_cores()  # its default ignores a container's CPU limit
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(
             os.fspath(file), options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # onnxruntime has a dozen types of its own
+    except Exception as error:  # onnxruntime raises many types
         raise UserError(
             f"{os.fspath(file)}: not an ONNX file that onnxruntime can open ({_one_line(error)})"
         ) from None
@@ -118,8 +118,8 @@ def _metadata(session: Any, file: os.PathLike[str]) -> Metadata:
     text = session.get_modelmeta().custom_metadata_map.get(ONNX_KEY)
     if text is None:
         raise UserError(
-            f"{os.fspath(file)}: not written by resnet-fit export: it does not say its classes and "
-            "how images are prepared"
+            f"{os.fspath(file)}: not written by resnet-fit export: it has no metadata on classes "
+            "and preprocessing"
         )
     try:
         return Metadata.from_json(text)

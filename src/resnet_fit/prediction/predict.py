@@ -1,4 +1,4 @@
-"""From files to probabilities, a batch at a time and in their order."""
+"""Predicts files in batches, in the given order."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from resnet_fit.machine import usable_cores
 
 
 class Model(Protocol):
-    """A network with what prepares images for it; `RunModel` and `OnnxModel` are such."""
+    """A network with its preprocessing: the interface of `RunModel` and `OnnxModel`."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
 
     def prepare(self, path: str, /) -> np.ndarray:
-        """One image of a batch; raises UserError, beginning with the path, for a bad file."""
+        """Preprocess one file; a bad one raises UserError, whose message begins with the path."""
 
     def compute(self, images: np.ndarray, /) -> np.ndarray:
-        """A batch to probabilities ``[N, classes]``."""
+        """Probabilities ``[N, classes]`` of a batch."""
 
 
 def predict(
     model: Model, batches: Iterable[Sequence[str]], ahead: int = 1
 ) -> Iterator[tuple[str, np.ndarray | UserError]]:
-    """Each file with the probabilities of its classes, or with what is wrong with it.
+    """Yield each file with its class probabilities, or with the error for a bad file.
 
     Args:
         model: the network.
         batches: paths of files.
-        ahead: batches that are decoded while the network works on the one before.
+        ahead: batches to decode ahead, while the network works.
 
     Raises:
-        RunFailed: the network gives NaN or infinity.
+        RunFailed: the network's output is NaN or infinite.
     """
-    pool = ThreadPoolExecutor(usable_cores())  # decoders give the interpreter's lock away
+    pool = ThreadPoolExecutor(usable_cores())  # decoders release Python's global lock
     try:
         for batch in _decoded(model, batches, ahead, pool):
             images = [image for _, image in batch if not isinstance(image, UserError)]

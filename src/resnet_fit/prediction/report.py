@@ -1,4 +1,4 @@
-"""What ``resnet-fit predict`` writes: predictions to standard output, bad files to the other."""
+"""The output of ``resnet-fit predict``: results on standard output, errors on standard error."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ STDIN = "-"
 def report(
     model: Model, images: Sequence[str], top: int = 5, form: str = "text", batch_size: int = 32
 ) -> None:
-    """Predict the classes of images and write them as they come, in their order.
+    """Predict the classes of images and write results batch by batch, in the given order.
 
     Args:
         model: the network.
-        images: files and folders; ``-`` alone reads names of files from standard input.
-        top: classes of each image, the likeliest first; at most as many as there are.
+        images: files and folders; ``-`` alone reads file names from standard input.
+        top: how many classes of each image, the most probable first.
         form: one of `FORMATS`.
-        batch_size: images that the network gets at a time.
+        batch_size: images in a batch.
 
     Raises:
         UserError: a folder without images.
-        RunFailed: files without a prediction; each was named on standard error.
+        RunFailed: some files have no prediction; each was reported on standard error.
     """
     files: list[str] = []
     if list(images) == [STDIN]:
@@ -55,11 +55,11 @@ def report(
 
 @dataclass
 class _Progress:
-    """Counts files, and shows it beside output that goes to a file or another program.
+    """Counts files, and shows the progress if the output goes to a file or another program.
 
     Attributes:
-        total: files; 0 where that is not known.
-        shown: whether the line may be there; a terminal that gets the predictions has none.
+        total: the number of files; 0 if unknown.
+        shown: whether to show the progress; not on a terminal that shows the predictions.
     """
 
     total: int
@@ -86,7 +86,7 @@ class _Progress:
 def _rows(
     model: Model, batches: Iterable[Sequence[str]], ahead: int, top: int, progress: _Progress
 ) -> Iterator[Row]:
-    """A row for each file that has a prediction; the others are named as they come."""
+    """A row for each file that has a prediction; errors of the others are reported."""
     for file, found in predict(model, batches, ahead):
         progress.count(isinstance(found, UserError))
         if isinstance(found, UserError):

@@ -1,4 +1,4 @@
-"""The network of a run, for images one batch at a time."""
+"""The network of a run as a model for `predict`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from resnet_fit.runs.open import OpenedRun
 
 
 class RunModel:
-    """An opened run as `predict` takes it.
+    """An opened run with the interface that `predict` needs.
 
     Attributes:
         classes: their names, in the order of the probabilities.
-        prepare: gives the image ``[C, H, W]`` of a path as the network takes it.
+        prepare: reads the image file of a path as the network's input ``[C, H, W]``.
     """
 
     def __init__(self, run: OpenedRun) -> None:
@@ -22,6 +22,6 @@ class RunModel:
         self.prepare = run.preparation()
 
     def compute(self, images: np.ndarray) -> np.ndarray:
-        """Prepared images ``[N, C, H, W]`` to probabilities ``[N, classes]``, float32."""
+        """Probabilities float32 ``[N, classes]`` of preprocessed images ``[N, C, H, W]``."""
         with paddle.no_grad():
             return self.run.activate(self.run.network(paddle.to_tensor(images))).numpy()
