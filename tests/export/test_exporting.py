@@ -95,7 +95,7 @@ def test_digits_as_onnx_and_in_eight_bits(digits, tmp_path, capsys):
     output = tmp_path / "out" / "digits"
     assert main(["export", str(digits), "--int8", "--output", str(output)]) == 0
     out = capsys.readouterr().out
-    assert "likeliest class is the same on all 360 images" in out
+    assert "most probable class is the same for all 360 images" in out
     assert names_in(output) == ["model.int8.onnx", "model.meta.json", "model.onnx"]
     run = open_run(digits)
     images = held_out(run).images
