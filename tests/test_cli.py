@@ -382,9 +382,10 @@ def test_ctrl_c_saves_and_leaves_the_terminal_clean(config, tmp_path):
     ("until", "epochs"),
     [
         pytest.param("evaluate average", 0, id="epoch"),
-        pytest.param("test mirrored", 2, id="test", marks=pytest.mark.slow),
+        pytest.param("test mirrored", 2, id="test"),
     ],
 )
+@pytest.mark.slow
 def test_ctrl_c_in_an_evaluation_saves_and_the_log_tells_all(config, tmp_path, until, epochs):
     arguments = ["--config", config, "--output", tmp_path / "my runs", "--name", "run"]
     run_folder = tmp_path / "my runs" / "run"

@@ -138,6 +138,7 @@ runs:
 """
 
 
+@pytest.mark.slow
 def test_study_trains_draws_and_goes_on(tmp_path, tiny):
     (tmp_path / "tiny.yaml").write_text(dump(tiny))
     (tmp_path / "widths.yaml").write_text(STUDY)

@@ -296,7 +296,7 @@ def train(network, steps, rate=3e-4):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in ("18", "zero-pad") else pytest.mark.slow)
+        pytest.param(name, marks=() if name == "18" else pytest.mark.slow)
         for name in NETWORKS
     ],
 )

@@ -88,7 +88,7 @@ print("equal")
 
 
 @needs_onednn
-@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_networks_trained_at_the_same_time_are_those_trained_alone(count):
     assert run_in_child(f"THREADS, STEPS = {count}, 3" + STRESS) == "equal\n"
 

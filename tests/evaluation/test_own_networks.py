@@ -53,7 +53,7 @@ def test_a_network_of_a_users_own(tmp_path, capsys):
     assert "top5" not in found.figures
     save(found, tmp_path / "run/evaluation")
     page = Page((tmp_path / "run/evaluation/report.html").read_text("utf-8"))
-    assert "left out of VisualDL" in page.text
+    assert "not in VisualDL" in page.text
     assert main(["evaluate", str(tmp_path / "run")]) == 2
     err = capsys.readouterr().err
     assert "a program handed this run its network" in err
