@@ -295,10 +295,7 @@ def train(network, steps, rate=3e-4):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=() if name == "18" else pytest.mark.slow)
-        for name in NETWORKS
-    ],
+    [pytest.param(name, marks=() if name == "18" else pytest.mark.slow) for name in NETWORKS],
 )
 def test_twenty_steps_end_in_the_same_network(name):
     """Losses, weights, buffers and evaluation: as near as rounding lets two trainings be.
