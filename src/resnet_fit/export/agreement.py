@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from resnet_fit.evaluation.predictions import log_softmax
+
 # The largest relative difference of two probabilities. Logits have a relative rounding error of
 # about 1e-6, and an absolute change of a logit is a relative change of its probability. So logits
 # above 10, as of a network that was hardly trained, get a tolerance in proportion.
@@ -80,4 +82,4 @@ def probabilities(logits: np.ndarray, each_class: bool) -> np.ndarray:
     logits = logits.astype(np.float64)
     if each_class:
         return np.exp(-np.logaddexp(0, -logits))
-    return np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+    return np.exp(log_softmax(logits))
