@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,11 +166,9 @@ def join(config: Config) -> None:
         parallel.start(choose_device(config.training.device))
 
 
-@contextmanager
-def _owned(folder: Path) -> Iterator[None]:
+def _owned(folder: Path) -> AbstractContextManager[Any]:
     """A run's folder, which one process on one machine may write to at a time."""
-    with lock(folder) if parallel.is_first() else nullcontext():
-        yield
+    return lock(folder) if parallel.is_first() else nullcontext()
 
 
 def _open_log(log: RunLog, folder: Path) -> None:
