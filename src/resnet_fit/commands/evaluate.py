@@ -24,14 +24,7 @@ def run(arguments: Sequence[str]) -> None:
         metavar="FOLDER",
         help="other images, in folders named as the classes (the run's own held-out images)",
     )
-    parser.add_argument(
-        "--checkpoint", metavar="best|last|epoch-N", default="best", help="which one (best)"
-    )
-    parser.add_argument(
-        "--average",
-        action="store_true",
-        help="take the averaged weights (the default where the best epoch was chosen by them)",
-    )
+    parser.add_weights("best")
     parser.add_argument(
         "--flip",
         action="store_true",
@@ -43,7 +36,7 @@ def run(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     check_device(options.device)
     folder = Path(options.run)
-    _check(folder, options.checkpoint, options.data)
+    _check(folder, options.checkpoint, options.average, options.data)
 
     console = command_console()
     wake_paddle()
@@ -54,23 +47,21 @@ def run(arguments: Sequence[str]) -> None:
         console,
         data=options.data,
         checkpoint=options.checkpoint,
-        average=options.average or None,
+        average=options.average,
         flip=options.flip,
         device=options.device,
     )
 
 
-def _check(folder: Path, checkpoint: str, data: str | None) -> None:
+def _check(folder: Path, checkpoint: str, average: bool | None, data: str | None) -> None:
     """Answer mistakes before Paddle is imported."""
-    from resnet_fit.checkpoints.files import CONFIG, find_by_name
     from resnet_fit.files import require_existing
 
     require_existing(folder)
-    found = find_by_name(folder, checkpoint, [CONFIG])
     from resnet_fit.data.datasets.folder import held_out_folder
-    from resnet_fit.runs.resuming import checkpoint_config
+    from resnet_fit.runs.chosen import choose
 
-    config = checkpoint_config(found)
+    config = choose(folder, checkpoint, average).config
     if config.model.part_name == "given":
         raise UserError(
             f"{folder}: a program handed this run its network; in that program call "

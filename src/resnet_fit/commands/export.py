@@ -28,13 +28,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--int8", action="store_true", help="a second ONNX file, of eight-bit numbers"
     )
-    parser.add_argument("--checkpoint", default="best", help="best, last or epoch-0005 (best)")
-    parser.add_argument(
-        "--average",
-        action="store_true",
-        default=None,
-        help="the averaged weights, as by itself where the best epoch was chosen by them",
-    )
+    parser.add_weights("best")
     parser.add_argument("--data", metavar="FOLDER", help="check on these images, in class folders")
     parser.add_argument("--output", metavar="FOLDER", help="where to (RUN/export)")
     options = parser.parse_args(arguments)
@@ -43,6 +37,9 @@ def run(arguments: Sequence[str]) -> None:
 
     check_request(options.format, options.input, options.int8)
     require_existing(Path(options.run))
+    from resnet_fit.runs.chosen import choose
+
+    choose(Path(options.run), options.checkpoint, options.average)  # mistakes, before Paddle wakes
     console = command_console()
     wake_paddle()
     from resnet_fit.export.exporting import export_run

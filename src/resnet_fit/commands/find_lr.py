@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_fit.commands.parser import Parser, wake_paddle
+from resnet_fit.commands.parser import Parser, wake_paddle, whole_number
 from resnet_fit.errors import UserError
 from resnet_fit.terminal import command_console
 
@@ -24,7 +24,7 @@ def run(arguments: Sequence[str]) -> None:
         "--from", type=_rate, default=1e-5, dest="first", metavar="RATE", help="(1e-5)"
     )
     parser.add_argument("--to", type=_rate, default=10.0, dest="last", metavar="RATE", help="(10)")
-    parser.add_argument("--steps", type=_steps, default=100, metavar="N", help="(100)")
+    parser.add_argument("--steps", type=whole_number(10), default=100, metavar="N", help="(100)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="a plot: .png, .svg or .pdf")
     options = parser.parse_args(arguments)
     if options.first >= options.last:
@@ -57,12 +57,6 @@ def _rate(text: str) -> float:
     if not 0 < rate < math.inf:
         raise argparse.ArgumentTypeError(f"received {text!r}, expected a number above 0")
     return rate
-
-
-def _steps(text: str) -> int:
-    if not text.isdecimal() or int(text) < 10:
-        raise argparse.ArgumentTypeError(f"received {text!r}, expected a whole number from 10")
-    return int(text)
 
 
 def _check_output(file: Path) -> None:

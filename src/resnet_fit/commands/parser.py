@@ -40,6 +40,38 @@ class Parser(argparse.ArgumentParser):
             help="change one setting, such as training.epochs=5; may be repeated",
         )
 
+    def add_weights(self, default: str | None = None) -> None:
+        """``--checkpoint`` and ``--average``, which say what weights of a run are meant.
+
+        Args:
+            default: the checkpoint where none is named; None leaves that to the command.
+        """
+        self.add_argument(
+            "--checkpoint",
+            metavar="best|last|epoch-N",
+            default=default,
+            help="which one of the run (best)",
+        )
+        self.add_argument(
+            "--average",
+            action="store_true",
+            default=None,
+            help="take the averaged weights (the default where the best epoch was chosen by them)",
+        )
+
+
+def whole_number(least: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number of ``least`` or more."""
+
+    def parsed(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                f"received {text!r}, expected a whole number from {least}"
+            )
+        return int(text)
+
+    return parsed
+
 
 def wake_paddle(overrides: Sequence[str] = (), say: Callable[[str], object] = print) -> None:
     """Say what differs from the file, and import Paddle with the settings of this machine."""

@@ -49,12 +49,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--format", choices=("text", "csv", "json"), default="text", help="of the output (text)"
     )
-    parser.add_argument(
-        "--checkpoint", metavar="NAME", help="of the run: best, last or epoch-5 (best)"
-    )
-    parser.add_argument(
-        "--average", action="store_true", default=None, help="take the run's averaged weights"
-    )
+    parser.add_weights()
     parser.add_argument(
         "--device", metavar="cpu|gpu|gpu:N", default="auto", help="where to compute (auto)"
     )
@@ -96,15 +91,12 @@ def _open(options: argparse.Namespace) -> Model:
 
 
 def _open_run(place: Path, options: argparse.Namespace) -> Model:
-    from resnet_fit.checkpoints.files import CONFIG, DATA, find_by_name
-    from resnet_fit.runs.chosen import weights_name
-    from resnet_fit.runs.resuming import checkpoint_config
+    from resnet_fit.runs.chosen import choose
     from resnet_fit.runtime import check_device
 
     check_device(options.device)
     checkpoint = options.checkpoint or "best"
-    found = find_by_name(place, checkpoint, [CONFIG, DATA])  # mistakes before Paddle wakes
-    weights_name(checkpoint_config(found), options.average)
+    choose(place, checkpoint, options.average)  # mistakes, before Paddle wakes
     wake_paddle()
     from resnet_fit.prediction.run_model import RunModel
     from resnet_fit.runs.open import open_run

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_fit.commands.parser import Parser, wake_paddle
+from resnet_fit.commands.parser import Parser, wake_paddle, whole_number
 from resnet_fit.errors import UserError, command
 from resnet_fit.terminal import command_console
 
@@ -19,8 +18,12 @@ def run(arguments: Sequence[str]) -> None:
         "training is kept.",
     )
     parser.add_config()
-    parser.add_argument("--steps", type=_count, default=20, metavar="N", help="to time (20)")
-    parser.add_argument("--top", type=_count, default=15, metavar="N", help="layers to show (15)")
+    parser.add_argument(
+        "--steps", type=whole_number(1), default=20, metavar="N", help="to time (20)"
+    )
+    parser.add_argument(
+        "--top", type=whole_number(1), default=15, metavar="N", help="layers to show (15)"
+    )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="a trace of three more steps, for VisualDL"
     )
@@ -40,9 +43,3 @@ def run(arguments: Sequence[str]) -> None:
     show(found, options.top, console)
     if options.output is not None:
         console.print(f"to see the trace: {command('view', options.output)}")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"received {text!r}, expected a whole number from 1")
-    return int(text)

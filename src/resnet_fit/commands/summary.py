@@ -6,7 +6,7 @@ import argparse
 import re
 from collections.abc import Sequence
 
-from resnet_fit.commands.parser import Parser, wake_paddle
+from resnet_fit.commands.parser import Parser, wake_paddle, whole_number
 from resnet_fit.terminal import command_console
 
 
@@ -18,12 +18,17 @@ def run(arguments: Sequence[str]) -> None:
         "image each stage sees. Classes and image size are those of the data, or given.",
     )
     parser.add_config()
-    parser.add_argument("--classes", type=_count, metavar="N", help="instead of the data's")
+    parser.add_argument(
+        "--classes", type=whole_number(1), metavar="N", help="instead of the data's"
+    )
     parser.add_argument(
         "--image", type=_shape, metavar="CxHxW", help="instead of the data's, such as 3x224x224"
     )
     parser.add_argument(
-        "--batch-size", type=_count, metavar="N", help="of the memory's estimate (data.batch_size)"
+        "--batch-size",
+        type=whole_number(1),
+        metavar="N",
+        help="of the memory's estimate (data.batch_size)",
     )
     parser.add_argument("--format", choices=("text", "json"), default="text", help="(text)")
     options = parser.parse_args(arguments)
@@ -40,12 +45,6 @@ def run(arguments: Sequence[str]) -> None:
         console.print(summary.to_json(), end="")
     else:
         summary.print(console)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"received {text!r}, expected a whole number from 1")
-    return int(text)
 
 
 def _shape(text: str) -> tuple[int, ...]:

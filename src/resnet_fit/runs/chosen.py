@@ -2,9 +2,48 @@
 
 from __future__ import annotations
 
-from resnet_fit.checkpoints.files import AVERAGE, WEIGHTS
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnet_fit.checkpoints.files import AVERAGE, CONFIG, DATA, WEIGHTS, find_by_name
 from resnet_fit.errors import UserError
 from resnet_fit.runs.config import Config
+from resnet_fit.runs.resuming import checkpoint_config
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A checkpoint of a run.
+
+    Attributes:
+        folder: of the checkpoint.
+        config: that it was trained by.
+        weights: the name of the file that was asked for.
+    """
+
+    folder: Path
+    config: Config
+    weights: str
+
+
+def choose(
+    run: Path, checkpoint: str, average: bool | None, whole: Sequence[str] = (CONFIG, DATA)
+) -> Chosen:
+    """Find a checkpoint, and which of its weights are meant.
+
+    Args:
+        run: the folder of the run.
+        checkpoint: ``best``, ``last`` or ``epoch-5``.
+        average: as of `weights_name`.
+        whole: files whose checksums must be right.
+
+    Raises:
+        UserError: no such run, checkpoint or average, or a damaged file.
+    """
+    found = find_by_name(run, checkpoint, whole)
+    config = checkpoint_config(found)
+    return Chosen(found, config, weights_name(config, average))
 
 
 def weights_name(config: Config, average: bool | None) -> str:

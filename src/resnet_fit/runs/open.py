@@ -19,7 +19,6 @@ from resnet_fit.checkpoints.files import (
     CONFIG,
     DATA,
     WEIGHTS,
-    find_by_name,
     find_checkpoint,
 )
 from resnet_fit.config.operations import build
@@ -29,9 +28,8 @@ from resnet_fit.data.preparing import Preparation, read_as
 from resnet_fit.data.record import DataRecord
 from resnet_fit.errors import UserError, require
 from resnet_fit.networks.weights import read_tensors, set_weights
-from resnet_fit.runs.chosen import weights_name
+from resnet_fit.runs.chosen import choose
 from resnet_fit.runs.config import Config
-from resnet_fit.runs.resuming import checkpoint_config
 from resnet_fit.runtime import choose_device
 from resnet_fit.training.losses.cross_entropy import BinaryCrossEntropy
 
@@ -177,11 +175,11 @@ def open_run(
     Raises:
         UserError: no such run or checkpoint, a damaged one, or a network that it does not fit.
     """
-    found = find_by_name(Path(folder), checkpoint, [WEIGHTS, CONFIG, DATA])
-    config = checkpoint_config(found)
+    chosen = choose(Path(folder), checkpoint, average, [WEIGHTS, CONFIG, DATA])
+    found, config, name = chosen.folder, chosen.config, chosen.weights
     record = DataRecord.read(found / DATA)
-    name = weights_name(config, average)
-    find_checkpoint(found, [name])
+    if name != WEIGHTS:  # whose checksum was compared
+        find_checkpoint(found, [name])
     device = choose_device(device)
     classes = record.contents.classes
     if network is None:
