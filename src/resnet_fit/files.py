@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any
@@ -116,6 +117,36 @@ def no_new_files() -> Iterator[None]:
 def may_write() -> bool:
     """Whether caches and downloads may be written; see `no_new_files`."""
     return _writes.get()
+
+
+def beside(folder: Path, what: str) -> Path:
+    """The hidden folder that is ``part`` written, or the ``previous`` one, of ``folder``."""
+    return folder.with_name(f".{folder.name}.{what}")
+
+
+@contextmanager
+def replacing(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``folder``, which takes its place after the block.
+
+    What stood there is `beside` as ``previous`` then. At every moment one of the two is whole, also
+    after an OSError, which is raised.
+    """
+    part, previous = beside(folder, "part"), beside(folder, "previous")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            os.replace(folder, previous)
+        os.replace(part, folder)
+    except OSError:
+        if previous.exists() and not folder.exists():
+            with suppress(OSError):
+                os.replace(previous, folder)
+        raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def sync(file: Path) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_fit.errors import UserError, suggest
+from resnet_fit.files import beside
 
 WEIGHTS = "model.pdparams"
 AVERAGE = "average.pdparams"
@@ -68,11 +69,6 @@ def find_by_name(run: Path, name: str, files: Sequence[str]) -> Path:
             f"{place}: no checkpoint '{name}'.{suggest(name, there)} There are: {', '.join(there)}"
         )
     return find_checkpoint(place / full, files)
-
-
-def beside(folder: Path, what: str) -> Path:
-    """The hidden folder for a checkpoint that is ``part`` written, or the ``previous`` one."""
-    return folder.with_name(f".{folder.name}.{what}")
 
 
 def sha256(file: Path) -> str:

@@ -6,7 +6,6 @@ Nothing in it is executed when it is read.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,13 +23,12 @@ from resnet_fit.checkpoints.files import (
     OPTIMIZER,
     STATE,
     WEIGHTS,
-    beside,
     find_checkpoint,
     sha256,
 )
 from resnet_fit.checkpoints.optimizer_state import Arrays, get_optimizer_state, set_optimizer_state
 from resnet_fit.errors import RunFailed, UserError
-from resnet_fit.files import json_text, sync
+from resnet_fit.files import beside, json_text, replacing, sync
 from resnet_fit.networks.weights import read_tensors, set_weights
 
 
@@ -123,21 +121,11 @@ def copy_checkpoint(source: Path, target: Path) -> None:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of ``folder`` once it is filled."""
-    part, previous = beside(folder, "part"), beside(folder, "previous")
+    """An empty folder that takes the place of the checkpoint ``folder`` once it is filled."""
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        yield part
-        if folder.exists():
-            shutil.rmtree(previous, ignore_errors=True)
-            os.replace(folder, previous)
-        os.replace(part, folder)
+        with replacing(folder) as part:
+            yield part
     except OSError as error:
-        if previous.exists() and not folder.exists():
-            with suppress(OSError):
-                os.replace(previous, folder)
-        shutil.rmtree(part, ignore_errors=True)
         raise RunFailed(
             f"{folder}: the checkpoint could not be written ({error.strerror or error}); "
             "the one before it is untouched"

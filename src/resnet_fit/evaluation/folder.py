@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from resnet_fit.errors import RunFailed, UserError
@@ -13,7 +13,7 @@ from resnet_fit.evaluation.evaluation import Evaluation
 from resnet_fit.evaluation.records import write_records
 from resnet_fit.evaluation.report import render_report
 from resnet_fit.evaluation.tables import as_document, write_predictions
-from resnet_fit.files import write_json, write_text
+from resnet_fit.files import beside, replacing, write_json, write_text
 
 DOCUMENT, PREDICTIONS, REPORT, RECORDS = (
     "evaluation.json",
@@ -45,28 +45,19 @@ def _replacing(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: ``folder`` has other content than an evaluation.
     """
-    part, previous = (folder.with_name(f".{folder.name}.{what}") for what in ("part", "previous"))
     if folder.exists() and not (folder / DOCUMENT).is_file() and any(folder.iterdir()):
         raise UserError(f"{folder}: holds no evaluation, so it is not replaced by one")
+    previous = beside(folder, "previous")
     try:
-        if previous.exists() and not folder.exists():  # killed between the two steps below
+        if previous.exists() and not folder.exists():  # killed while it was replaced
             os.replace(previous, folder)
-        for left in (part, previous):
-            shutil.rmtree(left, ignore_errors=True)
-        part.mkdir(parents=True)
-        yield part
-        if folder.exists():
-            os.replace(folder, previous)
-        os.replace(part, folder)
+        with replacing(folder) as part:
+            yield part
     except OSError as error:
-        if previous.exists() and not folder.exists():
-            with suppress(OSError):
-                os.replace(previous, folder)
         place = error.filename or folder
         raise RunFailed(
             f"{place}: the evaluation could not be written ({error.strerror or error})"
         ) from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
         if folder.exists():
             shutil.rmtree(previous, ignore_errors=True)
