@@ -26,7 +26,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from resnet_fit import machine, parallel
+from resnet_fit import cuda, gpu, machine, parallel
 from resnet_fit.errors import RunFailed, UserError, require
 from resnet_fit.home import PADDLE, VISUALDL, home_with
 from resnet_fit.machine import processor, usable_cores
@@ -112,6 +112,8 @@ def _users(variable: str) -> str | None:
 def prepare_environment() -> tuple[Setting, ...]:
     """Import Paddle with settings that make it fast on this CPU. The user's own values win.
 
+    Paddle 2.6 for GPUs is told where the CUDA libraries are, see `resnet_fit.cuda`.
+
     Warns if Paddle was already imported, which is too late for the number of threads, and if other
     programs use the same cores. A second call does nothing.
 
@@ -138,6 +140,7 @@ def prepare_environment() -> tuple[Setting, ...]:
     except Exception as error:  # a broken installation raises any exception
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RunFailed(f"Paddle cannot be imported ({reason}); install resnet-fit[cpu]") from error
+    cuda.provide()
     if settings[0].users is None and parallel.size_here() == 1:
         crowded = crowding(neighbours)
         if crowded:
@@ -233,32 +236,49 @@ def check_device(name: str) -> None:
 def choose_device(name: str) -> str:
     """Make Paddle use a device, and return its name.
 
+    A GPU that this Paddle cannot compute on is refused, also for ``auto``: a training on the CPU
+    takes days longer, which nobody should have to find out by waiting.
+
     Args:
         name: ``auto`` (a GPU if there is one), ``cpu``, ``gpu`` or ``gpu:N``.
 
     Raises:
-        UserError: this machine or this build of Paddle has no such device.
+        UserError: this machine or this build of Paddle has no such device, or cannot compute on it.
     """
     check_device(name)
     import paddle
 
-    gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+    received, gpus = name, gpu.count()
     if name == "auto":
-        name = "gpu" if gpus else "cpu"
+        name = "gpu" if gpus or gpu.driver_problem() else "cpu"
+        absence = gpu.absence() if name == "cpu" else None
+        if absence and parallel.is_first():
+            warnings.warn(f"Paddle is the GPU build, but {absence}: on the CPU", stacklevel=2)
     if name == "gpu" and parallel.size() > 1:  # each process uses its own GPU
         name = f"gpu:{os.environ.get('FLAGS_selected_gpus', '0').partition(',')[0]}"  # noqa: SIM112
     if name.startswith("gpu"):
-        if not paddle.is_compiled_with_cuda():
-            raise UserError(
-                f"training.device: received {name}, but the installed Paddle is the CPU build; "
-                "install resnet-fit[gpu], or use cpu"
-            )
         index = int(name.partition(":")[2] or 0)
-        if index >= gpus:
-            raise UserError(f"training.device: received {name}, but Paddle finds {gpus} GPUs here")
         name = f"gpu:{index}"
+        problem = _gpu_problem(received, index, gpus)
+        if problem:
+            raise UserError(f"training.device: {problem}")
     paddle.set_device(name)
     return name
+
+
+def _gpu_problem(received: str, index: int, gpus: int) -> str | None:
+    """One line if this machine or this Paddle has no such GPU, or cannot compute on it."""
+    import paddle
+
+    if not paddle.is_compiled_with_cuda():
+        return (
+            f"received {received}, but the installed Paddle is the CPU build; install "
+            "resnet-fit[gpu], or use cpu"
+        )
+    if index < gpus:
+        return gpu.problem(index)
+    why = gpu.driver_problem() or gpu.absence()
+    return f"received {received}, but Paddle finds {gpus} GPUs here{f': {why}' if why else ''}"
 
 
 def describe(device: str, backend: str) -> dict[str, Any]:
@@ -268,7 +288,7 @@ def describe(device: str, backend: str) -> dict[str, Any]:
 
     from resnet_fit import __version__
 
-    gpu = paddle.device.cuda.get_device_name(int(device[4:])) if device != "cpu" else None
+    details = gpu.describe(int(device[4:])) if device != "cpu" else None
     return {
         "resnet_fit": __version__,
         "paddle": paddle.__version__,
@@ -280,7 +300,8 @@ def describe(device: str, backend: str) -> dict[str, Any]:
         "processes": parallel.size(),
         "device": device,
         "backend": backend,
-        "gpu": gpu,
+        "gpu": details and details["name"],
+        "gpu_details": details,
         "settings": {
             key: os.environ[key]
             for key in ("OMP_NUM_THREADS", "MKL_DEBUG_CPU_TYPE")

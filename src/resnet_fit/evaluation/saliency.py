@@ -67,7 +67,9 @@ def input_gradients(network: nn.Layer, images: Tensor, classes: np.ndarray) -> n
     images.stop_gradient = False
     logits = network(images)
     wanted = F.one_hot(paddle.to_tensor(classes), logits.shape[1]) * logits
-    (gradient,) = paddle.grad(wanted.sum(), [images])  # weights get no gradient
+    # Paddle 2.6 can only do this for all weights at once. Their own `grad` stays as it is.
+    weights = [weight for weight in network.parameters() if not weight.stop_gradient]
+    gradient, *_ = paddle.grad(wanted.sum(), [images, *weights], allow_unused=True)
     return np.abs(gradient.numpy()).max(axis=1)
 
 

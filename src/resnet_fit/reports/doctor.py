@@ -15,8 +15,8 @@ from typing import Any
 
 from rich.console import Console
 
-from resnet_fit import __version__, machine
-from resnet_fit.errors import RunFailed
+from resnet_fit import __version__, cuda, gpu, machine
+from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import json_text
 from resnet_fit.reports.alternation import alternate
 from resnet_fit.reports.table import print_table
@@ -153,24 +153,13 @@ def _examine_disk(found: Diagnosis, output: Path) -> None:
 
 
 def _examine_paddle(found: Diagnosis) -> None:
-    import paddle
 
     from resnet_fit.backends import choose_backend, onednn_problem
 
-    build = f"CUDA {paddle.version.cuda()}" if paddle.is_compiled_with_cuda() else "CPU"
-    gpus = paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
-    device = choose_device("auto")
+    device = _examine_gpus(found)
     backend = choose_backend("auto", device)
     problem = onednn_problem()
-    found.machine |= {
-        "Paddle is built for": build,
-        "GPUs": [paddle.device.cuda.get_device_name(i) for i in range(gpus)],
-        "device and backend by auto": f"{device}, {backend}",
-    }
-    if build == "CPU" and Path("/dev/nvidia0").exists():
-        found.warnings.append(
-            "an NVIDIA GPU is here, but the installed Paddle is the CPU build; see README.md"
-        )
+    found.machine["device and backend by auto"] = f"{device}, {backend}"
     if problem:
         found.versions["oneDNN"] = None
         found.warnings.append(f"no onednn backend, which is faster on CPUs: {problem}")
@@ -184,6 +173,47 @@ def _examine_paddle(found: Diagnosis) -> None:
             f"the onednn backend computes wrongly here ({apart:.1e} beside Paddle's own results); "
             "train with --set training.backend=paddle"
         )
+
+
+def _examine_gpus(found: Diagnosis) -> str:
+    """GPUs, their driver and libraries, and whether Paddle can use them; the device by ``auto``."""
+    import paddle
+
+    if not paddle.is_compiled_with_cuda():
+        found.machine |= {"Paddle is built for": "CPU", "GPUs": []}
+        if Path("/dev/nvidia0").exists():
+            found.warnings.append(
+                "an NVIDIA GPU is here, but the installed Paddle is the CPU build; see README.md"
+            )
+        return choose_device("cpu")
+    gpus, code, driver = gpu.count(), gpu.compiled_for(), gpu.driver()
+    found.machine |= {
+        "Paddle is built for": f"CUDA {paddle.version.cuda()}, cuDNN {paddle.version.cudnn()}",
+        "with code for capabilities": "unknown" if code is None else gpu.listed(code),
+        "NVIDIA driver": None if driver is None else str(driver),
+        "GPUs": [str(gpu.card(i)) for i in range(gpus)],
+    }
+    if cuda.needed():
+        found.machine |= {x.library.file: _opened(x) for x in cuda.find()}
+    absence = gpu.absence()
+    if gpu.driver_problem() and not gpus:
+        found.problems.append(str(gpu.driver_problem()))
+    elif absence:
+        found.warnings.append(f"Paddle is the GPU build, but {absence}: it trains on the CPU")
+    for index, trouble in enumerate(map(gpu.problem, range(gpus))):
+        # The first GPU is the one that a run takes by itself.
+        if trouble:
+            (found.warnings if index else found.problems).append(trouble)
+    with warnings.catch_warnings(), suppress(UserError):
+        warnings.simplefilter("ignore")  # of the absence of a GPU, told above
+        return choose_device("auto")
+    return choose_device("cpu")
+
+
+def _opened(found: cuda.Found) -> str:
+    """Where a CUDA library is from, and whether it can be opened."""
+    broken = found.path is not None and not cuda.opens(found.path)
+    return f"{found.origin}, which cannot be opened" if broken else found.origin
 
 
 def backends_apart() -> float:

@@ -14,7 +14,7 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from resnet_fit import parallel
+from resnet_fit import gpu, parallel
 from resnet_fit.callbacks import Relay
 from resnet_fit.callbacks.nan_guard import ADVICE, absurd
 from resnet_fit.checkpoints.files import CONFIG, DATA, find_checkpoint
@@ -211,6 +211,8 @@ def _train(experiment: Experiment, follows: Callbacks) -> Run:
         f"train on, {counts['eval_images']:,} to evaluate on; {experiment.device}, "
         f"{experiment.backend} backend, {_precision(experiment)}"
     )
+    if experiment.device != "cpu":
+        say(f"{experiment.device}: {gpu.summary(int(experiment.device[4:]))}")
     with closing(experiment.loaders):
         _fit_epochs(experiment, follows)
         if follows.has_stopped:
