@@ -136,7 +136,7 @@ def test_a_driver_too_old_is_told(pretend, monkeypatch):
     for device in ("auto", "gpu"):
         line = refusal(device)
         assert "the NVIDIA driver is too old (470.57.02, for CUDA up to 11.4)" in line
-        assert "built for CUDA 12.6; install driver 525.60 or newer" in line
+        assert "built for CUDA 12.6; install driver 525 or newer" in line
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # no GPU is wanted
     with pytest.warns(UserWarning, match="leaves it no GPU"):
         assert choose_device("auto") == "cpu"

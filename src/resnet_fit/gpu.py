@@ -25,8 +25,8 @@ Version = tuple[int, int]
 # compile for newer GPUs. Paddle 3.3 tells its own; what others have is not known.
 CODE_OF_2_6: tuple[Version, ...] = ((6, 1), (7, 0), (7, 5), (8, 0), (8, 6))
 
-# The oldest Linux driver of each CUDA version. (CUDA Compatibility, "Minor Version Compatibility")
-OLDEST_DRIVER = {11: "450.80", 12: "525.60", 13: "580.65"}
+# The oldest driver for each CUDA version. (NVIDIA, "CUDA Compatibility", table 1.)
+OLDEST_DRIVER = {11: 450, 12: 525, 13: 580}
 
 # What the driver says of itself on Linux; WSL has no such file.
 DRIVERS_FILE = Path("/proc/driver/nvidia/version")
@@ -133,7 +133,7 @@ def driver_problem() -> str | None:
     oldest = OLDEST_DRIVER.get(int(built[0]))
     return (
         f"the NVIDIA driver is too old ({here}) for this Paddle, which is built for CUDA "
-        f"{paddle.version.cuda()}; install driver {oldest + ' or ' if oldest else 'a '}newer, "
+        f"{paddle.version.cuda()}; install driver {f'{oldest} or ' if oldest else ''}newer, "
         "or use --device cpu"
     )
 
