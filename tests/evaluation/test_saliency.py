@@ -68,3 +68,14 @@ def test_a_network_whose_gradient_vanishes_has_an_empty_map():
     network[1].weight.set_value(paddle.zeros([12, 2]))
     shown, _ = saliency(network, paddle.randn([1, 3, 2, 2]), np.array([0]))
     assert not shown.any()
+
+
+@pytest.mark.skipif(onednn_problem() is not None, reason="no onednn backend here")
+def test_gradients_by_onednn_are_paddles_own():
+    network = resnet([1, 1], 10, "cifar", width=16)
+    network.eval()
+    images, classes = paddle.randn([2, 3, 8, 8]), np.array([1, 3])
+    expected = input_gradients(network, images, classes)
+    use_backend(network, "onednn")
+    np.testing.assert_allclose(input_gradients(network, images, classes), expected, atol=1e-5)
+    assert all(parameter.grad is None for parameter in network.parameters())
