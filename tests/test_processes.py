@@ -6,85 +6,16 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from launching import CONFIG, PATIENCE, children, command, contents, different, run, start
 from PIL import Image
 
-import resnet_fit
 from resnet_fit.networks.weights import read_tensors
-
-# All that makes steps and epochs differ: each has once been wrong over processes somewhere.
-CONFIG: dict[str, Any] = {
-    "model": {"depth": [1, 1], "stem": "cifar", "width": 8, "stochastic_depth": 0.2},
-    "data": {"name": "digits", "batch_size": 50, "repeats": 2, "eval_batch_size": 70},
-    "augmentation": {
-        "train": [{"random_crop": {"padding": 1}}, "normalize"],
-        "mix": {"mixup": 0.2, "cutmix": 1.0},
-        "progressive": {"start": 6, "step": 1},
-    },
-    "optimizer": {"name": "adamw", "learning_rate": 0.003, "weight_decay": 0.05},
-    "schedule": {"name": "cosine", "warmup_epochs": 1},
-    "training": {"epochs": 3, "accumulate": 2},
-    "callbacks": {"weight_average": {"decay": 0.9}, "flip_average": {}, "visualdl": None},
-    "checkpoint": {"monitor": "ema_top1", "every_steps": 4},
-}
-ENVIRONMENT = os.environ | {
-    "OMP_NUM_THREADS": "1",  # sums of several threads are rounded otherwise
-    "PYTHONPATH": str(Path(resnet_fit.__file__).parents[1]),
-}
-ENVIRONMENT.pop("PYTEST_XDIST_WORKER", None)
-PATIENCE = 300
-
-
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "resnet_fit", *map(str, arguments)]
-
-
-def start(words: list[str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        words,
-        cwd=folder,
-        env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(words: list[str], folder: Path, code: int = 0) -> str:
-    process = start(words, folder)
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == code, err + out
-    return err
-
-
-def contents(folder: Path) -> dict[str, Any]:
-    """What a run has come to, without times."""
-    found: dict[str, Any] = {}
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        names = ("step", "learning_rate", "train", "eval")
-        found[f"epoch {row['epoch']}"] = {name: row[name] for name in names}
-    last = folder / "checkpoints" / "last"
-    for name in ("model.pdparams", "average.pdparams"):
-        if (last / name).exists():
-            tensors = read_tensors(last / name)
-            found |= {f"{name} {key}": value.tobytes() for key, value in tensors.items()}
-    with np.load(last / "optimizer.npz") as arrays:
-        found |= {f"optimizer {key}": arrays[key].tobytes() for key in arrays}
-    state = json.loads((last / "state.json").read_text())
-    return found | {name: state[name] for name in ("schedule", "loader", "checkpoint")}
-
-
-def different(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    return [key for key in one.keys() | other.keys() if one.get(key) != other.get(key)]
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +60,6 @@ def test_killed_in_one_process_it_names_it_and_goes_on_with_one_or_two(place, al
     more = ["--processes", "2"] if killed else []
     run(command("--resume", f"runs/{name}", *more), place)
     assert different(contents(place / "runs" / name), alone) == []
-
-
-def children(pid: int) -> list[int]:
-    """The processes that one has started, in that order."""
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

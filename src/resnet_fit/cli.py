@@ -70,6 +70,7 @@ def _run(arguments: list[str]) -> int:
         if message is None or (isinstance(error, BrokenPipeError) and name is not None):
             raise
         complain(message)
+        parallel.leave(error)
         return _exit_code(error)
     return DONE
 

@@ -4,9 +4,10 @@ The launcher (`paddle.distributed.launch`, or ``--processes``) sets the number o
 environment variables. `start` creates the process group and then hides it from Paddle's high-level
 API, so that `paddle.Model` trains as in one process: all communication is in this library.
 
-On CPUs the backend is gloo. Its all-reduce fails after waiting for 30 seconds, and no setting
-changes that. Long waits, for files that the first process writes, therefore use `first` and `meet`,
-which poll Paddle's key-value store without a time limit.
+Tensors are added up by Paddle: by NCCL, or on CPUs by gloo, whose all-reduce fails after 30 seconds
+of waiting, and no setting changes that. All else goes through a channel of our own (`channel`),
+which has no time limit and knows which process has ended. `add_up` is therefore to be called right
+after an exchange by the channel, such as `total`.
 """
 
 from __future__ import annotations
@@ -16,17 +17,20 @@ import functools
 import io
 import json
 import os
+import secrets
 import signal
-import time
+import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from resnet_fit.errors import LostProcess, RunFailed, UserError
+from resnet_fit import channel
+from resnet_fit.channel import Channel
+from resnet_fit.errors import Interrupted, LostProcess, RunFailed, UserError, told
 
 _SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
-# Seconds between two polls of the store; a poll takes 0.04 s.
-POLL_SECONDS = 0.05
+ADDRESS = "resnet-fit/address"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,8 +42,8 @@ class _Group:
         self.rank = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
         self.size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
         self.here = int(os.environ.get("PADDLE_LOCAL_SIZE", self.size))
-        self.store: Any = None
-        self.meetings = 0
+        self.channel: Channel | None = None
+        self.has_started = False
 
 
 _group = _Group()
@@ -65,6 +69,45 @@ def is_first() -> bool:
     return _group.rank == 0
 
 
+def connect() -> Channel:
+    """Connect the processes with each other, where that has not been done.
+
+    Raises:
+        RunFailed: they did not find each other.
+    """
+    if _group.channel is None:
+        try:
+            with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                from paddle.base import core
+
+            _group.channel = _open(core.create_or_get_global_tcp_store())
+        except RunFailed:
+            raise
+        except Exception as error:  # network errors have many types
+            raise _not_found(error) from error
+    return _group.channel
+
+
+def _open(store: Any) -> Channel:
+    """The channel, whose address the first process tells by Paddle's key-value store."""
+    if not is_first():
+        address = json.loads(store.get(ADDRESS))
+        key = bytes.fromhex(address["key"])
+        return channel.connect(address["host"], address["port"], _group.rank, _group.size, key)
+    key = secrets.token_bytes(32)
+
+    def publish(host: str, port: int) -> None:
+        store.set(ADDRESS, json.dumps({"host": host, "port": port, "key": key.hex()}).encode())
+
+    host = os.environ.get("PADDLE_MASTER", "127.0.0.1").rpartition(":")[0]
+    return channel.serve(host, _group.size, publish, key)
+
+
+def _not_found(error: Exception) -> RunFailed:
+    return RunFailed(f"the {_group.size} processes did not find each other: {error}")
+
+
 def start(device: str) -> None:
     """Create the process group; every process calls it before its first `paddle.Model`.
 
@@ -73,9 +116,13 @@ def start(device: str) -> None:
 
     Raises:
         RunFailed: the processes could not connect.
+        UserError: they are to compute on devices of different kinds.
     """
-    if _group.size == 1 or _group.store is not None:
+    if _group.size == 1 or _group.has_started:
         return
+    kinds = texts("device", device.partition(":")[0])
+    if len(set(kinds)) > 1:
+        raise UserError(f"training.device: the processes are on {', '.join(kinds)}")
     if device == "cpu":
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
     else:
@@ -84,17 +131,52 @@ def start(device: str) -> None:
     from paddle.distributed import init_parallel_env
 
     try:
-        from paddle.base import core
-
         with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             init_parallel_env()
-        _group.store = core.create_or_get_global_tcp_store()
     except Exception as error:  # network errors have many types
-        raise RunFailed(f"the {_group.size} processes did not find each other: {error}") from error
+        raise _not_found(error) from error
+    _group.has_started = True
     # Otherwise Paddle's high-level API splits batches, gathers evaluations and adds a reducer.
     os.environ["PADDLE_TRAINERS_NUM"], os.environ["PADDLE_TRAINER_ID"] = "1", "0"
     paddle.set_device(device)
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Tell the other processes of an error that ends this one."""
+    try:
+        yield
+    except BaseException as error:
+        leave(error)
+        raise
+
+
+def leave(error: BaseException) -> None:
+    """Tell the other processes why this one ends.
+
+    Where they have not found each other yet, and some are on another machine, this one connects for
+    it: the launchers on other machines do not see that it has ended, and its processes would wait.
+    """
+    if isinstance(error, (LostProcess, Interrupted)):
+        return
+    if _group.channel is None:
+        if _group.here == _group.size:
+            return
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)  # the others may never come
+        with contextlib.suppress(RunFailed):
+            connect()
+    if _group.channel is not None:
+        _group.channel.leave(_reason(error), isinstance(error, UserError))
+
+
+def _reason(error: BaseException) -> str:
+    """What others are told of an error, in one line."""
+    message = told(error)
+    if message is None:
+        message = f"{type(error).__name__}: {error}"
+    return message.strip().partition("\n")[0]
 
 
 def collective(function: F) -> F:
@@ -104,20 +186,21 @@ def collective(function: F) -> F:
     """
 
     @functools.wraps(function)
-    def told(*arguments: Any, **options: Any) -> Any:
+    def wrapped(*arguments: Any, **options: Any) -> Any:
         held = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             return function(*arguments, **options)
         except (RuntimeError, ValueError) as error:
-            raise LostProcess(
-                f"process {_group.rank} of {_group.size}: another process of this run has ended, "
-                "or did not answer for 30 s; its own output says why. The last checkpoint is "
-                "untouched"
-            ) from error
+            if _group.channel is None:
+                raise
+            try:
+                _group.channel.find_lost()
+            except RunFailed as lost:
+                raise lost from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
-    return told  # type: ignore[return-value]
+    return wrapped  # type: ignore[return-value]
 
 
 @collective
@@ -128,29 +211,57 @@ def add_up(tensor: Any) -> None:
     all_reduce(tensor)
 
 
+def share(tensors: Sequence[Any]) -> None:
+    """Give every process the first one's values of tensors, in place."""
+    if _group.size == 1:
+        return
+    from paddle.distributed import broadcast
+
+    meet()
+    for tensor in tensors:
+        if tensor.size:
+            collective(broadcast)(tensor, 0)
+
+
 def total(numbers: Sequence[float]) -> list[float]:
     """Sums over all processes, in float64; identical in every process, bit for bit."""
-    if _group.size == 1:
-        return list(numbers)
-    import numpy as np
-    import paddle
-
-    tensor = paddle.to_tensor(np.array(numbers, np.float64))
-    add_up(tensor)
-    return tensor.numpy().tolist()
+    return _combined("a sum", numbers, sum)
 
 
 def largest(numbers: Sequence[float]) -> list[float]:
     """Maxima over all processes, element by element."""
+    return _combined("a maximum", numbers, max)
+
+
+def _combined(
+    name: str, numbers: Sequence[float], combine: Callable[[tuple[float, ...]], float]
+) -> list[float]:
     if _group.size == 1:
         return list(numbers)
-    import numpy as np
-    import paddle
-    from paddle.distributed import ReduceOp, all_reduce
+    form = struct.Struct(f"<{len(numbers)}d")
 
-    tensor = paddle.to_tensor(np.array(numbers, np.float64))
-    collective(all_reduce)(tensor, ReduceOp.MAX)
-    return tensor.numpy().tolist()
+    def combined(contents: Sequence[bytes]) -> bytes:
+        rows = [form.unpack(content) for content in contents]
+        return form.pack(*map(combine, zip(*rows, strict=True)))
+
+    what = f"{name} of {len(numbers)} numbers"
+    return list(form.unpack(connect().exchange(what, form.pack(*numbers), combined)))
+
+
+def texts(name: str, text: str) -> list[str]:
+    """The texts of all processes, by rank; ``name`` says what they are."""
+    if _group.size == 1:
+        return [text]
+
+    def listed(contents: Sequence[bytes]) -> bytes:
+        return json.dumps([content.decode() for content in contents]).encode()
+
+    return json.loads(connect().exchange(name, text.encode(), listed))
+
+
+def meet() -> None:
+    """A barrier without a time limit: wait until all processes have called it."""
+    total([])
 
 
 def first(work: Callable[[], Any]) -> Any:
@@ -168,50 +279,35 @@ def first(work: Callable[[], Any]) -> Any:
     """
     if _group.size == 1:
         return work()
-    _group.meetings += 1
-    key = f"resnet-fit/{_group.meetings}"
     if is_first():
-        return _publish(key, work)
-    _wait_for(key, 1)
-    said = json.loads(collective(_group.store.get)(f"{key}/said"))
+        return _publish(work)
+    said = json.loads(connect().await_first("the first one's work"))
     kinds = {"UserError": UserError, "RunFailed": RunFailed}
     if said["error"] is not None:
         raise kinds[said["error"]](said["value"])
     return said["value"]
 
 
-def _publish(key: str, work: Callable[[], Any]) -> Any:
-    """Run ``work`` and store its result or error for the other processes."""
+def _publish(work: Callable[[], Any]) -> Any:
+    """Run ``work`` and tell its result or error to the other processes."""
     said: dict[str, Any] = {"error": None, "value": None}
     try:
         said["value"] = work()
-        return said["value"]
     except BaseException as error:
         said["error"] = "UserError" if isinstance(error, UserError) else "RunFailed"
-        said["value"] = str(error) or type(error).__name__
+        said["value"] = _reason(error)
         raise
     finally:
-        collective(_group.store.set)(f"{key}/said", json.dumps(said).encode())
-        _count(key, 1)
+        connect().publish("the first one's work", json.dumps(said).encode())
+    return said["value"]
 
 
-def meet() -> None:
-    """A barrier without a time limit: wait until all processes have called it."""
+def first_bytes(content: Callable[[], bytes]) -> bytes:
+    """What ``content`` returns in the first process, in every process."""
     if _group.size == 1:
-        return
-    _group.meetings += 1
-    key = f"resnet-fit/{_group.meetings}"
-    _count(key, 1)
-    _wait_for(key, _group.size)
-
-
-@collective
-def _count(key: str, more: int) -> int:
-    """Add to a counter in the store and return its new value."""
-    return _group.store.add(key, more)
-
-
-def _wait_for(key: str, count: int) -> None:
-    """Poll a counter until it reaches ``count``. Signals are handled between two polls."""
-    while _count(key, 0) < count:
-        time.sleep(POLL_SECONDS)
+        return content()
+    if not is_first():
+        return connect().await_first("the first one's bytes")
+    found = content()
+    connect().publish("the first one's bytes", found)
+    return found

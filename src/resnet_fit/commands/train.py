@@ -138,7 +138,8 @@ def _fit(file: str, overrides: list[str], output: str, name: str | None) -> None
 def _resume(folder: str, overrides: list[str]) -> None:
     from resnet_fit.runs.resuming import load_run_config
 
-    load_run_config(folder, overrides)
+    if parallel.is_first():  # other machines need not have the folder
+        load_run_config(folder, overrides)
     wake_paddle(overrides, say)
     from resnet_fit.runs.fit import resume
 

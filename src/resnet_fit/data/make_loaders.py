@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from resnet_fit import parallel
 from resnet_fit.config.operations import Entry
 from resnet_fit.data.cache import cache_images
 from resnet_fit.data.dataset import ArrayDataset, FileDataset
@@ -157,12 +158,15 @@ def look(config: Config) -> tuple[int, tuple[int, int, int]]:
 
 
 def _require_same(config: Config, difference: str | None) -> None:
-    if difference is not None:
-        place = _of_files(config, "path", None) or config.data.part_name
-        raise UserError(
-            f"{place}: not the data this run was trained on: {difference}; restore them, or start "
-            "a new run with model.weights set to this one's folder"
-        )
+    if difference is None:
+        return
+    place = _of_files(config, "path", None) or config.data.part_name
+    if not parallel.is_first():
+        raise UserError(f"{place}: not the data of the first process: {difference}")
+    raise UserError(
+        f"{place}: not the data this run was trained on: {difference}; restore them, or start "
+        "a new run with model.weights set to this one's folder"
+    )
 
 
 def _loader(

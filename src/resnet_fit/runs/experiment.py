@@ -87,6 +87,7 @@ def set_up(
     weights = start_from(
         network, config, len(loaders.classes), channels, with_weights=recorded is None
     )
+    parallel.share(list(network.state_dict().values()))
     counts = {
         "parameters": count_parameters(network),
         "macs": count_macs(network, height, channels),
@@ -156,6 +157,8 @@ def start_from(
 ) -> str | None:
     """Load the first weights of a network, and freeze the layers that are not trained.
 
+    Of several processes the first one alone loads them.
+
     Returns:
         the file that the weights are from, if any.
 
@@ -167,10 +170,13 @@ def start_from(
     file = None
     if with_weights and config.model.weights is not None:
         asked = (config.model, config.model.weights, channels)
-        parallel.first(lambda: str(weights_file(*asked)))  # one downloads, the others find it
-        report = load_weights(network, weights_file(*asked))
-        needs_head |= report.other_classes is not None
-        file = report.file
+
+        def load() -> tuple[str, bool]:
+            report = load_weights(network, weights_file(*asked))
+            return report.file, report.other_classes is not None
+
+        file, has_other_classes = parallel.first(load)
+        needs_head |= has_other_classes
     if needs_head:
         head_of(network, classes)
     check_layers(network, config.model.freeze, "model.freeze")

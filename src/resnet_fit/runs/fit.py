@@ -34,9 +34,9 @@ from resnet_fit.runs.processes import check_processes
 from resnet_fit.runs.resuming import (
     checkpoint_config,
     follow_epochs,
-    load_run_config,
     require_epochs,
 )
+from resnet_fit.runs.sharing import checkpoint_of_first, require_same_config, run_config
 from resnet_fit.runs.summary import summarize
 from resnet_fit.runtime import choose_device, describe
 from resnet_fit.terminal import recording, say
@@ -105,10 +105,15 @@ def fit(
         UserError: for a mistake in config or data; without a checkpoint, no folder is left.
         RunFailed: when the run cannot go on.
     """
-    given = Given.of(config, network, data, callbacks)
-    join(config)
-    name = name or time.strftime("%Y%m%d-%H%M%S")
-    folder = Path(parallel.first(lambda: str(new_folder(Path(output), name))))
+    with parallel.telling():
+        given = Given.of(config, network, data, callbacks)
+        join(config)
+        name = name or time.strftime("%Y%m%d-%H%M%S")
+        return _begin_in(Path(output), name, config, given)
+
+
+def _begin_in(output: Path, name: str, config: Config, given: Given) -> Run:
+    folder = Path(parallel.first(lambda: str(new_folder(output, name))))
     with recording() as log:
         experiment = set_up(config, given.network, given.data)
         follows = Callbacks(experiment, folder, given.callbacks)
@@ -147,8 +152,8 @@ def resume(
             then nothing is written.
     """
     folder = Path(folder)
-    with recording() as log:
-        config = load_run_config(folder, overrides)
+    with parallel.telling(), recording() as log:
+        config = run_config(folder, overrides)
         given = Given.of(config, network, data, callbacks)
         join(config)
         with _owned(folder):
@@ -159,10 +164,11 @@ def join(config: Config) -> None:
     """Make the processes that train together a group, where a launcher started several.
 
     Raises:
-        UserError: this config cannot be trained by so many.
+        UserError: this config cannot be trained by so many, or is not that of the first process.
     """
     if parallel.size() > 1:
         check_processes(config, parallel.size())
+        require_same_config(config)
         parallel.start(choose_device(config.training.device))
 
 
@@ -182,19 +188,19 @@ def _begin(folder: Path, experiment: Experiment) -> None:
 
 
 def _go_on(folder: Path, config: Config, given: Given, log: RunLog) -> Run:
-    averages = config.averages_weights
-    found = find_checkpoint(
-        folder / "checkpoints" / "last", [*needed_files(averages), CONFIG, DATA]
-    )
-    state = read_state(found)
-    require_epochs(config, state)
-    experiment = set_up(config, given.network, given.data, DataRecord.read(found / DATA))
-    follows = Callbacks(experiment, folder, given.callbacks)
-    load_whole(found, experiment.model, follows.average)
-    follows.restore(state)
-    _open_log(log, folder)
-    follow_epochs(experiment, state, checkpoint_config(found))
-    follows.checkpoint.complete(found)
+    needed = [*needed_files(config.averages_weights), CONFIG, DATA]
+    last = folder / "checkpoints" / "last"
+    found = parallel.first(lambda: str(find_checkpoint(last, needed)))
+    with checkpoint_of_first(found) as files:
+        state = read_state(files)
+        require_epochs(config, state)
+        experiment = set_up(config, given.network, given.data, DataRecord.read(files / DATA))
+        follows = Callbacks(experiment, folder, given.callbacks)
+        load_whole(files, experiment.model, follows.average)
+        follows.restore(state)
+        _open_log(log, folder)
+        follow_epochs(experiment, state, checkpoint_config(files))
+    follows.checkpoint.complete(Path(found))
     say(f"goes on from {found} after step {follows.clock.step}")
     parallel.first(lambda: write_documents(folder, experiment))
     return _train(experiment, follows)

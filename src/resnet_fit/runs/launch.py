@@ -78,8 +78,6 @@ def _addresses(processes: int) -> Iterator[tuple[int, dict[str, str]]]:
                 "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
                 "PADDLE_CURRENT_ENDPOINT": endpoints[rank],
                 "FLAGS_selected_gpus": str(rank),
-                # Paddle's C++ code tells of each connection.
-                "GLOG_minloglevel": os.environ.get("GLOG_minloglevel", "1"),  # noqa: SIM112
             },
         )
 

@@ -78,8 +78,8 @@ class Reduction:
         return Scaler()
 
     def _reduce(self) -> None:
-        self._statistics.follow()
         add_up_gradients(self._optimizer)
+        self._statistics.follow()
         self._done = True
 
     def _minimize_mean(self, *arguments: Any, **options: Any) -> Any:
