@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from launching import CONFIG, PATIENCE, children, command, contents, different, run, start
+from launching import CONFIG, PATIENCE, PHOTOS, children, command, contents, different, run, start
 from PIL import Image
 
 from resnet_fit.networks.weights import read_tensors
@@ -124,19 +124,6 @@ def photos(tmp_path):
                 pixels[..., channel] += 90
                 Image.fromarray(pixels).save(tmp_path / "photos" / part / name / f"{i}.png")
     return tmp_path / "photos"
-
-
-PHOTOS = {
-    "model": {"depth": [1, 1], "stem": "cifar", "width": 4},
-    "data": {"name": "folder", "path": "photos", "batch_size": 6, "eval_batch_size": 4},
-    "augmentation": {
-        "train": [{"random_resized_crop": {"size": 12}}, "normalize"],
-        "eval": [{"resize": {"size": 14}}, {"center_crop": {"size": 12}}, "normalize"],
-    },
-    "optimizer": {"name": "momentum", "learning_rate": 0.05},
-    "training": {"epochs": 2, "accumulate": 2},
-    "callbacks": {"visualdl": None},
-}
 
 
 @pytest.mark.slow

@@ -69,6 +69,12 @@ def is_first() -> bool:
     return _group.rank == 0
 
 
+def hide_connections() -> None:
+    """Before Paddle is imported: it would tell of each connection on standard error."""
+    if _group.size > 1:
+        os.environ.setdefault("GLOG_minloglevel", "1")
+
+
 def connect() -> Channel:
     """Connect the processes with each other, where that has not been done.
 
@@ -76,6 +82,7 @@ def connect() -> Channel:
         RunFailed: they did not find each other.
     """
     if _group.channel is None:
+        hide_connections()
         try:
             with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")

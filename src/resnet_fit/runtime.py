@@ -128,8 +128,7 @@ def prepare_environment() -> tuple[Setting, ...]:
         _warn_if_late(settings)
     for setting in settings:
         setting.apply()
-    if parallel.size() > 1:
-        os.environ.setdefault("GLOG_minloglevel", "1")  # Paddle tells of each connection
+    parallel.hide_connections()
     neighbours = machine.Neighbours()
     try:
         with (
