@@ -112,7 +112,7 @@ def _open(store: Any) -> Channel:
 
 
 def _not_found(error: Exception) -> RunFailed:
-    return RunFailed(f"the {_group.size} processes did not find each other: {error}")
+    return RunFailed(f"the {_group.size} processes did not find each other: {_reason(error)}")
 
 
 def start(device: str) -> None:
