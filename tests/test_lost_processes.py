@@ -137,7 +137,8 @@ def test_one_that_is_killed_is_named_on_the_terminal(place):
 # Gloo's sum fails after 30 seconds in which a process does not come to it.
 BUSY = """
 import time
-import paddle
+from resnet_fit.runtime import prepare_environment
+prepare_environment()
 from resnet_fit import parallel
 from resnet_fit.callbacks import History
 class Slow(History):
