@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +32,16 @@ Below1 = Annotated[float, Field(ge=0, lt=1)]
 Between0And1 = Annotated[float, Field(gt=0, lt=1)]
 # YAML 1.1 reads the word off as False.
 OrOff = BeforeValidator(lambda value: "off" if value is False else value)
+
+
+def _switch(value: Any) -> Any:
+    if isinstance(value, bool) or value == "auto":
+        return value
+    raise ValueError("expected true, false or auto")
+
+
+# A run resolves auto once it knows its device (`runs/automatic.py`).
+AutoSwitch = Annotated[bool | Literal["auto"], BeforeValidator(_switch)]
 
 
 def absolute(path: str) -> str:

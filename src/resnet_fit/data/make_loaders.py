@@ -107,7 +107,7 @@ def make_loaders(
             "shuffle": training,
             "seed": config.training.seed,
             "drop_last": training and config.data.drop_last,
-            "on_device": config.augmentation.on_device,
+            "on_device": config.augmentation.on_device is True,
             "dealer": dealer,
             "group": _group(config, training, dealer.size),
         }

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from resnet_fit import machine
 from resnet_fit.callbacks import StepSeed, WeightAverage
-from resnet_fit.checkpoints.files import DATA, STATE, find_checkpoint
+from resnet_fit.checkpoints.files import CONFIG, DATA, STATE, find_checkpoint
 from resnet_fit.checkpoints.folder import load_checkpoint
 from resnet_fit.checkpoints.optimizer_state import get_optimizer_state
 from resnet_fit.data.loading import Batch, Loader
@@ -23,8 +23,10 @@ from resnet_fit.data.record import DataRecord
 from resnet_fit.files import no_new_files
 from resnet_fit.live_line import clock_time
 from resnet_fit.reports.steps import begin_at_full_size, is_warm, memory_told
+from resnet_fit.runs.automatic import recorded
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.experiment import Experiment, set_up
+from resnet_fit.runs.resuming import checkpoint_config
 
 # `Metered`'s least batches, least seconds, and most seconds.
 TRAINING = (5, 3.0, 15.0)
@@ -111,10 +113,17 @@ def dry_run(config: Config, console: Console, run: Path | None = None) -> None:
         UserError: the run would not start, for the reason told.
         RunFailed: the memory does not suffice.
     """
-    found = None if run is None else find_checkpoint(run / "checkpoints" / "last", [STATE, DATA])
+    found = (
+        None
+        if run is None
+        else find_checkpoint(run / "checkpoints" / "last", [STATE, DATA, CONFIG])
+    )
     with no_new_files():
-        recorded = None if found is None else DataRecord.read(found / DATA)
-        experiment = set_up(config, recorded=recorded)
+        if run is None or found is None:
+            experiment = set_up(config)
+        else:
+            data, was = DataRecord.read(found / DATA), recorded(run, checkpoint_config(found))
+            experiment = set_up(config, recorded=data, was=was)
     settings = config.callbacks.get("weight_average")
     with closing(experiment.loaders):
         average = None if settings is None else WeightAverage(None, **settings.model_dump())
@@ -138,7 +147,7 @@ def _epochs_done(experiment: Experiment, run: Path, average: WeightAverage | Non
 def _sizes(experiment: Experiment) -> Iterator[str]:
     counts, epochs = experiment.counts, experiment.config.training.epochs
     steps = len(experiment.loaders.train)
-    yield f"{experiment.device}, {experiment.backend} backend"
+    yield f"{experiment.device}, {experiment.means}"
     yield (
         f"{counts['parameters']:,} parameters; {counts['macs']:,} multiply-accumulates for an "
         "image in evaluation"

@@ -168,8 +168,8 @@ def summarize(
     batch_size = batch_size or config.data.batch_size
     layers, fields = layer_costs(network, image_shape), receptive_fields(network, image_shape)
     memory = None
-    if config.training.compile == "off":
-        backend = choose_backend(backend, device, network=network)
+    if config.training.compile in ("auto", "off"):
+        backend = choose_backend(backend, device, network=network, precision=precision)
         use_precision(precision, network, backend)
         slots, averages = config.optimizer.slots, config.averages_weights
         memory = estimate_memory(network, image_shape, batch_size, slots, averages)

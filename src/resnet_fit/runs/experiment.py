@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +23,12 @@ from resnet_fit.errors import UserError, out_of_memory
 from resnet_fit.networks import count_macs, count_parameters, freeze, load_weights
 from resnet_fit.networks.layer_names import BACKBONE, check_layers, head_of
 from resnet_fit.networks.pretrained import weights_file
+from resnet_fit.runs.automatic import Means, means, resolve_auto
 from resnet_fit.runs.config import Config
 from resnet_fit.runtime import choose_device
 from resnet_fit.training.accumulation import accumulated
 from resnet_fit.training.metrics import OverProcesses, classification_metrics
-from resnet_fit.training.precision import check_precision, use_precision
+from resnet_fit.training.precision import LossScaler, check_precision, use_precision
 from resnet_fit.training.reduction import Reduction
 
 
@@ -36,13 +37,15 @@ class Experiment:
     """What is built from a config: its data, its model, and the device that computes.
 
     Attributes:
+        config: as the user wrote it, with its ``auto``.
+        means: what became of ``auto``.
         counts: numbers of the network and the data for the run's summary.
         weights: the file that its network started from; None for a random start.
     """
 
     config: Config
     device: str
-    backend: str
+    means: Means
     loaders: Loaders
     model: paddle.Model
     counts: dict[str, Any]
@@ -54,6 +57,7 @@ def set_up(
     network: nn.Layer | None = None,
     parts: Parts | None = None,
     recorded: DataRecord | None = None,
+    was: Mapping[str, Any] | None = None,
 ) -> Experiment:
     """Check a config against device and data, and build all of it. Writes nothing.
 
@@ -62,15 +66,16 @@ def set_up(
         parts: the data, for ``data: {name: given}``.
         recorded: of a run that goes on, what it was trained on: the data must be the same, and
             ``model.weights`` are not asked for.
+        was: of a run that goes on, what it took for ``auto``: see `automatic.recorded`.
 
     Raises:
         UserError: for what does not fit together.
     """
     device = choose_device(config.training.device)
-    compiled = config.training.compile != "off"
-    if config.training.compile == "cinn":
+    resolved = resolve_auto(config, device, was)
+    if resolved.training.compile == "cinn":
         check_cinn(device)
-    if config.augmentation.on_device and device == "cpu":
+    if resolved.augmentation.on_device and device == "cpu":
         warnings.warn(
             "augmentation.on_device: for a GPU; on a CPU it changes nothing but makes batches more "
             "slowly",
@@ -78,11 +83,12 @@ def set_up(
         )
     parallel.start(device)
     seed_everything(config.training.seed)
-    loaders = open_data(config, recorded, parts)
+    loaders = open_data(resolved, recorded, parts)
     if network is None:
         network = make_network(config, len(loaders.classes), loaders.image_shape[0])
-    backend = choose_backend(config.training.backend, device, compiled, network)
-    check_precision(config.training.precision, device, backend)
+    training, compiled = resolved.training, resolved.training.compile != "off"
+    backend = choose_backend(training.backend, device, compiled, network, training.precision)
+    check_precision(training.precision, device, backend)
     channels, height, _ = loaders.image_shape
     weights = start_from(
         network, config, len(loaders.classes), channels, with_weights=recorded is None
@@ -95,8 +101,8 @@ def set_up(
         "train_images": loaders.train.count,
         "eval_images": loaders.evaluation.count,
     }
-    model = prepare(config, network, loaders, backend)
-    return Experiment(config, device, backend, loaders, model, counts, weights)
+    model = prepare(resolved, network, loaders, backend)
+    return Experiment(config, device, means(resolved, backend), loaders, model, counts, weights)
 
 
 def open_data(
@@ -196,7 +202,7 @@ def prepare(
     optimizer = config.optimizer.build(network, rate)
     loss = config.loss.build(loaders.train.labels, len(loaders.classes))
     metrics = classification_metrics(loss, len(loaders.classes))
-    if training.compile != "off":
+    if training.compile in ("static", "cinn"):
         fuse = backend == "channels_last" and training.precision == "float16"
         compile_forward(network, "CINN" if training.compile == "cinn" else None, fuse_norms=fuse)
     amp_configs = use_precision(training.precision, network, backend)
@@ -211,6 +217,7 @@ def prepare(
         stepped = reduction.of(loss)
         metrics = [OverProcesses(metric, dealer) for metric in metrics]
     model.prepare(optimizer, stepped, metrics, amp_configs)
-    if processes > 1 and training.precision == "float16":
-        model._scaler = reduction.scaler()
+    if amp_configs is not None:
+        scaler = LossScaler()
+        model._scaler = scaler if processes == 1 else reduction.before(scaler)
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from resnet_fit.files import lock, write_json, write_text
 from resnet_fit.live_line import clock_time
 from resnet_fit.machine import has_bfloat16
 from resnet_fit.run_log import RunLog
+from resnet_fit.runs.automatic import recorded
 from resnet_fit.runs.callbacks import Callbacks
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.experiment import Experiment, set_up
@@ -194,12 +196,14 @@ def _go_on(folder: Path, config: Config, given: Given, log: RunLog) -> Run:
     with checkpoint_of_first(found) as files:
         state = read_state(files)
         require_epochs(config, state)
-        experiment = set_up(config, given.network, given.data, DataRecord.read(files / DATA))
+        kept, data = checkpoint_config(files), DataRecord.read(files / DATA)
+        was = json.loads(parallel.first(lambda: json.dumps(recorded(folder, kept))))
+        experiment = set_up(config, given.network, given.data, data, was)
         follows = Callbacks(experiment, folder, given.callbacks)
         load_whole(files, experiment.model, follows.average)
         follows.restore(state)
         _open_log(log, folder)
-        follow_epochs(experiment, state, checkpoint_config(files))
+        follow_epochs(experiment, state, kept)
     follows.checkpoint.complete(Path(found))
     say(f"goes on from {found} after step {follows.clock.step}")
     parallel.first(lambda: write_documents(folder, experiment))
@@ -209,13 +213,14 @@ def _go_on(folder: Path, config: Config, given: Given, log: RunLog) -> Run:
 def _train(experiment: Experiment, follows: Callbacks) -> Run:
     """Train what is left of a run, test it, and write its summary."""
     folder, counts = follows.folder, experiment.counts
-    environment = describe(experiment.device, experiment.backend)
+    means = experiment.means
+    environment = describe(experiment.device, means.backend) | means.to_dict()
     if parallel.is_first():
         write_json(folder / "environment.json", environment)
     say(
         f"{folder}: {counts['parameters']:,} parameters, {counts['train_images']:,} images to "
         f"train on, {counts['eval_images']:,} to evaluate on; {experiment.device}, "
-        f"{experiment.backend} backend, {_precision(experiment)}"
+        f"{means}, {_precision(experiment)}"
     )
     if experiment.device != "cpu":
         say(f"{experiment.device}: {gpu.summary(int(experiment.device[4:]))}")
@@ -244,7 +249,7 @@ def _precision(experiment: Experiment) -> str:
     and 1.5 times as long on an Intel Xeon with AVX512-BF16 but without AMX.
     """
     precision = experiment.config.training.precision
-    if precision == "float32" and experiment.backend == "onednn" and has_bfloat16():
+    if precision == "float32" and experiment.means.backend == "onednn" and has_bfloat16():
         return "float32 (training.precision=bfloat16 may be faster: see resnet-fit doctor)"
     return precision
 

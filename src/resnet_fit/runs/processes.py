@@ -31,7 +31,7 @@ def check_processes(config: Config, processes: int) -> None:
         "training.on_nan: skip": training.on_nan == "skip",
         "data.on_bad_image: skip": getattr(data, "on_bad_image", None) == "skip",
         "callbacks.adapt_threads": config.callbacks.get("adapt_threads") is not None,
-        f"training.compile: {training.compile}": training.compile != "off",
+        f"training.compile: {training.compile}": training.compile in ("static", "cinn"),
         f"training.device: {training.device}": ":" in training.device,
     }
     for setting, is_set in refused.items():

@@ -16,6 +16,28 @@ from resnet_fit.errors import UserError
 from resnet_fit.machine import has_bfloat16
 
 
+class LossScaler(paddle.amp.GradScaler):
+    """Paddle's, which keeps the loss of float16 large; a smaller scale is not told.
+
+    Paddle prints each, and for that calls ``float`` on a tensor of one axis: with Paddle 3.3 a
+    TypeError from NumPy 2.4 on (``_update`` in ``paddle/amp/grad_scaler.py``).
+    """
+
+    _scale: Any
+    _incr_count: int
+    _decr_count: int
+
+    def _update(self) -> None:
+        if not self._cache_found_inf:
+            super()._update()
+            return
+        self._incr_count = 0
+        self._decr_count += 1
+        if self._decr_count == self._decr_every_n_nan_or_inf:
+            self._scale = self._scale * self._decr_ratio
+            self._decr_count = 0
+
+
 def check_precision(precision: str, device: str, backend: str) -> None:
     """Raise UserError where a device cannot compute in this precision."""
     if precision == "float32":

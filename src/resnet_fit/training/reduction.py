@@ -63,19 +63,19 @@ class Reduction:
 
         return weighted
 
-    def scaler(self) -> paddle.amp.GradScaler:
-        """For float16: adds up before it looks for overflow, which one process may have alone."""
-        reduction = self
+    def before(self, scaler: paddle.amp.GradScaler) -> paddle.amp.GradScaler:
+        """Add up before a scaler looks for overflow, which one process may have alone."""
+        minimize = scaler.minimize
 
-        class Scaler(paddle.amp.GradScaler):
-            def minimize(self, *arguments: Any, **options: Any) -> Any:
-                reduction._reduce()
-                try:
-                    return super().minimize(*arguments, **options)
-                finally:  # the optimizer is not asked where there was an overflow
-                    reduction._done = False
+        def minimize_sum(*arguments: Any, **options: Any) -> Any:
+            self._reduce()
+            try:
+                return minimize(*arguments, **options)
+            finally:  # the optimizer is not asked where there was an overflow
+                self._done = False
 
-        return Scaler()
+        scaler.minimize = minimize_sum
+        return scaler
 
     def _reduce(self) -> None:
         add_up_gradients(self._optimizer)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from resnet_fit.config import operations
 from resnet_fit.config.problems import Problem
-from resnet_fit.config.settings import NonNegative, PositiveInt, Settings, Share
+from resnet_fit.config.settings import AutoSwitch, NonNegative, PositiveInt, Settings, Share
 from resnet_fit.data.augment.operation import Operation
 from resnet_fit.errors import UserError
 
@@ -54,15 +54,15 @@ class Augmentation(Settings):
         eval: operations of the evaluation.
         mix: mixes the images of a batch in pairs, and their labels.
         progressive: image sizes by epoch.
-        on_device: whether the last operations of a list, and mixing, run on the network's device:
-            for a GPU that waits for its data.
+        on_device: whether the last operations of a list, and mixing, run on the network's device,
+            which then gets images as bytes; ``auto`` on a GPU in half precision.
     """
 
     train: list[Any] = Field(default_factory=lambda: ["normalize"])
     eval: list[Any] = Field(default_factory=lambda: ["normalize"])
     mix: Mixing | None = None
     progressive: Progressive | None = None
-    on_device: bool = False
+    on_device: AutoSwitch = "auto"
 
     def problems(self, config: Config | None) -> Iterator[Problem]:
         for stage in ("train", "eval"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from resnet_fit.config.registry import part
-from resnet_fit.config.settings import Below1, Positive
-from resnet_fit.training.optimizers.optimizer import Optimizer, refuse_missing_gradients
+from resnet_fit.config.settings import AutoSwitch, Below1, Positive
+from resnet_fit.training.optimizers.optimizer import Optimizer, fused_where_all_have_gradients
 
 if TYPE_CHECKING:
     import paddle
@@ -40,10 +40,11 @@ class Adam(Moments):
     """Adam (Kingma and Ba 2014); weight decay is part of the gradient.
 
     Args:
-        fused: whether the steps of all parameters are one operation, which a GPU starts once.
+        fused: whether the steps of all parameters are one operation, which a GPU starts once;
+            ``auto`` on a GPU.
     """
 
-    fused: bool = False
+    fused: AutoSwitch = "auto"
 
     def build(
         self, network: nn.Layer, rate: float | paddle.optimizer.lr.LRScheduler
@@ -51,9 +52,10 @@ class Adam(Moments):
         import paddle
 
         self.set_regularizers(network)
-        return refuse_missing_gradients(
-            paddle.optimizer.Adam(use_multi_tensor=self.fused, **self.arguments(network, rate))
+        optimizer = paddle.optimizer.Adam(
+            use_multi_tensor=self.fused is True, **self.arguments(network, rate)
         )
+        return fused_where_all_have_gradients(optimizer)
 
 
 @part("optimizer", "adamw")

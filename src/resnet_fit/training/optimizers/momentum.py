@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from resnet_fit.config.problems import Problem
 from resnet_fit.config.registry import part
-from resnet_fit.config.settings import Below1
-from resnet_fit.training.optimizers.optimizer import Optimizer, refuse_missing_gradients
+from resnet_fit.config.settings import AutoSwitch, Below1
+from resnet_fit.training.optimizers.optimizer import Optimizer, fused_where_all_have_gradients
 
 if TYPE_CHECKING:
     import paddle
@@ -41,12 +41,13 @@ class Momentum(Velocity):
     """Gradient descent with momentum, heavy-ball or Nesterov's.
 
     Args:
-        fused: whether the steps of all parameters are one operation, which a GPU starts once.
+        fused: whether the steps of all parameters are one operation, which a GPU starts once;
+            ``auto`` on a GPU.
     """
 
     momentum: Below1 = 0.9
     nesterov: bool = False
-    fused: bool = False
+    fused: AutoSwitch = "auto"
 
     def build(
         self, network: nn.Layer, rate: float | paddle.optimizer.lr.LRScheduler
@@ -57,7 +58,7 @@ class Momentum(Velocity):
         optimizer = paddle.optimizer.Momentum(
             momentum=self.momentum,
             use_nesterov=self.nesterov,
-            use_multi_tensor=self.fused,
+            use_multi_tensor=self.fused is True,
             **self.arguments(network, rate),
         )
-        return refuse_missing_gradients(optimizer)
+        return fused_where_all_have_gradients(optimizer)

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from resnet_fit.config.problems import Problem
 from resnet_fit.config.settings import NonNegative, Part, Positive, PositiveInt
-from resnet_fit.errors import RunFailed
 from resnet_fit.networks.layer_names import BACKBONE, check_layers, head_of, is_within
 
 if TYPE_CHECKING:
@@ -116,23 +115,19 @@ def set_lr_factors(network: nn.Layer, factors: dict[str, float]) -> None:
         parameter.optimize_attr["learning_rate"] = factors[longest] if longest else 1.0
 
 
-def refuse_missing_gradients(optimizer: Any) -> Any:
-    """The optimizer, which now refuses a fused step in which a parameter has no gradient.
+def fused_where_all_have_gradients(optimizer: Any) -> Any:
+    """The optimizer; where it is fused, it now steps singly when a parameter has no gradient.
 
     Paddle's fused operations pair parameters and gradients by their places, and would give each
-    parameter after a missing gradient that of another.
+    parameter after a missing gradient that of another. The state is the same in both ways.
     """
-    update = optimizer._append_optimize_multi_tensor_op
+    if not optimizer._use_multi_tensor:
+        return optimizer
+    update = optimizer._create_optimization_pass
 
-    def step(block: Any, pairs: list[Any], param_group_idx: int) -> Any:
-        given = {parameter.name for parameter, _ in pairs}
-        missing = [p.name for p in optimizer._parameter_list if p.name not in given]
-        if missing:
-            raise RunFailed(
-                f"optimizer.fused: {missing[0]} has no gradient, and a fused step needs all; set "
-                "optimizer.fused: false"
-            )
-        return update(block, pairs, param_group_idx)
+    def step(pairs: list[Any], param_group_idx: int = 0) -> Any:
+        optimizer._use_multi_tensor = len(pairs) == len(optimizer._parameter_list)
+        return update(pairs, param_group_idx)
 
-    optimizer._append_optimize_multi_tensor_op = step
+    optimizer._create_optimization_pass = step
     return optimizer
