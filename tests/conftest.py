@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,14 @@ TINY: dict[str, Any] = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--gpu-device",
+        default="gpu",
+        help="what tests marked gpu compute on: gpu, gpu:N, or cpu to test these tests themselves",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Import Paddle before any test does, each of pytest's workers with cores of its own."""
     worker = os.environ.get("PYTEST_XDIST_WORKER")
@@ -45,6 +53,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("bfloat16") and not has_bfloat16():
         pytest.skip("this processor has no bfloat16")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A `Device` for a test marked gpu, skipped where there is none."""
+    import paddle
+    from device import take
+
+    before = paddle.device.get_device()
+    yield take(request.config.getoption("gpu_device"), monkeypatch)
+    paddle.set_device(before)
 
 
 @pytest.fixture

@@ -1,4 +1,9 @@
-"""A CPU that is told to be a GPU, for what a run does there: all but the numbers' own type."""
+"""A CPU that is told to be a GPU, for what a run does there: all but the numbers' own type.
+
+    python tests/pretended.py ARGUMENTS
+
+is the command line on such a CPU.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +46,24 @@ def let_precision_pass(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]
 
 
 def let_runs_see_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a run take this CPU for a GPU, which it does not ask for its name."""
+    """Let a run take this CPU for a GPU, without asking it for name or memory."""
     monkeypatch.setattr(experiment, "choose_device", lambda _: GPU)
     monkeypatch.setattr(
         fitting, "describe", lambda device, *rest: describe("cpu", *rest) | {"device": device}
     )
+    monkeypatch.setattr(paddle.device, "synchronize", lambda *_: None)
+    monkeypatch.setattr(paddle.device.cuda, "max_memory_reserved", lambda *_: 0)
+
+
+def main() -> int:
+    """The command line of this library."""
+    from resnet_fit.cli import main
+
+    patch = pytest.MonkeyPatch()
+    let_precision_pass(patch)
+    let_runs_see_a_gpu(patch)
+    return main()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

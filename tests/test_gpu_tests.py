@@ -1,0 +1,26 @@
+"""Where there is no GPU, the tests of one are skipped, and say why."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from conftest import REPOSITORY
+
+
+def pytest_says(*words: str) -> str:
+    program = [sys.executable, "-m", "pytest", "-n", "0", "-q", *words]
+    done = subprocess.run(program, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 5), done.stdout + done.stderr  # 5: nothing was selected
+    return done.stdout
+
+
+def test_without_a_gpu_they_are_skipped_with_the_reason():
+    said = pytest_says("-m", "gpu", "--gpu-device", "gpu:99", "tests/gpu/test_gpu_runs.py")
+    assert re.search(r"no GPU to test on: training\.device: received gpu:99, but", said)
+    assert re.search(r"^\d+ skipped", said.splitlines()[-1])
+
+
+def test_they_are_not_among_the_others():
+    assert re.search(r"^\d+ deselected", pytest_says("tests/gpu").splitlines()[-1])
