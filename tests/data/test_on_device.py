@@ -85,6 +85,17 @@ def test_the_host_does_what_the_device_cannot_and_all_before(operations, host):
     assert on_device.host_operations(operations) == host
 
 
+class Unmirrored(HorizontalFlip):
+    """A user's own: it does something else than what it is derived from."""
+
+    def apply(self, images, uniforms):
+        return images
+
+
+def test_a_derived_operation_runs_on_the_host_as_it_is_written():
+    assert on_device.host_operations([Unmirrored(), NORMALIZE]) == 1
+
+
 # --- loaders ------------------------------------------------------------------------------
 
 

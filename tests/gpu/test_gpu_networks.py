@@ -31,7 +31,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 
 def build(kind: str) -> paddle.nn.Layer:
     options = dict(NETWORKS[kind])
-    make = {"resnet": resnet, "densenet": densenet}[options.pop("name", "resnet")]
+    make: Any = {"resnet": resnet, "densenet": densenet}[options.pop("name", "resnet")]
     return make(num_classes=5, **options)
 
 
@@ -83,5 +83,5 @@ def test_it_computes_what_a_cpu_does(device, kind, backend, compiled, precision)
     use_precision(precision, network, backend)
     found = passes(network)
     for name, value in expected.items():
-        error = np.linalg.norm(found[name] - value) / np.linalg.norm(value)
-        assert error < TOLERANCE[precision], (name, error)
+        difference = np.linalg.norm(found[name] - value) / np.linalg.norm(value)
+        assert difference < TOLERANCE[precision], (name, difference)
