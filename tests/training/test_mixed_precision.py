@@ -3,6 +3,8 @@
 import json
 from functools import partial
 
+import numpy as np
+import paddle
 import pytest
 from pretended import let_precision_pass
 
@@ -81,3 +83,26 @@ def test_bfloat16_needs_no_scale(tiny, tmp_path, casts):
         parse_config(tiny, ["training.backend=paddle", PRECISION.format("bfloat16")]), tmp_path
     )
     assert checkpoint_of(run)["scaler"] is None
+
+
+@pytest.mark.parametrize("bound", [1, 2])
+def test_the_scale_is_paddles_own(casts, bound):
+    """After overflows and steps without one, in any order."""
+    options = {"init_loss_scaling": 64.0, "incr_every_n_steps": 3, "decr_every_n_nan_or_inf": bound}
+    with paddle.amp.auto_cast(enable=False):
+        ours = LossScaler(**options)
+    weight = paddle.create_parameter([2], "float32")
+    optimizer = paddle.optimizer.SGD(0.1, parameters=[weight])
+    scale, good, bad = 64.0, 0, 0
+    for overflows in [0, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1]:
+        weight.grad = paddle.full([2], float("inf") if overflows else 1.0)
+        before = weight.numpy()
+        ours.minimize(optimizer, paddle.zeros([1]))  # the gradients are there already
+        assert np.array_equal(weight.numpy(), before) == bool(overflows)
+        good, bad = (0, bad + 1) if overflows else (good + 1, 0)
+        if bad == bound:
+            scale, bad = scale / 2, 0
+        if good == 3:
+            scale, good = scale * 2, 0
+        assert ours.state_dict()["scale"].tolist() == [scale]
+        assert (ours._incr_count, ours._decr_count) == (good, bad)

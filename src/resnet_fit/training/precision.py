@@ -24,16 +24,17 @@ class LossScaler(paddle.amp.GradScaler):
     """
 
     _scale: Any
-    _incr_count: int
     _decr_count: int
+    _decr_every_n_nan_or_inf: int
 
     def _update(self) -> None:
-        if not self._cache_found_inf:
-            super()._update()
+        if not self._enable:
             return
-        self._incr_count = 0
-        self._decr_count += 1
-        if self._decr_count == self._decr_every_n_nan_or_inf:
+        most = self._decr_every_n_nan_or_inf
+        self._decr_every_n_nan_or_inf = 0  # no count of overflows: Paddle counts, and does no more
+        super()._update()
+        self._decr_every_n_nan_or_inf = most
+        if self._decr_count >= most:
             self._scale = self._scale * self._decr_ratio
             self._decr_count = 0
 
