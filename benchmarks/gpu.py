@@ -100,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         base |= {"batch": options.batch_size} if options.batch_size else {}
         for precision in options.precisions:
             for row in compare(network, base | {"precision": precision}, rounds):
+                if "paddle" in row.facts and not any("paddle" in o.facts for o in rows):
+                    print(*versions(row.facts), sep=", ")
                 print(row, flush=True)
                 rows.append(row)
         if network == "resnet50":
@@ -110,8 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json is not None:
         found = {
             "machine": machine(),
-            "driver": driver(),
             "device": options.device,
+            "versions": next((list(versions(r.facts)) for r in rows if "paddle" in r.facts), []),
             "rounds": rounds,
             "rows": [asdict(row) for row in rows],
             "verdict": lines,
@@ -249,6 +251,15 @@ def verdict(rows: Sequence[Row]) -> Iterator[str]:
         yield "Nothing was compared with auto."
     elif not faster:
         yield "The settings that auto takes are the fastest of those measured."
+
+
+def versions(facts: dict[str, Any]) -> Iterator[str]:
+    """The card, its driver, and what computes, from the facts of a side of this library."""
+    if "card" in facts:
+        yield f"{facts['card']}, compute capability {facts['capability']}, driver {driver()}"
+        yield f"CUDA {facts['cuda']}, cuDNN {facts['cudnn']}"
+    if "paddle" in facts:
+        yield f"Paddle {facts['paddle']}, NumPy {facts['numpy']}"
 
 
 def driver() -> str | None:

@@ -149,7 +149,7 @@ def peak(job: dict[str, Any]) -> Work:
 
     paddle.set_device(job["device"])
     side = job["matrix"]
-    matrix = paddle.ones([side, side]).astype(job["precision"])
+    matrix = paddle.randn([side, side]).astype(job["precision"])
     wait = paddle.device.synchronize if job["device"] != "cpu" else lambda: None
     return repeated(lambda: paddle.matmul(matrix, matrix), wait, job["steps"]), dict
 

@@ -110,7 +110,10 @@ def test_all_of_it_in_little_on_a_cpu(tmp_path):
     done = subprocess.run(program, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert "received float16, but a CPU has bfloat16 or float32" in done.stdout
-    rows = {(row["precision"], row["side"]): row for row in json.loads(file.read_text())["rows"]}
+    found = json.loads(file.read_text())
+    assert found["versions"][0].startswith("Paddle ")
+    assert found["versions"][0] in done.stdout
+    rows = {(row["precision"], row["side"]): row for row in found["rows"]}
     for side in (
         "auto",
         "training.backend=paddle",
