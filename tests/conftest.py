@@ -31,7 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--gpu-device",
         default="gpu",
-        help="what tests marked gpu compute on: gpu, gpu:N, or cpu to test these tests themselves",
+        choices=("gpu", "cpu"),
+        help="what tests marked gpu compute on; a CPU poses as one, to test these tests",
     )
 
 
