@@ -113,6 +113,35 @@ def test_grouped_and_wide_networks_equal_those_of_paddle_vision(name, options):
         np.testing.assert_allclose(ours(x).numpy(), logits, rtol=0, atol=1e-3)
 
 
+SHAPE = {"width": [6, 4, 10], "strides": [2, 1, 2], "stem_width": 8}
+
+
+@pytest.mark.parametrize(("block", "expansion"), [("basic", 1), ("bottleneck", 4)])
+def test_each_stage_has_its_own_width_and_stride(block, expansion):
+    network = resnet([1, 2, 1], 3, "cifar", block=block, **SHAPE)
+    assert network.conv1.weight.shape == [8, 3, 3, 3]
+    seen = {}
+    for name in ("layer1", "layer2", "layer3"):
+        stage = getattr(network, name)
+        stage.register_forward_post_hook(lambda _, __, y, name=name: seen.update({name: y.shape}))
+    network(noise(2, 3, 16, 12))
+    assert seen == {
+        "layer1": [2, 6 * expansion, 8, 6],
+        "layer2": [2, 4 * expansion, 8, 6],
+        "layer3": [2, 10 * expansion, 4, 3],
+    }
+
+
+def test_usual_shape_can_be_written_out():
+    written = resnet(18, 4, width=[8, 16, 32, 64], strides=[1, 2, 2, 2], stem_width=8)
+    usual = resnet(18, 4, width=8)
+    shapes = [(name, list(value.shape)) for name, value in usual.state_dict().items()]
+    assert [(name, list(value.shape)) for name, value in written.state_dict().items()] == shapes
+    usual.set_state_dict(written.state_dict())
+    x = noise(2, 3, 32, 32)
+    np.testing.assert_array_equal(written(x).numpy(), usual(x).numpy())
+
+
 def test_groups_need_bottlenecks():
     with pytest.raises(UserError, match=r"groups: needs bottleneck blocks; those of depth 18"):
         resnet(18, groups=2)
@@ -323,7 +352,14 @@ def test_gray_images_and_other_widths():
         ({"depth": 18, "block": "bottleneck"}, r"stage sizes, \[2, 2, 2, 2\]"),
         ({"depth": 18, "block": "botleneck"}, "Did you mean 'bottleneck'"),
         ({"depth": 18, "num_classes": 0}, "num_classes: received 0, expected"),
-        ({"depth": 18, "width": 0}, "width: expected more than 0, received 0"),
+        ({"depth": 18, "width": 0}, "width: expected a width such as 64, .*, received 0"),
+        ({"depth": 18, "width": [8, 8]}, r"width: expected 4 values, .* received \[8, 8\]"),
+        ({"depth": 18, "strides": [1, 2]}, r"strides: expected 4 values, .* received \[1, 2\]"),
+        ({"depth": [1, 1], "strides": [1, 3]}, "strides.1: unknown value 3. Valid: 1, 2"),
+        (
+            {"depth": [1, 1], "shortcut": "zero-pad", "width": [8, 4]},
+            r"shortcut: zero-pad cannot leave out channels, and they go \[8, 8, 4\]",
+        ),
         ({"depth": 18, "in_channels": -1}, "in_channels: received -1"),
         ({"depth": 18, "shortcut": "none", "zero_init_residual": True}, "needs shortcuts"),
     ],

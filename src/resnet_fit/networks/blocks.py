@@ -13,6 +13,7 @@ from paddle import Tensor, nn
 
 from resnet_fit.backends import covered
 from resnet_fit.backends.backend import HasBackend
+from resnet_fit.networks.families.resnet import EXPANSION
 
 
 def conv(
@@ -198,7 +199,7 @@ class Block(BackendLayer):
 class BasicBlock(Block):
     """Two 3x3 convolutions (He et al. 2015, figure 5 left); gives ``width`` channels."""
 
-    expansion = 1
+    expansion = EXPANSION["basic"]
     depth = 2
 
     def __init__(
@@ -231,7 +232,7 @@ class BottleneckBlock(Block):
         groups: of the 3x3 convolution (Xie et al. 2017, "Aggregated residual transformations").
     """
 
-    expansion = 4
+    expansion = EXPANSION["bottleneck"]
     depth = 3
 
     def __init__(

@@ -45,7 +45,7 @@ class ResNet(HasBackend, nn.Layer):
     ) -> None:
         super().__init__()
         block_name, stage_sizes = chosen.stages()
-        block, width = BLOCKS[block_name], chosen.first_width
+        block, channels = BLOCKS[block_name], chosen.first_width()
         self.stem = chosen.stem
         self.in_channels = in_channels
         self.num_stages = len(stage_sizes)
@@ -55,19 +55,18 @@ class ResNet(HasBackend, nn.Layer):
             options |= {"stride_on": chosen.stride_on, "groups": chosen.groups}
 
         kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
-        self.conv1 = layers.conv(in_channels, width, kernel_size, stride)
-        self.bn1 = layers.norm(width)
+        self.conv1 = layers.conv(in_channels, channels, kernel_size, stride)
+        self.bn1 = layers.norm(channels)
 
-        channels = width
         count = 0
-        for stage, size in enumerate(stage_sizes):
-            stage_width = width * 2**stage
+        stages = zip(stage_sizes, chosen.widths(), chosen.all_strides(), strict=True)
+        for stage, (size, stage_width, stage_stride) in enumerate(stages):
             out_channels = stage_width * block.expansion
             if block is BottleneckBlock:
                 options["inner"] = stage_width * chosen.width_per_group // 64 * chosen.groups
             blocks = []
             for index in range(size):
-                stride = 2 if stage > 0 and index == 0 else 1
+                stride = stage_stride if index == 0 else 1
                 # The first block is left out least, the last one most (section 3, equation 4).
                 count += 1
                 options["drop"] = chosen.stochastic_depth * count / sum(stage_sizes)
@@ -111,13 +110,15 @@ def resnet(
     stride_on: StrideOn = "3x3",
     zero_init_residual: bool = False,
     stochastic_depth: float = 0.0,
-    width: int | None = None,
+    width: int | Sequence[int] | None = None,
     in_channels: int = 3,
     weights: str | os.PathLike[str] | None = None,
     block: Block | None = None,
     layers: Layers | None = None,
     groups: int = 1,
     width_per_group: int = 64,
+    strides: Sequence[int] | None = None,
+    stem_width: int | None = None,
 ) -> ResNet:
     """Build a residual network that maps images ``[N, in_channels, H, W]`` to logits
     ``[N, num_classes]``.
@@ -138,7 +139,8 @@ def resnet(
             shortcut (Goyal et al. 2017, section 5.1).
         stochastic_depth: how often the last block is left out for an image in training, below 1;
             the others less, in proportion to their place (Huang et al. 2016).
-        width: channels of the first stage, doubled by each later one; 64, or 16 for ``cifar3``.
+        width: channels of the first stage, doubled by each later one, 64, or 16 for ``cifar3``; or
+            those of each stage, as ``[64, 128, 256]``.
         weights: a file or folder for :func:`load_weights`, or ``"imagenet"`` for what paddle.vision
             publishes, which is fetched once. If it has another number of classes,
             ``fc`` alone keeps its random start, and a warning says so. Not in a static graph,
@@ -149,6 +151,9 @@ def resnet(
             ResNeXt-50 32x4d (Xie et al. 2017).
         width_per_group: channels of each of these groups, where the first stage has 64;
             ``resnet(50, width_per_group=128)`` is Wide ResNet-50-2.
+        strides: by what each stage divides the size of the images, 1 or 2: by default 1 for the
+            first stage and 2 for the others.
+        stem_width: channels of the first convolution; by default those of the first stage.
 
     Raises:
         UserError: an argument is none of the above, or the weights do not fit.
@@ -165,6 +170,8 @@ def resnet(
         stochastic_depth=stochastic_depth,
         groups=groups,
         width_per_group=width_per_group,
+        strides=strides,
+        stem_width=stem_width,
     )
     network = build(chosen, num_classes, in_channels, layers)
     if weights is not None:

@@ -81,16 +81,27 @@ def as_count(value: Any) -> int | None:
     return int(value) if whole and value >= 1 else None
 
 
-def _depth(value: Any) -> int | list[int]:
-    """One message for both forms of a depth, where a union would give one for each."""
-    is_list = isinstance(value, (list, tuple))
-    sizes = [count for size in (value if is_list else [value]) if (count := as_count(size))]
-    if not sizes or len(sizes) < (len(value) if is_list else 1):
-        raise ValueError("expected a depth such as 50, or a list of sizes such as [2, 2, 2, 2]")
-    return sizes if is_list else sizes[0]
+def _count_or_counts(expected: str) -> PlainValidator:
+    """One message for both forms, where a union would give one for each."""
+
+    def check(value: Any) -> int | list[int]:
+        is_list = isinstance(value, (list, tuple))
+        counts = [count for item in (value if is_list else [value]) if (count := as_count(item))]
+        if not counts or len(counts) < (len(value) if is_list else 1):
+            raise ValueError(f"expected {expected}")
+        return counts if is_list else counts[0]
+
+    return PlainValidator(check)
 
 
-Depth = Annotated[int | list[int], PlainValidator(_depth)]
+Depth = Annotated[
+    int | list[int],
+    _count_or_counts("a depth such as 50, or a list of sizes such as [2, 2, 2, 2]"),
+]
+Width = Annotated[
+    int | list[int],
+    _count_or_counts("a width such as 64, or one for each stage such as [64, 128, 256]"),
+]
 
 
 def nearest(depth: int, valid: Sequence[int]) -> int:

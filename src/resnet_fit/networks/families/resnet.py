@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from resnet_fit.config.problems import Problem
 from resnet_fit.config.registry import part
 from resnet_fit.config.settings import Below1, PositiveInt
 from resnet_fit.errors import UserError, listed
-from resnet_fit.networks.families.network import Depth, Network, nearest, other_than_published
+from resnet_fit.networks.families.network import (
+    Depth,
+    Network,
+    Width,
+    nearest,
+    other_than_published,
+)
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -27,6 +33,8 @@ STAGES: dict[int, tuple[str, tuple[int, ...]]] = {
 }
 # Section 4.2: n blocks in each of three stages, of 2 or 3 convolutions each; depth = this * n + 2.
 CIFAR3_LAYERS = {"basic": 6, "bottleneck": 9}
+# How many times its width a block's output has in channels.
+EXPANSION = {"basic": 1, "bottleneck": 4}
 WIDTHS = {"imagenet": 64, "cifar": 64, "cifar3": 16}
 # What paddle.vision has weights for: depth, groups and width of a group by its name.
 PUBLISHED = {f"resnet{depth}": (depth, 1, 64) for depth in STAGES} | {
@@ -62,7 +70,11 @@ class ResNet(Network):
         stride_on: a bottleneck's convolution that has the stride, ``3x3`` (torchvision,
             paddle.vision) or ``1x1`` (the paper).
         block: ``basic`` or ``bottleneck``, where the depth leaves the choice.
-        width: channels of the first stage, doubled by each later one; 64, or 16 for ``cifar3``.
+        width: channels of the first stage, doubled by each later one, 64, or 16 for ``cifar3``; or
+            those of each stage, as ``[64, 128, 256]``.
+        strides: by what each stage divides the size of the images, 1 or 2: by default 1 for the
+            first stage and 2 for the others.
+        stem_width: channels of the first convolution; by default those of the first stage.
         groups: of a bottleneck's 3x3 convolution; 32 with ``width_per_group: 4`` make a ResNeXt
             (Xie et al. 2017). On a CPU Paddle itself computes convolutions in groups.
         width_per_group: channels of each group, where the first stage has 64; 128 with one group
@@ -78,7 +90,9 @@ class ResNet(Network):
     shortcut: Shortcut = "projection"
     stride_on: StrideOn = "3x3"
     block: Block | None = None
-    width: PositiveInt | None = None
+    width: Width | None = None
+    strides: list[Literal[1, 2]] | None = None
+    stem_width: PositiveInt | None = None
     groups: PositiveInt = 1
     width_per_group: PositiveInt = 64
     zero_init_residual: bool = False
@@ -87,10 +101,23 @@ class ResNet(Network):
     def problems(self, config: Config | None) -> Iterator[Problem]:
         yield from super().problems(config)
         try:
-            block, _ = self.stages()
+            block, sizes = self.stages()
         except UserError as error:
             yield Problem(("depth",), str(error))
             return
+        for key in ("width", "strides"):
+            values = getattr(self, key)
+            if isinstance(values, list) and len(values) != len(sizes):
+                yield Problem(
+                    (key,),
+                    f"expected {len(sizes)} values, one for each stage, received {values}",
+                )
+                return
+        channels = [self.first_width(), *(w * EXPANSION[block] for w in self.widths())]
+        if self.shortcut == "zero-pad" and channels != sorted(channels):
+            yield Problem(
+                ("shortcut",), f"zero-pad cannot leave out channels, and they go {channels}"
+            )
         if self.stride_on == "1x1" and block == "basic":
             yield Problem(
                 ("stride_on",),
@@ -133,8 +160,16 @@ class ResNet(Network):
         return block, sizes
 
     def imagenet_problems(self) -> Iterator[Problem]:
-        published = {"stem": "imagenet", "shortcut": "projection", "stride_on": "3x3", "width": 64}
-        received = {key: getattr(self, key) for key in published} | {"width": self.first_width}
+        published: dict[str, Any] = {
+            "stem": "imagenet",
+            "shortcut": "projection",
+            "stride_on": "3x3",
+        }
+        received = {key: getattr(self, key) for key in published}
+        with suppress(UserError):  # a depth that does not exist is told elsewhere
+            usual = ResNet(depth=self.depth, block=self.block)
+            published |= usual._shape()
+            received |= self._shape()
         for key, expected in published.items():
             if received[key] != expected:
                 yield other_than_published(key, received[key], expected)
@@ -160,10 +195,27 @@ class ResNet(Network):
         wanted = (self._published_depth(), self.groups, self.width_per_group)
         return next((name for name, found in PUBLISHED.items() if found == wanted), None)
 
-    @property
+    def _shape(self) -> dict[str, Any]:
+        return {
+            "width": self.widths(),
+            "strides": self.all_strides(),
+            "stem_width": self.first_width(),
+        }
+
+    def widths(self) -> list[int]:
+        """Channels of each stage; those of bottleneck blocks give four times as many."""
+        if isinstance(self.width, list):
+            return self.width
+        first = self.width or WIDTHS[self.stem]
+        return [first * 2**stage for stage in range(len(self.stages()[1]))]
+
+    def all_strides(self) -> list[int]:
+        """By what each stage divides the size of the images."""
+        return self.strides or [1] + [2] * (len(self.stages()[1]) - 1)
+
     def first_width(self) -> int:
-        """Channels of the first stage."""
-        return self.width or WIDTHS[self.stem]
+        """Channels of the first convolution."""
+        return self.stem_width or self.widths()[0]
 
     def build(self, classes: int, channels: int) -> nn.Layer:
         from resnet_fit.networks.residual import build
