@@ -143,10 +143,11 @@ def test_max_pool(size):
     assert_same(lambda ops, layer, x: ops.max_pool(x), noise(2, 8, *size))
 
 
+@pytest.mark.parametrize("ceil", [False, True])
 @pytest.mark.parametrize("channels", [8, 6])
 @pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 2)])
-def test_average_pool(size, channels):
-    assert_same(lambda ops, layer, x: ops.average_pool(x), noise(2, channels, *size))
+def test_average_pool(size, channels, ceil):
+    assert_same(lambda ops, layer, x: ops.average_pool(x, ceil), noise(2, channels, *size))
 
 
 def two_branches(first, second):
@@ -180,6 +181,7 @@ AFTER_CONCAT = {
     "fork": lambda ops, layer, x: ops.add(*ops.fork(x)),
     "max_pool": lambda ops, layer, x: ops.max_pool(x),
     "average_pool": lambda ops, layer, x: ops.average_pool(x),
+    "average_pool of all": lambda ops, layer, x: ops.average_pool(x, ceil=True),
     "zero_pad": lambda ops, layer, x: ops.zero_pad(x, 5, 1),
     "zero_pad with a stride": lambda ops, layer, x: ops.zero_pad(x, 5, 2),
     "concat": lambda ops, layer, x: ops.concat(x, x),

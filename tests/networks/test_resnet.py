@@ -142,6 +142,25 @@ def test_usual_shape_can_be_written_out():
     np.testing.assert_array_equal(written(x).numpy(), usual(x).numpy())
 
 
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 1)])
+def test_average_shortcut_is_the_mean_of_2x2_pixels_then_a_projection(size):
+    network = resnet([1, 1], 3, "cifar", "average", width=4)
+    network.eval()
+    assert type(network.layer1[0].downsample) is nn.Identity
+    shortcut = network.layer2[0].downsample
+    assert [type(layer) for layer in shortcut] == [nn.Conv2D, nn.BatchNorm2D]
+    x = noise(2, 4, *size).numpy()
+    rows, columns = (-(-side // 2) for side in size)
+    mean = np.zeros((2, 4, rows, columns), "float32")
+    for row in range(rows):
+        for column in range(columns):
+            pixels = x[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            mean[:, :, row, column] = pixels.mean((2, 3))
+    weight = shortcut[0].weight.numpy()[:, :, 0, 0]
+    expected = np.einsum("oc,nchw->nohw", weight, mean) / math.sqrt(1 + 1e-5)
+    np.testing.assert_allclose(shortcut(paddle.to_tensor(x)).numpy(), expected, atol=1e-5)
+
+
 def test_groups_need_bottlenecks():
     with pytest.raises(UserError, match=r"groups: needs bottleneck blocks; those of depth 18"):
         resnet(18, groups=2)
@@ -346,7 +365,10 @@ def test_gray_images_and_other_widths():
             "stem: .* Did you mean 'imagenet'\\? Valid: imagenet, cifar, cifar3",
         ),
         ({"depth": 18, "shortcut": "zeropad"}, "Did you mean 'zero-pad'"),
-        ({"depth": 18, "shortcut": None}, "shortcut: .* Valid: projection, zero-pad, none"),
+        (
+            {"depth": 18, "shortcut": None},
+            "shortcut: .* Valid: projection, average, zero-pad, none",
+        ),
         ({"depth": 50, "stride_on": "3X3"}, "stride_on: .* Valid: 3x3, 1x1"),
         ({"depth": 18, "stride_on": "1x1"}, "needs bottleneck blocks"),
         ({"depth": 18, "block": "bottleneck"}, r"stage sizes, \[2, 2, 2, 2\]"),

@@ -87,9 +87,9 @@ def max_pool(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 3, 2, 1, data_format="NHWC")
 
 
-def average_pool(x: Tensor) -> Tensor:
+def average_pool(x: Tensor, ceil: bool = False) -> Tensor:
     """2x2, stride 2."""
-    return F.avg_pool2d(x, 2, 2, data_format="NHWC")
+    return F.avg_pool2d(x, 2, 2, ceil_mode=ceil, data_format="NHWC")
 
 
 def concat(x: Tensor, new: Tensor) -> Tensor:

@@ -110,9 +110,11 @@ class OneDNN:
     def max_pool(self, x: Tensor) -> Tensor:
         return _Pool.apply(x, dnnl.POOLING_MAX, 3, 1)
 
-    def average_pool(self, x: Tensor) -> Tensor:
-        if min(x.shape[1:3]) < 2:  # Paddle averages the pixels that there are
-            return F.avg_pool2d(x, 2, 2, data_format="NHWC")
+    def average_pool(self, x: Tensor, ceil: bool = False) -> Tensor:
+        rows, columns = x.shape[1:3]
+        odd = ceil and (rows % 2 or columns % 2)
+        if odd or min(rows, columns) < 2:  # Paddle averages the pixels that there are
+            return F.avg_pool2d(x, 2, 2, ceil_mode=ceil, data_format="NHWC")
         return _Pool.apply(x, dnnl.POOLING_AVERAGE, 2, 0)
 
     def concat(self, x: Tensor, new: Tensor) -> Tensor:

@@ -46,9 +46,9 @@ def max_pool(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 3, 2, 1)
 
 
-def average_pool(x: Tensor) -> Tensor:
-    """2x2, stride 2; a last odd row or column is left out."""
-    return F.avg_pool2d(x, 2, 2)
+def average_pool(x: Tensor, ceil: bool = False) -> Tensor:
+    """2x2, stride 2; a last odd row or column is left out, or with ``ceil`` averaged by itself."""
+    return F.avg_pool2d(x, 2, 2, ceil_mode=ceil)
 
 
 def concat(x: Tensor, new: Tensor) -> Tensor:

@@ -121,10 +121,21 @@ class ZeroPad(BackendLayer):
 
 
 class Projection(BackendLayer, nn.Sequential):
-    """Shortcut by a 1x1 convolution and a norm: option B of the same section."""
+    """Shortcut by a 1x1 convolution and a norm: option B of the same section.
+
+    Args:
+        average: whether the mean of each 2x2 pixels comes first, so that a stride passes no pixel
+            over (He et al. 2018, "Bag of tricks", ResNet-D).
+    """
+
+    def __init__(self, conv: nn.Layer, norm: nn.Layer, average: bool = False) -> None:
+        super().__init__(conv, norm)
+        self.average = average
 
     def compute(self, x: Tensor) -> Tensor:
         conv, norm = self
+        if self.average:
+            x = self.operations.average_pool(x, ceil=True)
         return self.operations.normalize(norm, self.operations.convolve(conv, x))
 
 
@@ -157,7 +168,7 @@ def make_shortcut(
     """The shortcut of a block, or None for a plain network.
 
     It is the identity wherever the shapes allow it. Where they differ, ``kind`` decides:
-    ``projection`` or ``zero-pad``.
+    ``projection``, ``average`` or ``zero-pad``.
     """
     if kind == "none":
         return None
@@ -165,7 +176,9 @@ def make_shortcut(
         return nn.Identity()
     if kind == "zero-pad":
         return ZeroPad(out_channels - in_channels, stride)
-    return Projection(layers.conv(in_channels, out_channels, 1, stride), layers.norm(out_channels))
+    average = kind == "average" and stride > 1
+    conv = layers.conv(in_channels, out_channels, 1, 1 if average else stride)
+    return Projection(conv, layers.norm(out_channels), average)
 
 
 class Block(BackendLayer):

@@ -141,7 +141,7 @@ class _Fields:
     def max_pool(self, x: Field) -> Field:
         return x.through((3, 3), (2, 2))
 
-    def average_pool(self, x: Field) -> Field:
+    def average_pool(self, x: Field, ceil: bool = False) -> Field:
         return x.through((2, 2), (2, 2))
 
     def concat(self, x: Field, new: Field) -> Field:

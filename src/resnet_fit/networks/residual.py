@@ -131,8 +131,9 @@ def resnet(
             ``cifar``: 3x3 of stride 1, for 32 px; ``cifar3``: the same before the three narrow
             stages of He et al. 2015, section 4.2.
         shortcut: where a block changes its shape, ``projection`` (the paper's option B, section
-            3.3) or ``zero-pad`` (option A, which the paper uses with ``cifar3``); ``none``
-            removes every shortcut: the plain network.
+            3.3), ``average``, the same behind a mean of 2x2 pixels (ResNet-D of He et al. 2018,
+            "Bag of tricks"), or ``zero-pad`` (option A, which the paper uses with ``cifar3``);
+            ``none`` removes every shortcut: the plain network.
         stride_on: a bottleneck's convolution that has the stride: ``3x3`` (torchvision,
             paddle.vision) or ``1x1`` (the paper).
         zero_init_residual: start each block's last norm at zero, so that each block starts as its

@@ -49,7 +49,7 @@ PUBLISHED = {f"resnet{depth}": (depth, 1, 64) for depth in STAGES} | {
 }
 
 Stem = Literal["imagenet", "cifar", "cifar3"]
-Shortcut = Literal["projection", "zero-pad", "none"]
+Shortcut = Literal["projection", "average", "zero-pad", "none"]
 StrideOn = Literal["3x3", "1x1"]
 Block = Literal["basic", "bottleneck"]
 
@@ -65,7 +65,8 @@ class ResNet(Network):
         stem: ``imagenet``, a 7x7 convolution of stride 2 and a max pool for images of 224 px;
             ``cifar``, a 3x3 convolution of stride 1 for 32 px; ``cifar3``, the same before the
             three narrow stages of section 4.2.
-        shortcut: where a block changes its shape, ``projection`` (option B, section 3.3) or
+        shortcut: where a block changes its shape, ``projection`` (option B, section 3.3),
+            ``average``, the same behind a mean of 2x2 pixels (ResNet-D of He et al. 2018), or
             ``zero-pad`` (option A); ``none`` removes every shortcut.
         stride_on: a bottleneck's convolution that has the stride, ``3x3`` (torchvision,
             paddle.vision) or ``1x1`` (the paper).
