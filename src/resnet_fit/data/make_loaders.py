@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +26,9 @@ from resnet_fit.errors import UserError
 if TYPE_CHECKING:
     from resnet_fit.runs.config import Config
 
+# Images of `Loaders.sample`.
+SAMPLE = 500
+
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -37,6 +40,7 @@ class Loaders:
         record: the description of the data, for ``data.json``.
         dealer: distributes the batches of all loaders over the processes.
         full_size: final pixels a side of progressive resizing; None without it.
+        sample: some training images from all classes, augmented, at their full size.
     """
 
     train: Loader
@@ -45,6 +49,7 @@ class Loaders:
     record: DataRecord
     dealer: Dealer
     full_size: int | None
+    sample: Callable[[], np.ndarray]
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -117,6 +122,12 @@ def make_loaders(
                 options["on_bad_image"] = on_bad_image
         return _loader(dataset, size, bound[stage], workers, **options)
 
+    def sample() -> np.ndarray:
+        rows = np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).astype(int)
+        options = {"on_bad_image": on_bad_image} if isinstance(train, FileDataset) else {}
+        images = _loader(train.take(rows), len(rows), bound["train"], workers=0, **options)
+        return next(iter(images))[0]
+
     record = DataRecord(
         contents=contents,
         image_shape=_image_shape_in_evaluation(evaluation, bound["eval"]),
@@ -134,6 +145,7 @@ def make_loaders(
         record=record,
         dealer=dealer,
         full_size=full_size,
+        sample=sample,
     )
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from resnet_fit.networks.residual import ResNet, plain, resnet
     from resnet_fit.networks.safetensors import read_safetensors
     from resnet_fit.networks.weights import LoadReport, load_weights, read_weights
+    from resnet_fit.networks.whitening import whiten
 
 # No module bears the name of a function: the package can only show one of them under it.
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "read_safetensors",
     "read_weights",
     "resnet",
+    "whiten",
 ]
 
 
@@ -49,5 +51,6 @@ __getattr__ = exports(
         "residual": ("ResNet", "plain", "resnet"),
         "safetensors": ("read_safetensors",),
         "weights": ("LoadReport", "load_weights", "read_weights"),
+        "whitening": ("whiten",),
     },
 )

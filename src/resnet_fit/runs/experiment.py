@@ -20,7 +20,7 @@ from resnet_fit.data.dealing import Dealer
 from resnet_fit.data.make_loaders import Loaders, make_loaders
 from resnet_fit.data.record import DataRecord
 from resnet_fit.errors import UserError, out_of_memory
-from resnet_fit.networks import count_macs, count_parameters, freeze, load_weights
+from resnet_fit.networks import count_macs, count_parameters, freeze, load_weights, whiten
 from resnet_fit.networks.layer_names import BACKBONE, check_layers, head_of
 from resnet_fit.networks.pretrained import weights_file
 from resnet_fit.runs.automatic import Means, means, resolve_auto
@@ -93,6 +93,9 @@ def set_up(
     weights = start_from(
         network, config, len(loaders.classes), channels, with_weights=recorded is None
     )
+    if recorded is None and config.model.whitened() is not None:
+        layer = dict(network.named_sublayers())[config.model.whitened()]
+        parallel.first(lambda: whiten(layer, loaders.sample()))
     parallel.share(list(network.state_dict().values()))
     counts = {
         "parameters": count_parameters(network),
@@ -186,7 +189,8 @@ def start_from(
     if needs_head:
         head_of(network, classes)
     check_layers(network, config.model.freeze, "model.freeze")
-    freeze(network, config.model.freeze)
+    whitened = config.model.whitened()
+    freeze(network, config.model.freeze if whitened is None else [*config.model.freeze, whitened])
     if not count_parameters(network):
         raise UserError("model.freeze: nothing is left to train")
     return file

@@ -52,6 +52,10 @@ class Network(Part):
         """What paddle.vision calls this network, where there are no `imagenet_problems`."""
         raise NotImplementedError
 
+    def whitened(self) -> str | None:
+        """The convolution that is to whiten the training images, if any."""
+        return None
+
     def build(self, classes: int, channels: int) -> nn.Layer:
         """A network with new weights.
 

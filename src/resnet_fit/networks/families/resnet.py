@@ -76,6 +76,9 @@ class ResNet(Network):
         strides: by what each stage divides the size of the images, 1 or 2: by default 1 for the
             first stage and 2 for the others.
         stem_width: channels of the first convolution; by default those of the first stage.
+        whiten: whether the first convolution's filters are eigenvectors of patches of the training
+            images, scaled so that their outputs have variance one, and are not trained (Page 2019;
+            Jordan 2024): for short trainings.
         groups: of a bottleneck's 3x3 convolution; 32 with ``width_per_group: 4`` make a ResNeXt
             (Xie et al. 2017). On a CPU Paddle itself computes convolutions in groups.
         width_per_group: channels of each group, where the first stage has 64; 128 with one group
@@ -94,6 +97,7 @@ class ResNet(Network):
     width: Width | None = None
     strides: list[Literal[1, 2]] | None = None
     stem_width: PositiveInt | None = None
+    whiten: bool = False
     groups: PositiveInt = 1
     width_per_group: PositiveInt = 64
     zero_init_residual: bool = False
@@ -124,6 +128,8 @@ class ResNet(Network):
                 ("stride_on",),
                 f"1x1 needs bottleneck blocks; those of depth {self.depth} are basic",
             )
+        if self.whiten and self.weights is not None:
+            yield Problem(("whiten",), "would replace the first layer of model.weights")
         for key in ("groups", "width_per_group"):
             if getattr(self, key) != type(self).model_fields[key].default and block == "basic":
                 yield Problem(
@@ -217,6 +223,9 @@ class ResNet(Network):
     def first_width(self) -> int:
         """Channels of the first convolution."""
         return self.stem_width or self.widths()[0]
+
+    def whitened(self) -> str | None:
+        return "conv1" if self.whiten else None
 
     def build(self, classes: int, channels: int) -> nn.Layer:
         from resnet_fit.networks.residual import build
