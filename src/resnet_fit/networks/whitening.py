@@ -12,7 +12,7 @@ from paddle import nn
 
 from resnet_fit.errors import require
 
-# Added to eigenvalues, so that noise of the smallest ones is not blown up; the value of Jordan 2024.
+# Added to eigenvalues, so that the smallest ones do not blow up noise; the value of Jordan 2024.
 EPSILON = 5e-4
 # Patches are taken from about so many places along each side of an image.
 PLACES = 32

@@ -218,7 +218,8 @@ class ResNet(Network):
 
     def all_strides(self) -> list[int]:
         """By what each stage divides the size of the images."""
-        return self.strides or [1] + [2] * (len(self.stages()[1]) - 1)
+        usual = [1] + [2] * (len(self.stages()[1]) - 1)
+        return usual if self.strides is None else list(self.strides)
 
     def first_width(self) -> int:
         """Channels of the first convolution."""
