@@ -93,8 +93,9 @@ def set_up(
     weights = start_from(
         network, config, len(loaders.classes), channels, with_weights=recorded is None
     )
-    if recorded is None and config.model.whitened() is not None:
-        layer = dict(network.named_sublayers())[config.model.whitened()]
+    whitened = config.model.whitened()
+    if recorded is None and whitened is not None:
+        layer = dict(network.named_sublayers())[whitened]
         parallel.first(lambda: whiten(layer, loaders.sample()))
     parallel.share(list(network.state_dict().values()))
     counts = {
