@@ -37,7 +37,7 @@ class Own(paddle.nn.Layer):
 
 
 def small(depth: Any = (1, 1), **options: Any) -> Any:
-    return lambda: resnet(list(depth), CLASSES, width=8, **options)
+    return lambda: resnet(list(depth), CLASSES, **{"width": 8, **options})
 
 
 NETWORKS = {

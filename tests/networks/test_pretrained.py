@@ -147,7 +147,7 @@ REFUSED = [
     ({"depth": 50, "stride_on": "1x1"}, "stride_on: received 1x1, expected 3x3"),
     (
         {"depth": 18, "width": 32},
-        r"width: received \[32, 64, 128, 256\], expected \[64, 128, 256, 512\]",
+        "width: received [32, 64, 128, 256], expected [64, 128, 256, 512]",
     ),
     ({"depth": [1, 1, 1, 1]}, "depth: received [1, 1, 1, 1], expected 18, 34, 50, 101 or 152"),
     ({"depth": 50, "groups": 8}, "groups: received 8 with width_per_group 64, expected those of"),
