@@ -7,7 +7,10 @@ import re
 import subprocess
 import sys
 
+import pytest
 from conftest import REPOSITORY
+
+pytestmark = pytest.mark.slow
 
 
 def pytest_says(*words: str) -> str:
