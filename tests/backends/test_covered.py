@@ -238,7 +238,7 @@ def watch(network: nn.Layer) -> dict[str, list[Any]]:
 NETWORKS = {
     "bottleneck": lambda: resnet([1, 1], 5, "imagenet", width=WIDTH, block="bottleneck"),
     "shaped": lambda: resnet(
-        [1, 1], 5, "cifar", "average", width=[WIDTH, 5], strides=[2, 1], stem_width=3
+        [1, 1], 5, "cifar", "average", "pool", width=[WIDTH, 5], strides=[2, 1], stem_width=3
     ),
     "zero-pad": lambda: resnet([2, 1], 5, "cifar3", shortcut="zero-pad", stochastic_depth=0.1),
     "dense": lambda: densenet([1, 2], 5, "imagenet", growth=WIDTH),

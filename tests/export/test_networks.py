@@ -49,7 +49,15 @@ NETWORKS = {
         stem="cifar", block="bottleneck", shortcut="zero-pad", stride_on="1x1", stochastic_depth=0.2
     ),
     "resnext": small(stem="imagenet", block="bottleneck", groups=2, width_per_group=32),
-    "shaped": small(stem="cifar", width=[8, 6], strides=[2, 2], stem_width=4, shortcut="average"),
+    "shaped": small(
+        stem="cifar",
+        shortcut="average",
+        stride_on="pool",
+        width=[8, 6],
+        strides=[2, 2],
+        stem_width=4,
+    ),
+    "bottleneck, pool": small(stem="cifar", block="bottleneck", stride_on="pool"),
     "wide": small(stem="cifar", block="bottleneck", width_per_group=128),
     "dense, imagenet": lambda: densenet([2, 1], CLASSES, "imagenet", growth=6),
     "dense, cifar": lambda: densenet([2, 2], CLASSES, "cifar", growth=6),

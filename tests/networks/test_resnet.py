@@ -267,6 +267,28 @@ def test_plain_blocks_have_no_way_around(block):
     assert set(plain_net.state_dict()) == kept < set(residual.state_dict())
 
 
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 1)])
+def test_pool_has_the_stride_behind_the_first_3x3_convolution(size):
+    basic = resnet([1, 1], 3, "cifar", stride_on="pool", width=4)
+    bottleneck = resnet([1, 1], 3, "cifar", stride_on="pool", width=4, block="bottleneck")
+    for network, pooled in ((basic, 1), (bottleneck, 2)):
+        network.eval()
+        block = network.layer2[0]
+        convs = [getattr(block, f"conv{i}") for i in range(1, block.depth + 1)]
+        assert [list(conv._stride) for conv in convs] == [[1, 1]] * block.depth
+        x = noise(2, block.conv1.weight.shape[1], *size)
+        y = x
+        for i, conv in enumerate(convs, 1):
+            y = conv(y)
+            if i == pooled:
+                y = F.max_pool2d(y, 3, 2, 1)
+            y = getattr(block, f"bn{i}")(y)
+            y = F.relu(y if i < block.depth else y + block.downsample(x))
+        np.testing.assert_allclose(block(x).numpy(), y.numpy(), atol=1e-5)
+        assert y.shape[2:] == [-(-side // 2) for side in size]
+        assert network.layer1[0].pooled is None
+
+
 @pytest.mark.parametrize(("stride_on", "sees_all"), [("3x3", True), ("1x1", False)])
 def test_stride_on_the_first_convolution_skips_pixels(stride_on, sees_all):
     network = resnet(50, 2, stem="cifar", width=2, stride_on=stride_on)
@@ -369,7 +391,7 @@ def test_gray_images_and_other_widths():
             {"depth": 18, "shortcut": None},
             "shortcut: .* Valid: projection, average, zero-pad, none",
         ),
-        ({"depth": 50, "stride_on": "3X3"}, "stride_on: .* Valid: 3x3, 1x1"),
+        ({"depth": 50, "stride_on": "3X3"}, "stride_on: .* Valid: 3x3, 1x1, pool"),
         ({"depth": 18, "stride_on": "1x1"}, "needs bottleneck blocks"),
         ({"depth": 18, "block": "bottleneck"}, r"stage sizes, \[2, 2, 2, 2\]"),
         ({"depth": 18, "block": "botleneck"}, "Did you mean 'bottleneck'"),

@@ -185,11 +185,13 @@ class Block(BackendLayer):
     """A branch of convolutions and norms, and a shortcut around it (He et al. 2015, equation 1).
 
     A subclass names its convolutions and norms ``conv1 bn1 conv2 bn2 ...``; all are followed by a
-    ReLU, the last one after the shortcut is added.
+    ReLU, the last one after the shortcut is added. ``pooled`` is the number of the convolution that
+    a max pool follows, if one takes the place of a stride.
     """
 
     expansion: int
     depth: int
+    pooled: int | None
     downsample: nn.Layer | None
     stochastic_depth: nn.Layer | None
 
@@ -198,6 +200,8 @@ class Block(BackendLayer):
         x, shortcut = ops.fork(x) if self.downsample is not None else (x, None)
         for i in range(1, self.depth):
             x = ops.convolve(getattr(self, f"conv{i}"), x)
+            if i == self.pooled:
+                x = ops.max_pool(x)
             x = ops.normalize(getattr(self, f"bn{i}"), x, relu=True)
         x = ops.convolve(getattr(self, f"conv{self.depth}"), x)
         last_norm = getattr(self, f"bn{self.depth}")
@@ -210,7 +214,12 @@ class Block(BackendLayer):
 
 
 class BasicBlock(Block):
-    """Two 3x3 convolutions (He et al. 2015, figure 5 left); gives ``width`` channels."""
+    """Two 3x3 convolutions (He et al. 2015, figure 5 left); gives ``width`` channels.
+
+    Args:
+        stride_on: what has the stride, the first convolution (``3x3``) or, for ``pool``, a max pool
+            behind it (Page 2018, "How to train your ResNet", part 4).
+    """
 
     expansion = EXPANSION["basic"]
     depth = 2
@@ -224,9 +233,11 @@ class BasicBlock(Block):
         layers: Layers,
         last_norm_weight: float = 1.0,
         drop: float = 0.0,
+        stride_on: str = "3x3",
     ) -> None:
         super().__init__()
-        self.conv1 = layers.conv(in_channels, width, 3, stride)
+        self.pooled = 1 if stride_on == "pool" and stride > 1 else None
+        self.conv1 = layers.conv(in_channels, width, 3, 1 if self.pooled else stride)
         self.bn1 = layers.norm(width)
         self.conv2 = layers.conv(width, width, 3)
         self.bn2 = layers.norm(width, last_norm_weight)
@@ -238,7 +249,8 @@ class BottleneckBlock(Block):
     """1x1, 3x3, 1x1 convolutions (He et al. 2015, figure 5 right); gives ``4 * width`` channels.
 
     The paper puts the stride on the first 1x1, which then skips three pixels of four; on the 3x3
-    (``stride_on="3x3"``, known as v1.5) all of them are seen.
+    (``stride_on="3x3"``, known as v1.5) all of them are seen. With ``pool`` a max pool behind the
+    3x3 has the stride.
 
     Args:
         inner: channels of the 3x3 convolution; ``width`` by default.
@@ -264,7 +276,9 @@ class BottleneckBlock(Block):
         super().__init__()
         inner = inner or width
         grouped = {"groups": groups} if groups > 1 else {}  # a user's conv may know none
-        stride1, stride2 = (stride, 1) if stride_on == "1x1" else (1, stride)
+        self.pooled = 2 if stride_on == "pool" and stride > 1 else None
+        stride1 = stride if stride_on == "1x1" else 1
+        stride2 = stride if stride_on == "3x3" else 1
         self.conv1 = layers.conv(in_channels, inner, 1, stride1)
         self.bn1 = layers.norm(inner)
         self.conv2 = layers.conv(inner, inner, 3, stride2, **grouped)

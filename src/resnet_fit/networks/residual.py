@@ -50,9 +50,12 @@ class ResNet(HasBackend, nn.Layer):
         self.in_channels = in_channels
         self.num_stages = len(stage_sizes)
         self._image_size_checked = False
-        options: dict[str, Any] = {"last_norm_weight": 0.0 if chosen.zero_init_residual else 1.0}
+        options: dict[str, Any] = {
+            "last_norm_weight": 0.0 if chosen.zero_init_residual else 1.0,
+            "stride_on": chosen.stride_on,
+        }
         if block is BottleneckBlock:
-            options |= {"stride_on": chosen.stride_on, "groups": chosen.groups}
+            options["groups"] = chosen.groups
 
         kernel_size, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         self.conv1 = layers.conv(in_channels, channels, kernel_size, stride)
@@ -134,8 +137,10 @@ def resnet(
             3.3), ``average``, the same behind a mean of 2x2 pixels (ResNet-D of He et al. 2018,
             "Bag of tricks"), or ``zero-pad`` (option A, which the paper uses with ``cifar3``);
             ``none`` removes every shortcut: the plain network.
-        stride_on: a bottleneck's convolution that has the stride: ``3x3`` (torchvision,
-            paddle.vision) or ``1x1`` (the paper).
+        stride_on: what halves the images in a stage's first block: the ``3x3`` convolution
+            (torchvision, paddle.vision), a bottleneck's first ``1x1`` (the paper), or ``pool``, a
+            max pool of 3x3 behind the first 3x3 convolution (Page 2018, "How to train your
+            ResNet", part 4).
         zero_init_residual: start each block's last norm at zero, so that each block starts as its
             shortcut (Goyal et al. 2017, section 5.1).
         stochastic_depth: how often the last block is left out for an image in training, below 1;

@@ -50,7 +50,7 @@ PUBLISHED = {f"resnet{depth}": (depth, 1, 64) for depth in STAGES} | {
 
 Stem = Literal["imagenet", "cifar", "cifar3"]
 Shortcut = Literal["projection", "average", "zero-pad", "none"]
-StrideOn = Literal["3x3", "1x1"]
+StrideOn = Literal["3x3", "1x1", "pool"]
 Block = Literal["basic", "bottleneck"]
 
 
@@ -68,8 +68,9 @@ class ResNet(Network):
         shortcut: where a block changes its shape, ``projection`` (option B, section 3.3),
             ``average``, the same behind a mean of 2x2 pixels (ResNet-D of He et al. 2018), or
             ``zero-pad`` (option A); ``none`` removes every shortcut.
-        stride_on: a bottleneck's convolution that has the stride, ``3x3`` (torchvision,
-            paddle.vision) or ``1x1`` (the paper).
+        stride_on: what halves the images in a stage's first block, the ``3x3`` convolution
+            (torchvision, paddle.vision), a bottleneck's first ``1x1`` (the paper), or ``pool``, a
+            max pool behind the first 3x3 (Page 2018), which costs more time and learns faster.
         block: ``basic`` or ``bottleneck``, where the depth leaves the choice.
         width: channels of the first stage, doubled by each later one, 64, or 16 for ``cifar3``; or
             those of each stage, as ``[64, 128, 256]``.
