@@ -19,9 +19,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import shutil
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -30,6 +28,7 @@ from typing import Any
 
 from alternate import Side, machine
 
+from resnet_fit import gpu
 from resnet_fit.errors import RunFailed
 from resnet_fit.files import write_json
 
@@ -256,20 +255,10 @@ def verdict(rows: Sequence[Row]) -> Iterator[str]:
 def versions(facts: dict[str, Any]) -> Iterator[str]:
     """The card, its driver, and what computes, from the facts of a side of this library."""
     if "card" in facts:
-        yield f"{facts['card']}, compute capability {facts['capability']}, driver {driver()}"
+        yield f"{facts['card']}, compute capability {facts['capability']}, driver {gpu.driver()}"
         yield f"CUDA {facts['cuda']}, cuDNN {facts['cudnn']}"
     if "paddle" in facts:
         yield f"Paddle {facts['paddle']}, NumPy {facts['numpy']}"
-
-
-def driver() -> str | None:
-    """The version of NVIDIA's driver, if there is one."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    words = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
-    found = subprocess.run(words, capture_output=True, text=True).stdout.split()
-    return found[0] if found else None
 
 
 if __name__ == "__main__":
