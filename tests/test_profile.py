@@ -104,13 +104,16 @@ def test_a_slow_layer_is_found_forward_and_backward(tiny, backend, clean_registr
 
 
 @pytest.mark.parametrize("backend", ["paddle", "channels_last", "onednn"])
-@pytest.mark.parametrize("name", ["resnet", "bottleneck", "densenet"])
+@pytest.mark.parametrize("name", ["resnet", "pooled", "bottleneck", "densenet"])
 def test_timing_layers_changes_no_number(backend, name):
     networks = []
     for timed in (False, True):
         paddle.seed(0)
         network = {
             "resnet": lambda: resnet([1, 1], 10, "cifar", width=8, shortcut="zero-pad"),
+            "pooled": lambda: resnet(
+                [1, 1], 10, "cifar", width=8, shortcut="average", stride_on="pool"
+            ),
             "bottleneck": lambda: resnet([1, 1], 10, "imagenet", width=8, block="bottleneck"),
             "densenet": lambda: densenet([2, 2], 10, "cifar", growth=4),
         }[name]()

@@ -180,4 +180,4 @@ class _TimedOperations:
 
 
 def _bound(times: LayerTimes, title: str, call: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *arguments: times.time(title, call, *arguments)
+    return lambda *arguments, **options: times.time(title, call, *arguments, **options)
