@@ -71,6 +71,17 @@ def test_what_is_printed_is_the_config_and_comments(alone, write_yaml, tiny, cap
     assert not list(alone.iterdir())
 
 
+def test_evaluations_that_are_left_out_take_no_time(alone, write_yaml, tiny, capsys):
+    tiny["training"] |= {"epochs": 5, "evaluate_every": 2}
+    assert main(["--config", str(write_yaml(tiny)), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    once = r"takes about (\d+\.\d) s "
+    (trained,) = re.findall(f"training {once}an epoch", text)
+    (evaluated,) = re.findall(f"evaluation {once}after each 2 epochs and the last one", text)
+    (whole,) = re.findall(r"whole run takes about (\d+\.\d) s", text)
+    assert float(whole) == pytest.approx(5 * float(trained) + 3 * float(evaluated), abs=0.5)
+
+
 def test_a_checkpoint_is_as_large_as_told(tiny, tmp_path):
     tiny["training"] |= {"epochs": 1}
     tiny["callbacks"] = {"weight_average": {"decay": 0.9}}

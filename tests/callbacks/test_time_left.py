@@ -36,7 +36,7 @@ class Training:
 
     def end(self):
         self.clock.end_epoch()
-        self.left.begin_evaluations(self.epochs_left)
+        self.left.end_epoch(self.epochs_left)
 
     def evaluate(self, images, seconds, share=1.0):
         self.time.now += seconds
@@ -83,13 +83,38 @@ def test_evaluation_counts_as_it_was(training):
     assert training.left.of_run == 10 + 55 + 30
 
 
+def test_only_epochs_with_an_evaluation_count_one(monkeypatch):
+    """Of five epochs the second, the fourth and the last."""
+    training = Training(monkeypatch, evaluated=60, every=2)
+    training.begin(epochs_left=4)
+    training.steps(1)
+    assert training.left.of_run == 30 + 4 * 40 + 3 * 20
+    training.steps(3)
+    training.end()
+    assert training.left.of_run == 4 * 40 + 3 * 20
+    training.begin(epochs_left=3)
+    training.steps(4)
+    assert training.left.of_run == 3 * 40 + 3 * 20
+    training.end()
+    training.evaluate(60, seconds=10)
+    training.left.end_evaluations()
+    assert training.left.of_run == 3 * 40 + 2 * 10
+    training.begin(epochs_left=2)
+    training.steps(4)
+    training.end()
+    assert training.left.of_run == 2 * 40 + 2 * 10
+    training.begin(epochs_left=1)
+    training.steps(2)
+    assert training.left.of_run == 20 + 10 + 40 + 10
+
+
 def test_an_evaluation_that_an_earlier_sitting_has_left(training):
     """The epoch's seconds are in the clock's state; what evaluation takes has to be seen again."""
     training.begin(epochs_left=2)
     training.steps(4)
     training.clock.end_epoch()
     resumed = TimeLeft(Clock(training.clock.state_dict()), evaluated=60)
-    resumed.begin_evaluations(2)
+    resumed.end_epoch(2)
     training.time.now += 6
     resumed.evaluate(30, share=0.5)
     assert resumed.of_run == 6 + 2 * (40 + 12)

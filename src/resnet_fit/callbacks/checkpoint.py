@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -45,6 +45,7 @@ class Checkpoint(Clocked):
         average, parts, documents: what is saved besides weights, optimizer, schedule, metrics and
             this callback's own best value: averaged weights, the state of other objects by name,
             and texts by file name.
+        evaluated: the epochs, counted from 1, that an evaluation follows; all by default.
         clock: one that is shared with other callbacks; its own by default.
 
     Attributes:
@@ -69,6 +70,7 @@ class Checkpoint(Clocked):
         average: Average | None = None,
         parts: Mapping[str, Stateful] | None = None,
         documents: Mapping[str, str] | None = None,
+        evaluated: Container[int] | None = None,
         clock: Clock | None = None,
     ) -> None:
         super().__init__(clock)
@@ -78,6 +80,7 @@ class Checkpoint(Clocked):
         self.every_minutes, self.every_steps, self.keep = every_minutes, every_steps, keep
         self.average, self.parts = average, dict(parts or {})
         self.documents = dict(documents or {})
+        self.evaluated = evaluated
         self.best: float | None = None
         self._best_step: int | None = None
         self.awaits_evaluation = False
@@ -102,7 +105,10 @@ class Checkpoint(Clocked):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
-        self._unsaved = True
+        if self.evaluated is None or self.clock.epoch in self.evaluated:
+            self._unsaved = True
+        else:
+            self._save_epoch()
 
     def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
         if self._unsaved and (self._is_due_by_time or not self._has_saved):

@@ -34,6 +34,7 @@ class ProgressBar(Clocked):
         console: where to write; standard output by default.
         evaluated, tested: images that the network evaluates after each epoch, and after the last
             one, each as often as it computes it: for the time left.
+        evaluate_every: epochs from one evaluation to the next, the last one always being evaluated.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class ProgressBar(Clocked):
         console: Console | None = None,
         evaluated: int = 0,
         tested: int = 0,
+        evaluate_every: int = 1,
     ) -> None:
         super().__init__(clock)
         self.epochs = epochs
         self.console = console or training_console()
-        self.time_left = TimeLeft(self.clock, evaluated, tested)
+        self.time_left = TimeLeft(self.clock, evaluated, tested, evaluate_every)
         self.live_line = LiveLine(self.console)
         self._line: list[str] = []
         self._within_fit = False
@@ -80,7 +82,7 @@ class ProgressBar(Clocked):
         self._line = [self._epoch, *_groups(read.metrics(self, logs), "train "), speed]
         if clock.data_wait >= WORTH_SAYING:
             self._line.append(f"waits for data {clock.data_wait:.0%}".replace("%", " %"))
-        self.time_left.begin_evaluations(self._epochs_left)
+        self.time_left.end_epoch(self._epochs_left)
 
     def on_eval_begin(self, logs: dict[str, Any] | None = None) -> None:
         logs = logs or {}
@@ -90,7 +92,7 @@ class ProgressBar(Clocked):
             self.time_left.begin_test()
         elif not self._line:  # the epoch was trained in an earlier sitting
             self._line = [self._epoch]
-            self.time_left.begin_evaluations(self._epochs_left)
+            self.time_left.end_epoch(self._epochs_left)
         self.live_line.begin(logs.get("evaluation", "evaluate"))
 
     def on_eval_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:

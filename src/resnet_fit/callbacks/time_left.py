@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from resnet_fit.callbacks.clock import Clock
+from resnet_fit.training.evaluated_epochs import EvaluatedEpochs
 
 # Images evaluated in the time that one takes in training: assumed until evaluation was timed.
 EVALUATION_SPEED = 3.0
@@ -18,11 +19,12 @@ class TimeLeft:
         evaluated: images that the network evaluates after each epoch, each counted as often as it
             is computed. 0 if that is not known.
         tested: the same of a test after the last epoch.
+        every: epochs from one evaluation to the next, the last one always being evaluated.
     """
 
-    def __init__(self, clock: Clock, evaluated: int = 0, tested: int = 0) -> None:
+    def __init__(self, clock: Clock, evaluated: int = 0, tested: int = 0, every: int = 1) -> None:
         self.clock = clock
-        self.evaluated, self.tested = evaluated, tested
+        self.evaluated, self.tested, self.every = evaluated, tested, every
         self._phase = ""
         self._epochs_left = 0
         self._epoch_seconds = 0.0
@@ -36,9 +38,13 @@ class TimeLeft:
             self.end_evaluations()  # saving after them took time as well
         self._phase, self._epochs_left = "epoch", epochs_left
 
-    def begin_evaluations(self, epochs_left: int) -> None:
-        """An epoch is trained and so many follow it; the time from now on is its evaluation's."""
-        self._phase, self._epochs_left = "evaluation", epochs_left
+    def end_epoch(self, epochs_left: int) -> None:
+        """An epoch is trained and so many follow it.
+
+        If it is one to evaluate, the time from now on is its evaluation's.
+        """
+        self._epochs_left = epochs_left
+        self._phase = "evaluation" if self.clock.epoch in self._evaluated_epochs else "between"
         self._epoch_seconds = self.clock.epoch_seconds
         self._begun, self._done, self._expected = time.perf_counter(), 0.0, self.evaluated
 
@@ -73,12 +79,20 @@ class TimeLeft:
         """Seconds left of the run, its evaluations and the test included."""
         if self._phase == "test":
             return self._rest(self._test)
+        evaluated, now = self._evaluated_epochs, 0.0
         if self._phase == "epoch":
             epoch = self.clock.epoch_seconds + self.of_epoch
-            now = self.of_epoch + self._evaluation
+            now = self.of_epoch + self._evaluation * (self.clock.epoch in evaluated)
         else:
-            epoch, now = self._epoch_seconds, self._rest(self._evaluation)
-        return now + self._epochs_left * (epoch + self._evaluation) + self._test
+            epoch = self._epoch_seconds
+            if self._phase == "evaluation":
+                now = self._rest(self._evaluation)
+        later = self._epochs_left * epoch + evaluated.after(self.clock.epoch) * self._evaluation
+        return now + later + self._test
+
+    @property
+    def _evaluated_epochs(self) -> EvaluatedEpochs:
+        return EvaluatedEpochs(self.clock.epoch + self._epochs_left, self.every)
 
     @property
     def _share(self) -> float:

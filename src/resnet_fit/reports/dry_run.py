@@ -27,6 +27,7 @@ from resnet_fit.runs.automatic import recorded
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.experiment import Experiment, set_up
 from resnet_fit.runs.resuming import checkpoint_config
+from resnet_fit.training.evaluated_epochs import EvaluatedEpochs
 
 # `Metered`'s least batches, least seconds, and most seconds.
 TRAINING = (5, 3.0, 15.0)
@@ -196,13 +197,18 @@ def _estimates(
     full_size = ", all images at full size" if config.augmentation.progressive is not None else ""
     yield f"training takes about {_time(trained)} an epoch ({training}{full_size})"
     through = f", {passes} times through the network" if passes > 1 else ""
-    yield f"evaluation takes about {_time(evaluated)} an epoch ({evaluation}{through})"
-    epochs = config.training.epochs
+    epochs, every = config.training.epochs, config.training.evaluate_every
+    yield (f"evaluation takes about {_time(evaluated)} {_after(every)} ({evaluation}{through})")
     left = max(0.0, epochs - done)
+    evaluations = EvaluatedEpochs(epochs, every).after(int(done))
     most = " at most" if config.callbacks.get("early_stopping") is not None else ""
     what = f"what is left, {left:.4g} of {epochs} epochs," if done else "the whole run"
-    yield f"{what} takes about {_time(left * (trained + evaluated))}{most}"
+    yield f"{what} takes about {_time(left * trained + evaluations * evaluated)}{most}"
     yield from _memory(experiment)
+
+
+def _after(every: int) -> str:
+    return "an epoch" if every == 1 else f"after each {every} epochs and the last one"
 
 
 def _time(seconds: float) -> str:

@@ -33,6 +33,7 @@ from resnet_fit.errors import UserError
 from resnet_fit.machine import usable_cores
 from resnet_fit.runs.experiment import Experiment
 from resnet_fit.runs.folder import documents
+from resnet_fit.training.evaluated_epochs import EvaluatedEpochs
 
 
 class Callbacks:
@@ -40,6 +41,7 @@ class Callbacks:
 
     Attributes:
         all: every callback, sorted by phase.
+        evaluated: the epochs that an evaluation follows.
         saved: what a checkpoint holds the state of, by name.
     """
 
@@ -52,6 +54,7 @@ class Callbacks:
         config, loaders = experiment.config, experiment.loaders
         self.folder = folder
         several = parallel.size() > 1
+        self.evaluated = EvaluatedEpochs(config.training.epochs, config.training.evaluate_every)
         self.clock = clock = Clock(dealer=loaders.dealer if several else None)
         file = folder / "metrics.jsonl" if parallel.is_first() else None
         self.history = History(file, clock)
@@ -78,6 +81,7 @@ class Callbacks:
             parts=self.saved,
             clock=clock,
             average=self.average,
+            evaluated=self.evaluated,
             documents=documents(experiment),
         )
         self.interruption = Interruption(self.checkpoint)
@@ -111,6 +115,7 @@ class Callbacks:
             self.clock,
             evaluated=views * loaders.evaluation.count,
             tested=views * loaders.test.count if loaders.test is not None else 0,
+            evaluate_every=self.evaluated.every,
         )
 
     @property

@@ -42,6 +42,7 @@ from resnet_fit.runs.sharing import checkpoint_of_first, require_same_config, ru
 from resnet_fit.runs.summary import summarize
 from resnet_fit.runtime import choose_device, describe
 from resnet_fit.terminal import recording, say
+from resnet_fit.training.evaluated_epochs import EvaluationFrequency
 
 
 @dataclass(frozen=True)
@@ -266,6 +267,7 @@ def _fit_epochs(experiment: Experiment, follows: Callbacks) -> None:
                 loaders.train,
                 loaders.evaluation,
                 epochs=epochs,
+                eval_freq=EvaluationFrequency(follows.evaluated, follows.epochs_done),
                 accumulate_grad_batches=config.training.accumulate // parallel.size(),
                 verbose=0,
                 callbacks=follows.all,

@@ -21,6 +21,7 @@ class Training(Settings):
 
     Args:
         epochs: passes over the training images.
+        evaluate_every: epochs from one evaluation to the next; the last epoch always has one.
         seed: of every random draw.
         accumulate: batches whose gradients make one optimizer step.
         on_nan: what follows a loss or gradient that is NaN or infinite: ``stop`` the run, or
@@ -36,6 +37,7 @@ class Training(Settings):
     """
 
     epochs: PositiveInt
+    evaluate_every: PositiveInt = 1
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     accumulate: PositiveInt = 1
     on_nan: Literal["stop", "skip"] = "stop"
