@@ -77,7 +77,7 @@ def test_evaluations_that_are_left_out_take_no_time(alone, write_yaml, tiny, cap
     text = capsys.readouterr().out
     once = r"takes about (\d+\.\d) s "
     (trained,) = re.findall(f"training {once}an epoch", text)
-    (evaluated,) = re.findall(f"evaluation {once}after each 2 epochs and the last one", text)
+    (evaluated,) = re.findall(f"evaluation {once}after every 2 epochs and the last one", text)
     (whole,) = re.findall(r"whole run takes about (\d+\.\d) s", text)
     assert float(whole) == pytest.approx(5 * float(trained) + 3 * float(evaluated), abs=0.5)
 

@@ -16,10 +16,10 @@ import numpy as np
 import paddle
 import pytest
 from conftest import TINY
+from stopping import Stop, stop_after
 from test_processes import contents, different
 
 from resnet_fit import fit, parse_config, resume
-from resnet_fit.callbacks import Checkpoint
 from resnet_fit.config.document import dump
 from resnet_fit.errors import RunFailed
 
@@ -33,29 +33,12 @@ PATIENCE = 300
 HOST_MEMORY = 12 << 30
 
 
-class Stop(Exception):
-    pass
-
-
 def state_of(run: Path) -> dict[str, Any]:
     return json.loads((run / "checkpoints" / "last" / "state.json").read_text())
 
 
 def rows_of(run: Path) -> list[dict[str, Any]]:
     return [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, saves: int) -> None:
-    """End a training right after its so-many-th checkpoint, without a word."""
-    save, left = Checkpoint.save, [saves]
-
-    def saving(self: Checkpoint) -> None:
-        save(self)
-        left[0] -= 1
-        if not left[0]:
-            raise Stop
-
-    monkeypatch.setattr(Checkpoint, "save", saving)
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])

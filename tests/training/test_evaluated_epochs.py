@@ -9,15 +9,11 @@ import paddle
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stopping import Stop, stop_after
 
 from resnet_fit import fit, parse_config, resume
-from resnet_fit.callbacks import Checkpoint
 from resnet_fit.networks.weights import read_weights
 from resnet_fit.training.evaluated_epochs import EvaluatedEpochs, EvaluationFrequency
-
-
-class Stop(Exception):
-    pass
 
 
 def rows(run):
@@ -95,16 +91,8 @@ def test_a_run_has_the_figures_of_those_epochs(sparse, tmp_path):
 @pytest.mark.parametrize("saves", [1, 2, 3, 4])
 def test_stopped_after_any_epoch_and_resumed(sparse, tmp_path, monkeypatch, saves):
     whole = fit(parse_config(sparse), tmp_path, "whole")
-    save, count = Checkpoint.save, [0]
-
-    def saving(self):
-        save(self)
-        count[0] += 1
-        if count[0] == saves:
-            raise Stop
-
     with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", saving)
+        stop_after(patch, saves)
         with pytest.raises(Stop):
             fit(parse_config(sparse), tmp_path, "stopped")
     assert len(rows(tmp_path / "stopped")) == saves
@@ -116,7 +104,7 @@ def test_stopped_after_any_epoch_and_resumed(sparse, tmp_path, monkeypatch, save
 
 
 def test_early_stopping_waits_for_evaluations(sparse, tmp_path):
-    """Two that are no better: after epochs 4 and 5."""
+    """The one after epoch 4 is no better than the one after epoch 2."""
     sparse["callbacks"] = {"early_stopping": {"patience": 1, "min_delta": 1.0}}
     run = fit(parse_config(sparse), tmp_path, "run")
     assert run.summary["stopped_early"]

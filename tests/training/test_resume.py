@@ -19,10 +19,10 @@ import paddle
 import pytest
 from conftest import TINY
 from PIL import Image
+from stopping import Stop, stop_after
 from visualdl import LogReader
 
 from resnet_fit import fit, parse_config, resume
-from resnet_fit.callbacks import Checkpoint
 from resnet_fit.checkpoints.files import (
     AVERAGE,
     CHECKSUMS,
@@ -39,23 +39,6 @@ from resnet_fit.networks.weights import read_weights
 
 TIMES = ("images_per_second", "train_seconds", "data_wait", "eval_seconds", "seconds")
 COMMAND = [sys.executable, "-c", "import sys; from resnet_fit.cli import main; sys.exit(main())"]
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_after(monkeypatch, saves):
-    """Let a training die right after its so-many-th checkpoint, as a power cut would have it."""
-    save, count = Checkpoint.save, [0]
-
-    def saving(self):
-        save(self)
-        count[0] += 1
-        if count[0] == saves:
-            raise Stop
-
-    monkeypatch.setattr(Checkpoint, "save", saving)
 
 
 def rows(folder):

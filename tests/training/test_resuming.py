@@ -15,9 +15,9 @@ import paddle
 import pytest
 from paddle import nn
 from PIL import Image
+from stopping import Stop, stop_when
 
 from resnet_fit import fit, parse_config, resume
-from resnet_fit.callbacks import Checkpoint
 from resnet_fit.checkpoints.files import CHECKSUMS, CONFIG, DATA, sha256
 from resnet_fit.cli import main
 from resnet_fit.errors import UserError, listed
@@ -33,10 +33,6 @@ SMALL: dict[str, Any] = {
     "training": {"epochs": 2},
     "callbacks": {"visualdl": None},
 }
-
-
-class Stop(Exception):
-    pass
 
 
 def small(*overrides):
@@ -58,15 +54,8 @@ def draw(root: Path) -> Path:
 
 def stop_in_epoch_2(name="run", *overrides):
     """A run of `SMALL` that dies with a checkpoint after one of the three steps of epoch 2."""
-    save = Checkpoint.save
-
-    def saving(self):
-        save(self)
-        if self.clock.step == 4:
-            raise Stop
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Checkpoint, "save", saving)
+        stop_when(patch, lambda checkpoint: checkpoint.clock.step == 4)
         with pytest.raises(Stop):
             fit(small("checkpoint.every_steps=1", *overrides), "runs", name)
     return Path("runs", name)

@@ -6,7 +6,8 @@ import copy
 
 import pytest
 from conftest import TINY
-from test_resume import Stop, assert_equal_runs, rows, stop_after
+from stopping import Stop, stop_after
+from test_resume import assert_equal_runs, rows
 
 from resnet_fit import fit, parse_config, resume
 from resnet_fit.config.document import dump

@@ -7,7 +7,8 @@ import json
 
 import pytest
 from conftest import TINY
-from test_resume import Stop, assert_equal_runs, records, stop_after
+from stopping import Stop, stop_after
+from test_resume import assert_equal_runs, records
 
 from resnet_fit import fit, parse_config, resume
 from resnet_fit.networks.graph import GRAPH

@@ -198,7 +198,7 @@ def _estimates(
     yield f"training takes about {_time(trained)} an epoch ({training}{full_size})"
     through = f", {passes} times through the network" if passes > 1 else ""
     epochs, every = config.training.epochs, config.training.evaluate_every
-    yield (f"evaluation takes about {_time(evaluated)} {_after(every)} ({evaluation}{through})")
+    yield f"evaluation takes about {_time(evaluated)} {_after(every)} ({evaluation}{through})"
     left = max(0.0, epochs - done)
     evaluations = EvaluatedEpochs(epochs, every).after(int(done))
     most = " at most" if config.callbacks.get("early_stopping") is not None else ""
@@ -208,7 +208,7 @@ def _estimates(
 
 
 def _after(every: int) -> str:
-    return "an epoch" if every == 1 else f"after each {every} epochs and the last one"
+    return "an epoch" if every == 1 else f"after every {every} epochs and the last one"
 
 
 def _time(seconds: float) -> str:
