@@ -17,6 +17,10 @@ ROWS = re.findall(r"^\| `(docs/results/[\w/-]+)` \|.*?\| ([\d.]+) % \|.*\| (\d+)
 TIMES = re.findall(
     r"^\| `(docs/results/[\w/-]+)` \|.*\| (\d+) (s|min)\b[^|]*\| \d+ \|$", TEXT, re.M
 )
+LEVELS = (0.8415, 0.90, 0.92)
+MINUTES_TO = re.findall(
+    r"^\| `(docs/results/[\w/-]+)` \| [^|%]+ \| (\d+|–) \| (\d+|–) \| (\d+|–) \|$", TEXT, re.M
+)
 COMPARED = read_runs([REPOSITORY / "docs/results"])
 
 
@@ -52,6 +56,30 @@ def test_time_is_what_compare_shows(folder, time, unit):
 
 def test_the_table_of_runs_gives_times():
     assert len(TIMES) > 20
+
+
+@pytest.mark.parametrize(("folder", "given"), [(folder, row) for folder, *row in MINUTES_TO])
+def test_minutes_are_those_of_the_first_epoch_at_that_accuracy(folder, given):
+    text = (REPOSITORY / folder / "metrics.jsonl").read_text(encoding="utf-8")
+    judged = [row for row in map(json.loads, text.splitlines()) if "eval" in row]
+    reached = [[r["seconds"] for r in judged if r["eval"]["top1"] >= level] for level in LEVELS]
+    assert given == [f"{seconds[0] / 60:.0f}" if seconds else "–" for seconds in reached]
+
+
+def test_minutes_are_given_for_these_accuracies():
+    shares = "".join(f" | {100 * level:g} %" for level in LEVELS)
+    assert f"| run | processor{shares} |" in TEXT
+    assert len(MINUTES_TO) > 3
+
+
+@pytest.mark.parametrize("file", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=str)
+def test_header_of_a_config_says_what_its_runs_say(file):
+    header = " ".join(
+        line.removeprefix("#").strip()
+        for line in file.read_text(encoding="utf-8").split("\nmodel:")[0].splitlines()
+    )
+    for name in re.findall(r"docs/results/([a-z]\w+)", header):
+        assert f"{100 * COMPARED[name].last['eval.top1']:.2f}" in header, name
 
 
 @pytest.mark.parametrize("folder", [folder for folder, *_ in ROWS])
