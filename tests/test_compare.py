@@ -23,7 +23,7 @@ from resnet_fit.cli import main
 from resnet_fit.config.document import dump
 from resnet_fit.reports.compare import compare, read_runs
 from resnet_fit.reports.compare_formats import as_json, as_markdown, as_text
-from resnet_fit.reports.curves import draw, points
+from resnet_fit.reports.curves import draw, is_wide, points
 from resnet_fit.runs.outcome import read_outcome
 
 RESULTS = REPOSITORY / "docs/results"
@@ -313,6 +313,22 @@ def test_curves_are_those_of_the_rows(runs):
     assert points(outcome, "eval.loss", "minutes") == ([1, 2, 3], [1, 0.5, 1 / 3])
 
 
+@pytest.mark.parametrize(
+    ("ends", "wide"), [([], False), ([5.0], False), ([1.0, 10.0], False), ([20.0, 2.0, 1.9], True)]
+)
+def test_minutes_are_logarithmic_where_runs_differ_by_more_than_ten(ends, wide):
+    assert is_wide(ends) == wide
+
+
+def test_marks_of_a_wide_axis_are_plain_numbers(tmp_path):
+    for name, minutes in (("short", 2), ("long", 200)):
+        make_run(tmp_path / name, [0.5] * minutes)
+    runs = {name: read_outcome(tmp_path / name) for name in ("short", "long")}
+    draw(runs, tmp_path / "curves.svg", ["eval.top1"], ["minutes"])
+    marks = re.findall(r"<!-- ([\d.]+) -->", (tmp_path / "curves.svg").read_text("utf-8"))
+    assert {"1", "2", "5", "10", "20", "50", "100", "200"} <= set(marks)
+
+
 def test_a_picture_is_drawn_where_asked_for(runs, tmp_path, capsys):
     before = sorted(p for p in tmp_path.rglob("*") if p.is_file())
     assert run(capsys, runs)[0] == 0
@@ -388,7 +404,7 @@ def test_a_broken_run_among_others_is_left_out_with_a_line(runs, capsys):
         (["broken"], "broken/metrics.jsonl:1: damaged"),
         (["runs", "--by", "eval.topp1"], "no run has 'eval.topp1'. Did you mean 'eval.top1'?"),
         (["runs", "--format", "jsn"], "Did you mean 'json'?"),
-        (["runs", "--output", "x.pdf"], "expected a name that ends in .png"),
+        (["runs", "--output", "x.jpg"], "expected a name that ends in .png, .svg or .pdf"),
         (["runs", "--output", "none/x.png"], "there is no folder none"),
         ([], "required: RUN"),
     ],

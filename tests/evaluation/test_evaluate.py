@@ -17,6 +17,7 @@ import pytest
 from conftest import TINY
 from evaluated import Page
 from PIL import Image
+from rich.console import Console
 from sklearn import metrics
 
 from resnet_fit import RunFailed, UserError, fit, open_run, parse_config
@@ -24,6 +25,7 @@ from resnet_fit.cli import main
 from resnet_fit.evaluation import evaluate, save
 from resnet_fit.evaluation import folder as saving
 from resnet_fit.evaluation.tables import cell
+from resnet_fit.reports.evaluate import print_evaluation
 from resnet_fit.runs.held_out import held_out
 
 
@@ -238,12 +240,15 @@ def test_a_folder_of_some_of_the_classes(run, tmp_path, capsys):
     assert "8 of 10 classes have no images here" in " ".join(page.text.split())
 
 
-def test_output_fits_a_narrow_terminal(run, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    code, out, _ = command(capsys, run[0], "--checkpoint", "last")
-    assert code == 0
-    assert max(len(line) for line in out.splitlines() if line[0] in "│┌┏") <= 40
-    assert f"report: {run[0]}/evaluation/report.html" in out
+def test_tables_fit_a_narrow_terminal(run):
+    out = io.StringIO()
+    console = Console(file=out, width=40, force_terminal=True, color_system=None)
+    print_evaluation(evaluate(open_run(run[0], "last")), console)
+    first, *lines = out.getvalue().splitlines()
+    assert str(run[0]) in first + lines[0]
+    tables = lines[[line.startswith("top-1") for line in lines].index(True) :]
+    assert max(map(len, tables)) <= 40
+    assert any(line.split() == ["worst", "classes", "images", "F1"] for line in tables)
 
 
 def test_mistakes_are_told_in_one_line(run, capsys, tmp_path):

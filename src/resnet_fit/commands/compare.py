@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_fit.commands.parser import Parser
-from resnet_fit.errors import UserError, check_choice
+from resnet_fit.commands.parser import Parser, picture_file
+from resnet_fit.errors import check_choice
 from resnet_fit.terminal import command_console
 
 FORMATS = ("text", "markdown", "json")
@@ -29,10 +29,14 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--format", metavar="|".join(FORMATS), default="text", help="of what is printed (text)"
     )
-    parser.add_argument("--output", metavar="FILE.png", help="draw the curves over each other")
+    parser.add_argument(
+        "--output",
+        type=picture_file,
+        metavar="FILE",
+        help="draw the curves over each other: .png, .svg or .pdf",
+    )
     options = parser.parse_args(arguments)
     check_choice("--format", options.format, FORMATS)
-    picture = None if options.output is None else _picture(options.output)
 
     from resnet_fit.reports.compare import compare, read_runs
     from resnet_fit.reports.compare_formats import as_json, as_markdown, as_text
@@ -46,16 +50,6 @@ def run(arguments: Sequence[str]) -> None:
         text = as_markdown(comparison)
     else:
         text = as_text(comparison, console.width if console.is_terminal else None)
-    if picture is not None:
-        draw(comparison.runs, picture, worth_drawing(options.by))
+    if options.output is not None:
+        draw(comparison.runs, options.output, worth_drawing(options.by))
     console.print(text, end="")
-
-
-def _picture(name: str) -> Path:
-    """Where the picture goes, checked before anything is read."""
-    file = Path(name)
-    if file.suffix != ".png":
-        raise UserError(f"--output: received '{name}', expected a name that ends in .png")
-    if not file.parent.is_dir():
-        raise UserError(f"--output: there is no folder {file.parent}")
-    return file

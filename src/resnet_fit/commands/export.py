@@ -43,7 +43,7 @@ def run(arguments: Sequence[str]) -> None:
     console = command_console()
     wake_paddle()
     from resnet_fit.export.exporting import export_run
-    from resnet_fit.export.summary import show
+    from resnet_fit.reports.export import show
 
     exported = export_run(
         options.run,

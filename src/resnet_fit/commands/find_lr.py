@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
-from resnet_fit.commands.parser import Parser, wake_paddle, whole_number
-from resnet_fit.errors import UserError
+from resnet_fit.commands.parser import Parser, picture_file, wake_paddle, whole_number
 from resnet_fit.terminal import command_console
 
 
@@ -25,14 +23,14 @@ def run(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--to", type=_rate, default=10.0, dest="last", metavar="RATE", help="(10)")
     parser.add_argument("--steps", type=whole_number(10), default=100, metavar="N", help="(100)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="a plot: .png, .svg or .pdf")
+    parser.add_argument(
+        "--output", type=picture_file, metavar="FILE", help="a plot: .png, .svg or .pdf"
+    )
     options = parser.parse_args(arguments)
     if options.first >= options.last:
         parser.error(
             f"--from: received {options.first:g}, expected less than --to {options.last:g}"
         )
-    if options.output is not None:
-        _check_output(options.output)
 
     from resnet_fit.runs.config import load_config
 
@@ -57,10 +55,3 @@ def _rate(text: str) -> float:
     if not 0 < rate < math.inf:
         raise argparse.ArgumentTypeError(f"received {text!r}, expected a number above 0")
     return rate
-
-
-def _check_output(file: Path) -> None:
-    if file.suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"--output: received {file}, expected a name with .png, .svg or .pdf")
-    if not file.parent.is_dir():
-        raise UserError(f"--output: {file.parent}: there is no such folder")

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from resnet_fit.errors import UserError
 
@@ -71,6 +72,18 @@ def whole_number(least: int) -> Callable[[str], int]:
         return int(text)
 
     return parsed
+
+
+def picture_file(text: str) -> Path:
+    """The type of an argument that names a picture to write: PNG, SVG or PDF by its ending."""
+    file = Path(text)
+    if file.suffix not in (".png", ".svg", ".pdf"):
+        raise argparse.ArgumentTypeError(
+            f"received {text!r}, expected a name that ends in .png, .svg or .pdf"
+        )
+    if not file.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"received {text!r}: there is no folder {file.parent}")
+    return file
 
 
 def wake_paddle(overrides: Sequence[str] = (), say: Callable[[str], object] = print) -> None:

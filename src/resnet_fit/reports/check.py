@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from resnet_fit.data.dataset import ArrayDataset, Dataset
 from resnet_fit.data.make_loaders import open_parts
@@ -20,6 +18,7 @@ from resnet_fit.data.transforms import BadImage, decode
 from resnet_fit.data.workers import worker_count
 from resnet_fit.errors import RunFailed
 from resnet_fit.files import readable
+from resnet_fit.reports.table import print_table
 from resnet_fit.runs.config import Config
 
 # So many pairs of equal images are shown; all are counted.
@@ -74,7 +73,7 @@ def check_data(config: Config, console: Console) -> dict[str, Findings]:
     parts = dict(zip(("train", "evaluation", "test"), open_parts(config), strict=True))
     datasets = {name: data for name, data in parts.items() if data is not None}
     found = {name: examine(data) for name, data in datasets.items()}
-    console.print(_class_table(found, datasets["train"].classes))
+    _print_classes(console, found, datasets["train"].classes)
     for name, findings in found.items():
         _say(console, f"{name}: {_describe(findings)}")
     for name, findings in list(found.items())[1:]:
@@ -117,14 +116,14 @@ def _pixels(path: str) -> np.ndarray | BadImage:
         return error
 
 
-def _class_table(found: dict[str, Findings], classes: tuple[str, ...]) -> Table:
-    table = Table("class", *found)
-    for name in classes:
-        table.add_row(
-            Text(readable(name)), *(f"{findings.counts[name]:,}" for findings in found.values())
-        )
-    table.add_row("all", *(f"{f.counts.total():,}" for f in found.values()))
-    return table
+def _print_classes(console: Console, found: dict[str, Findings], classes: tuple[str, ...]) -> None:
+    rows = [
+        (readable(name), *(f"{findings.counts[name]:,}" for findings in found.values()))
+        for name in classes
+    ]
+    rows.append(("all", *(f"{findings.counts.total():,}" for findings in found.values())))
+    header = ("class", *found)
+    print_table(console, header, rows, numbers=range(1, len(header)))
 
 
 def _describe(findings: Findings) -> str:

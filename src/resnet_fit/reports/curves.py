@@ -19,6 +19,9 @@ USUAL = ("train.loss", "eval.loss", "train.top1", "eval.top1")
 COLOURS = [f"C{i}" for i in range(10)]
 STYLES = ["-", "--", ":", "-."]
 NAMES_IN_A_COLUMN = 15
+# Minutes are drawn on a logarithmic axis where the longest run took more than this many times as
+# long as the shortest, of which a linear axis would show nothing.
+WIDE = 10
 
 
 def draw(
@@ -28,12 +31,12 @@ def draw(
     against: Sequence[Axis] = AXES,
     title: str | None = None,
 ) -> None:
-    """Write a PNG with a panel for each metric, and a row of panels for each axis.
+    """Write a picture with a panel for each metric, and a row of panels for each axis.
 
     Args:
         runs: by the label that the legend gives them. Those without a metric are left out of its
             panels.
-        file: ends in ``.png``.
+        file: PNG, SVG or PDF by its ending.
         metrics: names such as ``eval.top1``; those that no run has are left out.
 
     Raises:
@@ -68,7 +71,7 @@ def draw(
             fontsize="small",
             ncols=1 + len(runs) // NAMES_IN_A_COLUMN,
         )
-        write(file, lambda part: figure.savefig(part, format="png", dpi=110))
+        write(file, lambda part: figure.savefig(part, format=file.suffix[1:], dpi=110))
     finally:
         pyplot.close(figure)
 
@@ -88,14 +91,32 @@ def points(run: Outcome, metric: str, axis: Axis) -> tuple[list[float], list[flo
     return across, [factor * value for value, _ in curve]
 
 
+def is_wide(ends: Sequence[float]) -> bool:
+    """Whether curves that end there are drawn over a logarithmic axis; all ends are above zero."""
+    return max(ends, default=0) > WIDE * min(ends, default=0)
+
+
 def _draw_panel(panel: Any, runs: Mapping[str, Outcome], metric: str, axis: Axis) -> None:
-    for run, look in zip(runs.values(), _looks(len(runs)), strict=True):
-        panel.plot(*points(run, metric, axis), marker="o", markersize=3, **look)
+    curves = [points(run, metric, axis) for run in runs.values()]
+    for curve, look in zip(curves, _looks(len(runs)), strict=True):
+        panel.plot(*curve, marker="o", markersize=3, **look)
     panel.set_xlabel(axis)
     if axis == "epochs":
         panel.xaxis.get_major_locator().set_params(integer=True)
+    elif is_wide([across[-1] for across, _ in curves if across]):
+        _make_logarithmic(panel)
     panel.set_ylabel(f"{metric} (%)" if is_share(metric) else metric)
     panel.grid(alpha=0.3)
+
+
+def _make_logarithmic(panel: Any) -> None:
+    """The axis from left to right, with marks at 1, 2, 5, 10, 20, ..."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _plain(label: str) -> str:

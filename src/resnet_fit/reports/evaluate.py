@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from resnet_fit.evaluation import Evaluation, evaluate, save
@@ -17,6 +16,7 @@ from resnet_fit.evaluation.folder import REPORT
 from resnet_fit.evaluation.report import number, percent
 from resnet_fit.files import readable
 from resnet_fit.live_line import Column, LiveLine
+from resnet_fit.reports.table import print_table
 from resnet_fit.runs.open import open_run
 from resnet_fit.runtime import import_visualdl
 
@@ -67,18 +67,18 @@ def print_evaluation(evaluation: Evaluation, console: Console) -> None:
             f"{source['weights']} weights, on {len(found):,} images: {source['data']}"
         )
     )
-    console.print(_main_table(evaluation))
+    _print_figures(evaluation, console)
     worst = worst_classes(evaluation.classes, SHOWN)
     if worst:
-        console.print(_class_table(worst, console.width < NARROW))
+        _print_classes(worst, console)
     if evaluation.confusions:
-        console.print(_confusion_table(evaluation))
+        _print_confusions(evaluation, console)
     suspects = len(evaluation.suspects)
     if suspects:
         console.print(f"{suspects} label{'s' * (suspects > 1)} to check: see the report")
 
 
-def _main_table(evaluation: Evaluation) -> Table:
+def _print_figures(evaluation: Evaluation, console: Console) -> None:
     figures, calibration = evaluation.figures, evaluation.calibration
     low, high = figures["top1_interval"]
     rows = [("top-1", percent(figures["top1"]), f"95 % interval {percent(low)} to {percent(high)}")]
@@ -96,34 +96,31 @@ def _main_table(evaluation: Evaluation) -> Table:
     for speed in evaluation.speed:
         what = f"{speed['milliseconds']:,.1f} ms a batch of {speed['batch_size']}"
         rows.append(("network", f"{speed['images_per_second']:,.0f} img/s", what))
-    table = Table(show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column()
-    for row in rows:
-        table.add_row(*row)
-    return table
+    print_table(console, None, rows, numbers=[1])
 
 
-def _class_table(classes: list[ClassFigures], narrow: bool) -> Table:
+def _print_classes(classes: list[ClassFigures], console: Console) -> None:
     """The worst classes; a narrow terminal has room for one figure of each."""
+    narrow = console.is_terminal and console.width < NARROW
     figures = {"f1": "F1"} if narrow else {"precision": "precision", "recall": "recall", "f1": "F1"}
-    table = Table("worst classes")
-    for name in ("images", *figures.values()):
-        table.add_column(name, justify="right", no_wrap=True)
-    for c in classes:
-        shown = (percent(getattr(c, figure), 1) for figure in figures)
-        table.add_row(Text(readable(c.name)), f"{c.images:,}", *shown)
-    return table
+    rows = [
+        (
+            readable(c.name),
+            f"{c.images:,}",
+            *(percent(getattr(c, figure), 1) for figure in figures),
+        )
+        for c in classes
+    ]
+    header = ("worst classes", "images", *figures.values())
+    print_table(console, header, rows, numbers=range(1, len(header)))
 
 
-def _confusion_table(evaluation: Evaluation) -> Table:
-    table = Table("label", "taken for")
-    table.add_column("images", justify="right")
-    for c in evaluation.confusions[:SHOWN]:
-        names = (Text(readable(name)) for name in (c.label, c.prediction))
-        table.add_row(*names, f"{c.images:,} ({percent(c.share, 0)})")
-    return table
+def _print_confusions(evaluation: Evaluation, console: Console) -> None:
+    rows = [
+        (readable(c.label), readable(c.prediction), f"{c.images:,} ({percent(c.share, 0)})")
+        for c in evaluation.confusions[:SHOWN]
+    ]
+    print_table(console, ("label", "taken for", "images"), rows, numbers=[2])
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from rich.box import HEAVY_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -14,19 +15,20 @@ ROOMY = 80
 
 def print_table(
     console: Console,
-    header: Sequence[str],
+    header: Sequence[str] | None,
     rows: Sequence[Sequence[str]],
     numbers: Collection[int] = (),
 ) -> None:
     """A table that fits a terminal, and elsewhere lines of aligned columns and an empty one.
 
     Args:
+        header: the titles of the columns, or None for a table without.
         numbers: the columns that are aligned to the right and never broken.
     """
     if console.is_terminal:
         box = HEAVY_HEAD if console.width >= ROOMY else None
-        table = Table(box=box, pad_edge=box is not None)
-        for column, title in enumerate(header):
+        table = Table(box=box, pad_edge=box is not None, show_header=header is not None)
+        for column, title in enumerate(header or [""] * len(rows[0])):
             is_number = column in numbers
             table.add_column(
                 title,
@@ -38,12 +40,12 @@ def print_table(
             table.add_row(*row)
         console.print(table)
         return
-    lines = [header, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines = rows if header is None else [header, *rows]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        cells = (
-            cell.rjust(width) if column in numbers else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
+        cells = []
+        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            space = " " * (width - cell_len(cell))
+            cells.append(space + cell if column in numbers else cell + space)
         console.print("  ".join(cells).rstrip())
     console.print()

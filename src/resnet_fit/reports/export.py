@@ -5,12 +5,12 @@ from __future__ import annotations
 import warnings
 
 from rich.console import Console
-from rich.table import Table
 
 from resnet_fit.export.agreement import Agreement
 from resnet_fit.export.exporting import METADATA, Exported
 from resnet_fit.export.latency import BATCHES, HERE
 from resnet_fit.files import readable
+from resnet_fit.reports.table import print_table
 
 # The runtime of each side.
 PROGRAMS = {"onnx": "onnxruntime", "paddle": "paddle.inference", "int8": "onnxruntime, int8"}
@@ -30,7 +30,7 @@ def show(exported: Exported, console: Console) -> None:
         f"(allowed {first.allowed:.0e}), the most probable class is the same for all "
         f"{first.images:,} images"
     )
-    console.print(_table(exported, first))
+    _print_programs(exported, first, console)
     console.print(
         readable(
             f"written: {exported.file}: {metadata.input} [N, {sides}] to probabilities of "
@@ -48,17 +48,19 @@ def show(exported: Exported, console: Console) -> None:
             )
 
 
-def _table(exported: Exported, first: Agreement) -> Table:
-    table = Table()
-    for title in ("", "accuracy", "size", *(f"batch of {size}" for size in BATCHES)):
-        table.add_column(title, justify="right" if "batch" in title else "left", overflow="fold")
+def _print_programs(exported: Exported, first: Agreement, console: Console) -> None:
+    """Accuracy, size and latency of the network here and of each program that runs the export."""
+    rows = []
     for name, seconds in exported.seconds.items():
         agreement = exported.agreements.get(name)
         right = first.right if agreement is None else agreement.right_exported
-        table.add_row(
-            HERE if name == HERE else PROGRAMS[name],
-            f"{right / first.images:.2%}",
-            "" if name == HERE else f"{exported.sizes[name] / 1e6:.2f} MB",
-            *(f"{1000 * seconds[size]:.1f} ms" for size in BATCHES),
+        rows.append(
+            (
+                HERE if name == HERE else PROGRAMS[name],
+                f"{right / first.images:.2%}",
+                "" if name == HERE else f"{exported.sizes[name] / 1e6:.2f} MB",
+                *(f"{1000 * seconds[size]:.1f} ms" for size in BATCHES),
+            )
         )
-    return table
+    header = ("", "accuracy", "size", *(f"batch of {size}" for size in BATCHES))
+    print_table(console, header, rows, numbers=range(1, len(header)))
