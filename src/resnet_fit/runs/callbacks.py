@@ -73,7 +73,7 @@ class Callbacks:
         self.saved |= {name: c for name, c in named.items() if hasattr(c, "state_dict")}
         self.average = _only(WeightAverage, named)
         self.early_stopping = _only(EarlyStopping, named)
-        self.nan_skip = _only(NaNSkip, named)
+        _only(NaNSkip, named)  # refuses a second one
         self.visualdl = _only(VisualDL, named)
         self.checkpoint = Checkpoint(
             folder / "checkpoints",
