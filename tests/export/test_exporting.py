@@ -104,7 +104,7 @@ def test_digits_as_onnx_and_in_eight_bits(digits, tmp_path, capsys):
     expected = paddle.nn.functional.softmax(run.logits(images)).numpy()
     assert np.allclose(found, expected, rtol=1e-4, atol=0)
     right = float(np.mean(found.argmax(1) == held_out(run).labels))
-    assert re.search(rf"^onnxruntime +{100 * right:.2f}% ", out)
+    assert re.search(rf"^onnxruntime +{100 * right:.2f}% ", out, re.M)
     whole = session_of(output / "model.int8.onnx")
     (quantized,) = whole.run(None, {"images": images.transpose(0, 2, 3, 1)})
     assert np.mean(quantized.argmax(1) == found.argmax(1)) > 0.95
