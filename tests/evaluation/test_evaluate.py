@@ -240,6 +240,13 @@ def test_a_folder_of_some_of_the_classes(run, tmp_path, capsys):
     assert "8 of 10 classes have no images here" in " ".join(page.text.split())
 
 
+def test_the_last_line_names_the_report(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    code, out, _ = command(capsys, run[0], "--checkpoint", "last")
+    assert code == 0
+    assert out.splitlines()[-1] == f"report: {run[0]}/evaluation/report.html"
+
+
 def test_tables_fit_a_narrow_terminal(run):
     out = io.StringIO()
     console = Console(file=out, width=40, force_terminal=True, color_system=None)
