@@ -1,11 +1,13 @@
 """Training steps: this library, Paddle as installed, and PyTorch, on the same network and batch.
 
-    python benchmarks/backends.py [--quick] [--beside-busy]
+    python benchmarks/backends.py [--quick] [--processes 5] [--beside-busy]
 
 Sides: ``ours`` and ``ours_bf16`` are `paddle.Model.train_batch` as a run of this library does it;
 ``paddle`` is a loop written by hand with Paddle's default settings; ``torch`` and ``torch_bf16``
 (where PyTorch is installed) the same loop in channels-last, the second under autocast. Those in
-bfloat16 are left out on a processor that has none.
+bfloat16 are left out on a processor that has none. One process of a side may be faster than the
+next by a third: ``--processes`` starts each side anew so many times, and the median of their images
+per second counts; the range of each ratio is printed beside it.
 
 With ``--beside-busy``: what is left of each side's images per second beside a process that keeps
 one core busy. ``ours`` has a fixed number of threads there, and ``adaptive`` the callback of
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import statistics
 import subprocess
 import sys
 import time
@@ -49,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="ResNets, smaller batches, 2 rounds")
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, help="all by default")
+    parser.add_argument("--processes", type=int, default=1, help="of each side, one after another")
     parser.add_argument("--beside-busy", action="store_true", help="with one core taken; ResNet-20")
     options = parser.parse_args()
     rounds = 2 if options.quick else 7
@@ -61,24 +65,36 @@ def main() -> None:
         for name, (model, *_) in NETWORKS.items()
         if model["name"] == "resnet" or not options.quick
     ]
-    report("backend", **compare(__file__, names, options.quick, rounds))
+    report("backend", **compare(__file__, names, options.quick, rounds, options.processes))
 
 
-def compare(script: str, networks: list[str], quick: bool, rounds: int) -> dict[str, float]:
+def compare(
+    script: str, networks: list[str], quick: bool, rounds: int, processes: int
+) -> dict[str, float]:
     """Time what a script does with a batch, by each side, and print and return the ratios."""
     print(machine())
     found: dict[str, float] = {}
     for name in networks:
         _, _, full_batch, quick_batch = NETWORKS[name]
         batch = quick_batch if quick else full_batch
-        sides = {
-            side: Side(script, [side, name, str(batch)], UNTOUCHED if side == "paddle" else {})
-            for side in side_names()
-        }
-        seconds = alternate(sides, rounds)
+        taken = []
+        for _ in range(processes):
+            sides = {
+                side: Side(script, [side, name, str(batch)], UNTOUCHED if side == "paddle" else {})
+                for side in side_names()
+            }
+            taken.append(alternate(sides, rounds))
+        seconds = {side: statistics.median(t[side] for t in taken) for side in taken[0]}
         for side, median in seconds.items():
-            print(f"{name:15} batch {batch:4} {side:11} {batch / median:8.1f} images/s")
-        found |= ratios(name, seconds)
+            least, most = (batch / f(t[side] for t in taken) for f in (max, min))
+            told = f" ({least:.1f} to {most:.1f})" if processes > 1 else ""
+            print(f"{name:15} batch {batch:4} {side:11} {batch / median:8.1f} images/s{told}")
+        each = [ratios(name, t) for t in taken]
+        for what, ratio in ratios(name, seconds).items():
+            found[what] = ratio
+            if processes > 1:
+                least, most = (f(r[what] for r in each) for f in (min, max))
+                print(f"{what}: {ratio:.2f}, {least:.2f} to {most:.2f} by the processes")
     return found
 
 

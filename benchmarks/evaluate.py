@@ -1,11 +1,11 @@
 """Evaluation of whole networks on this CPU: this library, Paddle as installed, PyTorch.
 
-    python benchmarks/evaluate.py [--quick] [--networks resnet20 resnet18_cifar resnet50]
+    python benchmarks/evaluate.py [--quick] [--processes 5] [--networks resnet20 resnet50]
 
 Images per second forward, with loss and accuracy. ``ours`` and ``ours_bf16`` are `eval_batch` of a
 `paddle.Model`; ``paddle`` is the same network by Paddle's own operations and default settings;
 ``torch`` and ``torch_bf16`` (where PyTorch is installed) are in channels-last. Those in bfloat16
-are left out on a processor that has none.
+are left out on a processor that has none. ``--processes``: as for `backends.py`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from backends import NETWORKS, compare, make_network, make_work, our_model, torc
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller batches, 3 rounds")
+    parser.add_argument("--processes", type=int, default=1, help="of each side, one after another")
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS)
     options = parser.parse_args()
     rounds = 3 if options.quick else 11
-    report("evaluate", **compare(__file__, options.networks, options.quick, rounds))
+    found = compare(__file__, options.networks, options.quick, rounds, options.processes)
+    report("evaluate", **found)
 
 
 def make_evaluation(side: str, name: str, batch: int) -> Callable[[], object]:

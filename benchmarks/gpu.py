@@ -19,17 +19,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
-import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alternate import Side, machine
+from alternate import Side, alternate, machine
 
 from resnet_fit import gpu
-from resnet_fit.errors import RunFailed
 from resnet_fit.files import write_json
 
 SCRIPT = str(Path(__file__).with_name("gpu_sides.py"))
@@ -86,11 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--networks", nargs="*", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--precisions", nargs="*", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--batch-size", type=int, help="512 and 128 by default")
-    parser.add_argument("--rounds", type=int, help="turns of each side; 7 by default")
+    parser.add_argument("--rounds", type=int, help="turns of each side; 5 by default")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and 2 rounds")
     parser.add_argument("--json", type=Path, help="keep all figures in this file")
     options = parser.parse_args(arguments)
-    rounds = options.rounds or (2 if options.quick else 7)
+    rounds = options.rounds or (2 if options.quick else 5)
     print(f"{machine()}; {options.device}")
     rows: list[Row] = []
     for network in options.networks:
@@ -147,21 +145,20 @@ def sides_of(job: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def compare(network: str, job: dict[str, Any], rounds: int) -> Iterator[Row]:
     """All sides of one network in one precision, ``auto`` first."""
     auto = {**job, "who": "ours", "data": False, "set": []}
-    _, (facts,) = take_turns([auto], rounds=1)  # does it work, and what does it need
+    _, told = take_turns({AUTO: auto}, rounds=1)  # does it work, and what does it need
+    facts = told[AUTO]
     if "error" in facts or not facts:
         yield Row(network, job["precision"], AUTO, facts=facts)
         return
     sides = sides_of(job)
     names = list(sides)
     seconds: dict[str, float] = {}
-    told: dict[str, dict[str, Any]] = {AUTO: facts}
     ratios: dict[str, float] = {}
     for group in groups(names, at_once(facts)):
         alone = AUTO_DATA in group and len(group) == 2
         jobs = ({} if alone else {AUTO: auto}) | {name: sides[name] for name in group}
-        medians, found = take_turns(list(jobs.values()), rounds)
-        times = {n: m for n, m in zip(jobs, medians, strict=True) if m is not None}
-        told |= dict(zip(jobs, found, strict=True))
+        times, found = take_turns(jobs, rounds)
+        told |= found
         seconds = times | seconds
         for name in group:
             reference = AUTO_DATA if name.endswith(", data") else AUTO
@@ -206,35 +203,21 @@ def groups(names: list[str], most: int) -> list[list[str]]:
 
 
 def take_turns(
-    jobs: Sequence[dict[str, Any]], rounds: int
-) -> tuple[list[float | None], list[dict[str, Any]]]:
-    """Median seconds and facts of each job; None, and the reason, for one that cannot work."""
+    jobs: Mapping[str, dict[str, Any]], rounds: int
+) -> tuple[dict[str, float], dict[str, dict[str, Any]]]:
+    """Median seconds of each job that can work, and what each told of itself, or why it cannot."""
     with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder, f"{i}.json") for i in range(len(jobs))]
-        sides: list[Side | None] = []
-        seconds: list[list[float]] = [[] for _ in jobs]
-        try:
-            for job, file in zip(jobs, files, strict=True):
-                words = [json.dumps(job), str(file)]
-                sides.append(Side(SCRIPT, words, job.get("environment", {})))
-            for turn in range(rounds + 1):
-                for i, side in enumerate(sides):
-                    if side is None:
-                        continue
-                    try:
-                        taken = side.measure()
-                    except RunFailed:
-                        side.close()
-                        sides[i], seconds[i] = None, []
-                        continue
-                    if turn:
-                        seconds[i].append(taken)
-        finally:
-            for side in sides:
-                if side is not None:
-                    side.close()
-        facts = [json.loads(file.read_text()) if file.exists() else {} for file in files]
-    return [statistics.median(values) if values else None for values in seconds], facts
+        files = {name: Path(folder, f"{i}.json") for i, name in enumerate(jobs)}
+        sides = {
+            name: Side(SCRIPT, [json.dumps(job), str(files[name])], job.get("environment", {}))
+            for name, job in jobs.items()
+        }
+        seconds = alternate(sides, rounds, without_failed=True)
+        facts = {
+            name: json.loads(file.read_text()) if file.exists() else {}
+            for name, file in files.items()
+        }
+    return seconds, facts
 
 
 def verdict(rows: Sequence[Row]) -> Iterator[str]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import functools
+import http.server
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +102,35 @@ def write_yaml(tmp_path: Path) -> Callable[..., Path]:
         return file
 
     return write
+
+
+@dataclass
+class WebServer:
+    """A web server of this machine: its address, the folder it serves, the paths asked for."""
+
+    url: str
+    folder: Path
+    asked: list[str]
+
+
+@pytest.fixture
+def web_server(tmp_path: Path) -> Iterator[WebServer]:
+    """A web server of the empty folder ``<tmp>/www``."""
+    folder, asked = tmp_path / "www", list[str]()
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Handler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield WebServer(f"http://127.0.0.1:{running.server_port}", folder, asked)
+        running.shutdown()
+        thread.join()

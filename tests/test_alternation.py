@@ -51,3 +51,11 @@ def test_a_side_that_dies_is_told(tmp_path):
     script.write_text("raise SystemExit(3)")
     with pytest.raises(RunFailed, match=r"some work: the process died \(exit 3\)"):
         alternate({"dies": Side(str(script), ["some", "work"])}, 1)
+
+
+def test_a_side_that_dies_can_be_left_out(tmp_path):
+    dies, works = tmp_path / "dies.py", tmp_path / "works.py"
+    dies.write_text("raise SystemExit(3)")
+    works.write_text(SLEEPER)
+    sides = {"dies": Side(str(dies), []), "works": Side(str(works), ["0.01"])}
+    assert list(alternate(sides, 2, without_failed=True)) == ["works"]

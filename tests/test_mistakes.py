@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-import http.server
 import io
 import os
 import pickle
 import shutil
 import tarfile
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -673,30 +670,15 @@ def test_in_the_data(mistake, tiny, write_yaml, tmp_path, capsys, alone):
     assert children() == before
 
 
-class _Silent(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 def test_a_download_that_is_not_what_it_should_be(
-    tiny, write_yaml, tmp_path, capsys, alone, monkeypatch
+    tiny, write_yaml, tmp_path, capsys, alone, monkeypatch, web_server
 ):
-    (tmp_path / "www").mkdir()
-    (tmp_path / "www" / "cifar.tar.gz").write_bytes(archive(cifar_files()))
-    handler = functools.partial(_Silent, directory=str(tmp_path / "www"))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/cifar.tar.gz"
-        monkeypatch.setattr(
-            cifar_module,
-            "CIFAR10",
-            dataclasses.replace(cifar_module.CIFAR10, urls=(url,), md5="0" * 32),
-        )
-        tiny["data"] = {"name": "cifar10"}
-        code, lines = run(capsys, "--config", write_yaml(tiny), "--output", tmp_path / "runs")
-        server.shutdown()
-        thread.join()
+    (web_server.folder / "cifar.tar.gz").write_bytes(archive(cifar_files()))
+    url = f"{web_server.url}/cifar.tar.gz"
+    damaged = dataclasses.replace(cifar_module.CIFAR10, urls=(url,), md5="0" * 32)
+    monkeypatch.setattr(cifar_module, "CIFAR10", damaged)
+    tiny["data"] = {"name": "cifar10"}
+    code, lines = run(capsys, "--config", write_yaml(tiny), "--output", tmp_path / "runs")
     assert_refused(code, lines, url, "md5", f"expected {'0' * 32}", "put cifar-10-python.tar.gz at")
     assert not list(cifar_module.cache_folder().iterdir())
     assert not (tmp_path / "runs").exists()

@@ -2,12 +2,10 @@
 
 import collections
 import functools
-import http.server
 import io
 import os
 import pickle
 import tarfile
-import threading
 from dataclasses import replace
 from hashlib import md5
 
@@ -230,42 +228,24 @@ def test_offline_says_where_the_file_goes_and_what_runs_without(tmp_path, monkey
         cifar.cifar10()
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(tmp_path):
-    """A web server of tmp_path/www; yields its address."""
-    (tmp_path / "www").mkdir()
-    handler = functools.partial(QuietHandler, directory=tmp_path / "www")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-        thread.join()
-
-
 def served(monkeypatch, *urls, checksum):
     monkeypatch.setattr(cifar, "CIFAR10", replace(cifar.CIFAR10, urls=urls, md5=checksum))
 
 
-def test_download_goes_on_to_the_second_mirror_and_is_kept(tmp_path, monkeypatch, server, capsys):
-    put_archive(tmp_path / "www")
-    url = f"{server}/cifar-10-python.tar.gz"
-    served(monkeypatch, f"{server}/absent", url, checksum=md5(archive_bytes()).hexdigest())
+def test_download_goes_on_to_the_second_mirror_and_is_kept(monkeypatch, web_server, capsys):
+    put_archive(web_server.folder)
+    url = f"{web_server.url}/cifar-10-python.tar.gz"
+    served(monkeypatch, f"{web_server.url}/absent", url, checksum=md5(archive_bytes()).hexdigest())
     assert len(cifar.cifar10()[0]) == 500
     assert [p.name for p in cifar.cache_folder().iterdir()] == ["cifar-10-python.tar.gz"]
     assert capsys.readouterr() == ("", "")
-    (tmp_path / "www" / "cifar-10-python.tar.gz").unlink()
+    (web_server.folder / "cifar-10-python.tar.gz").unlink()
     assert len(cifar.cifar10()[0]) == 500
 
 
-def test_download_with_a_wrong_checksum_leaves_nothing(tmp_path, monkeypatch, server):
-    put_archive(tmp_path / "www")
-    served(monkeypatch, f"{server}/cifar-10-python.tar.gz", checksum="0" * 32)
+def test_download_with_a_wrong_checksum_leaves_nothing(monkeypatch, web_server):
+    put_archive(web_server.folder)
+    served(monkeypatch, f"{web_server.url}/cifar-10-python.tar.gz", checksum="0" * 32)
     with pytest.raises(UserError, match=f"md5 [0-9a-f]+, expected {'0' * 32}"):
         cifar.cifar10()
     assert list(cifar.cache_folder().iterdir()) == []

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import http.server
 import socket
-import threading
-from typing import ClassVar
 
 import numpy as np
 import paddle
@@ -26,27 +22,13 @@ CACHE = ".cache/paddle/hapi/weights"
 pytestmark = pytest.mark.filterwarnings("ignore:stem='imagenet' shrinks")
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    asked: ClassVar[list[str]] = []
-
-    def log_message(self, *_):
-        self.asked.append(self.path)
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A web server of tmp_path/www; a home of its own that has no weights yet."""
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    (tmp_path / "www").mkdir()
-    Handler.asked = []
-    handler = functools.partial(Handler, directory=tmp_path / "www")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
-        running.shutdown()
-        thread.join()
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A home of its own that has no weights yet."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +40,15 @@ def published(tmp_path_factory):
     return file.read_bytes(), network
 
 
-def publish(monkeypatch, server, tmp_path, content, name="resnet18"):
-    (tmp_path / "www" / f"{name}.pdparams").write_bytes(content)
-    entry = (f"{server}/{name}.pdparams", hashlib.md5(content).hexdigest())
+def publish(monkeypatch, web_server, content, name="resnet18"):
+    (web_server.folder / f"{name}.pdparams").write_bytes(content)
+    entry = (f"{web_server.url}/{name}.pdparams", hashlib.md5(content).hexdigest())
     monkeypatch.setitem(paddles_resnet.model_urls, name, entry)
 
 
-def test_fetched_once_and_the_same_network(server, tmp_path, monkeypatch, published, capsys):
+def test_fetched_once_and_the_same_network(web_server, tmp_path, monkeypatch, published, capsys):
     content, theirs = published
-    publish(monkeypatch, server, tmp_path, content)
+    publish(monkeypatch, web_server, content)
     ours = resnet(18, weights="imagenet")
     images = paddle.to_tensor(np.random.default_rng(0).normal(size=(2, 3, 64, 64)), "float32")
     theirs.eval(), ours.eval()
@@ -77,37 +59,39 @@ def test_fetched_once_and_the_same_network(server, tmp_path, monkeypatch, publis
     with pytest.warns(UserWarning, match="made for 1000 classes: its last layer is not loaded"):
         fewer = resnet([2, 2, 2, 2], 4, weights="imagenet")
     assert np.array_equal(fewer.conv1.weight, ours.conv1.weight)
-    assert Handler.asked == ["/resnet18.pdparams"]
+    assert web_server.asked == ["/resnet18.pdparams"]
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_file_put_there_by_hand_needs_no_network(server, tmp_path, monkeypatch):
-    publish(monkeypatch, server, tmp_path, b"weights")
+def test_a_file_put_there_by_hand_needs_no_network(web_server, tmp_path, monkeypatch):
+    publish(monkeypatch, web_server, b"weights")
     cache = tmp_path / "home" / CACHE
     cache.mkdir(parents=True)
     (cache / "resnet18.pdparams").write_bytes(b"weights")
     assert imagenet_weights("resnet18") == cache / "resnet18.pdparams"
     (cache / "resnet18.pdparams").write_bytes(b"other")
-    message = rf"{cache}/resnet18\.pdparams: damaged, or another file .* put {server}/resnet18"
+    message = (
+        rf"{cache}/resnet18\.pdparams: damaged, or another file .* put {web_server.url}/resnet18"
+    )
     with pytest.raises(UserError, match=message):
         imagenet_weights("resnet18")
     assert (cache / "resnet18.pdparams").read_bytes() == b"other"
-    assert Handler.asked == []
+    assert web_server.asked == []
 
 
-def test_a_corrupted_or_cut_download_leaves_nothing(server, tmp_path, monkeypatch):
-    publish(monkeypatch, server, tmp_path, b"weights")
+def test_a_corrupted_or_cut_download_leaves_nothing(web_server, tmp_path, monkeypatch):
+    publish(monkeypatch, web_server, b"weights")
     for content in (b"weightz", b"", b"weig"):
-        (tmp_path / "www/resnet18.pdparams").write_bytes(content)
+        (web_server.folder / "resnet18.pdparams").write_bytes(content)
         with pytest.raises(UserError, match=r"md5 [0-9a-f]{32}, expected [0-9a-f]{32}"):
             imagenet_weights("resnet18")
         assert list((tmp_path / "home" / CACHE).iterdir()) == []
-    (tmp_path / "www/resnet18.pdparams").unlink()
+    (web_server.folder / "resnet18.pdparams").unlink()
     with pytest.raises(UserError, match=r"could not be downloaded .*HTTP Error 404"):
         imagenet_weights("resnet18")
 
 
-def test_offline_says_which_file_goes_where(server, tmp_path, monkeypatch):
+def test_offline_says_which_file_goes_where(web_server, tmp_path, monkeypatch):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/r/resnet18.pdparams"
@@ -166,7 +150,8 @@ def test_other_networks_are_refused_by_key_before_anything_is_fetched(model, mes
     assert f"model.{message}" in line
 
 
-def test_they_are_refused_in_python_too(server):
+def test_they_are_refused_in_python_too(web_server, monkeypatch):
+    publish(monkeypatch, web_server, b"weights")
     with pytest.raises(UserError, match="stem: received cifar, expected imagenet, as weights"):
         resnet(18, stem="cifar", weights="imagenet")
     with pytest.raises(UserError, match="shortcut: received none"):
@@ -175,7 +160,7 @@ def test_they_are_refused_in_python_too(server):
         resnet(18, in_channels=1, weights="imagenet")
     with pytest.raises(UserError, match="growth: received 12"):
         densenet(121, growth=12, weights="imagenet")
-    assert Handler.asked == []
+    assert web_server.asked == []
 
 
 def test_a_file_of_this_name_stays_possible(tmp_path, monkeypatch, published, tiny):
@@ -190,7 +175,7 @@ def test_a_file_of_this_name_stays_possible(tmp_path, monkeypatch, published, ti
 
 @pytest.mark.filterwarnings("ignore:.*learning rate of one_cycle")
 def test_a_run_from_them_goes_on_and_opens_without_them(
-    server, tmp_path, monkeypatch, published, repository, capsys
+    web_server, tmp_path, monkeypatch, published, repository, capsys
 ):
     from PIL import Image
 
@@ -214,17 +199,17 @@ def test_a_run_from_them_goes_on_and_opens_without_them(
     ]
     config = load_config(repository / "configs/resnet18_finetune.yaml", overrides)
     assert config.model.weights == "imagenet"
-    publish(monkeypatch, server, tmp_path, published[0])
+    publish(monkeypatch, web_server, published[0])
     command = ["--config", str(repository / "configs/resnet18_finetune.yaml"), "--dry-run"]
     assert main([*command, *(a for o in overrides for a in ("--set", o))]) == 2
     assert "a dry run downloads nothing" in capsys.readouterr().err
-    assert Handler.asked == []
+    assert web_server.asked == []
     with pytest.warns(UserWarning, match="its last layer is not loaded"):
         fit(config, tmp_path, "run")
     file = tmp_path / "home" / CACHE / "resnet18.pdparams"
     assert f"starts from {file}\n" in capsys.readouterr().out
     file.unlink()
-    (tmp_path / "www/resnet18.pdparams").unlink()
+    (web_server.folder / "resnet18.pdparams").unlink()
     assert resume(tmp_path / "run", ["training.epochs=2"]).summary["epochs"] == 2
     assert len(open_run(tmp_path / "run").classify([tmp_path / "photos/val/a/0.png"])) == 1
-    assert Handler.asked == ["/resnet18.pdparams"]
+    assert web_server.asked == ["/resnet18.pdparams"]

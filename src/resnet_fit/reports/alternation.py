@@ -86,15 +86,32 @@ def serve(work: Callable[[], object]) -> None:
         print(f"seconds {time.perf_counter() - started}", flush=True)
 
 
-def alternate(sides: Mapping[Name, Side], rounds: int) -> dict[Name, float]:
-    """Median seconds of each side over ``rounds`` turns."""
+def alternate(
+    sides: Mapping[Name, Side], rounds: int, *, without_failed: bool = False
+) -> dict[Name, float]:
+    """Median seconds of each side over ``rounds`` turns.
+
+    Args:
+        sides: the processes, which are ended afterwards.
+        rounds: turns of each side.
+        without_failed: leave out a side whose process dies, and go on with the others.
+
+    Raises:
+        RunFailed: if a process dies, unless ``without_failed``.
+    """
+    working = dict(sides)
     seconds: dict[Name, list[float]] = {name: [] for name in sides}
     try:
         for _ in range(rounds):
-            for name, side in sides.items():
-                side.measure()
-                seconds[name].append(side.measure())
+            for name, side in list(working.items()):
+                try:
+                    side.measure()
+                    seconds[name].append(side.measure())
+                except RunFailed:
+                    if not without_failed:
+                        raise
+                    del working[name]
     finally:
         for side in sides.values():
             side.close()
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: statistics.median(seconds[name]) for name in working}
