@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from launching import CONFIG, PATIENCE, PHOTOS, children, command, contents, different, run, start
 from PIL import Image
 
@@ -198,33 +199,32 @@ def test_curves_of_a_killed_run_are_those_of_one_process(place):
     assert len(one["eval epoch/top1"]) == 3
 
 
-# A CPU that passes for a GPU: the loss is scaled, and by so much that the first steps overflow.
-PRETENDED = """
-from types import SimpleNamespace
+# The command line on a CPU that passes for a GPU: the loss is scaled, and by so much that the first
+# steps overflow.
+OVERFLOWING = f"""
+import sys
 from resnet_fit.runtime import prepare_environment
 prepare_environment()
-import paddle, paddle.amp.grad_scaler
+sys.path.insert(0, {str(REPOSITORY / "tests")!r})
+from pytest import MonkeyPatch
+from pretended import let_precision_pass
+from resnet_fit import cli
 from resnet_fit.runs import experiment
 
-class Gpu:
-    def is_gpu_place(self):
-        return True
-
-auto_cast = paddle.amp.auto_cast
 class Large(experiment.LossScaler):
     def __init__(self):
         super().__init__(init_loss_scaling=3e38)
+
+let_precision_pass(MonkeyPatch())
 experiment.LossScaler = Large
-paddle.amp.auto_cast = lambda enable=True, **options: auto_cast(enable=False)
-paddle.amp.grad_scaler._dygraph_tracer = lambda: SimpleNamespace(_expected_place=Gpu())
-experiment.check_precision = lambda *_: None
+raise SystemExit(cli.main())
 """
 
 
 @pytest.mark.slow
 def test_float16_adds_up_before_it_looks_for_overflow(place):
-    program = place / "pretended.py"
-    program.write_text(f"{PRETENDED}\nfrom resnet_fit import cli\nraise SystemExit(cli.main())\n")
+    program = place / "overflowing.py"
+    program.write_text(OVERFLOWING)
     words = [sys.executable, str(program), "--config", "config.yaml"]
     words += ["--set=training.precision=float16", "--set=training.backend=paddle"]
     run([*words, "--name", "float16-one"], place)
