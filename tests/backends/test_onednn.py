@@ -145,9 +145,22 @@ def test_max_pool(size):
 
 @pytest.mark.parametrize("ceil", [False, True])
 @pytest.mark.parametrize("channels", [8, 6])
-@pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 2)])
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (2, 2), (1, 1), (1, 4), (3, 1)])
 def test_average_pool(size, channels, ceil):
     assert_same(lambda ops, layer, x: ops.average_pool(x, ceil), noise(2, channels, *size))
+
+
+@pytest.mark.bfloat16
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (1, 1)])
+@pytest.mark.parametrize("pool", ["max_pool", "average_pool"])
+def test_pools_in_bfloat16_and_their_gradients(size, pool):
+    def operation(ops, x):
+        return ops.max_pool(x) if pool == "max_pool" else ops.average_pool(x, ceil=True)
+
+    images = paddle.to_tensor(noise(2, 8, *size)).astype("bfloat16").astype("float32").numpy()
+    rounded, exact = (run(ops, operation, images) for ops in (OneDNN("bfloat16"), plain))
+    for ours, theirs in zip(rounded, exact, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0.02, atol=0.02)
 
 
 def two_branches(first, second):
@@ -275,6 +288,9 @@ NETWORKS = {
     "zero-pad": partial(resnet, 20, stem="cifar3", shortcut="zero-pad"),
     "plain": partial(resnet, 20, stem="cifar3", shortcut="none"),
     "dense": partial(densenet, 40, stem="cifar", growth=4),
+    "pools": partial(
+        resnet, [1, 1, 1], stem="cifar", shortcut="average", stride_on="pool", strides=[2, 2, 2]
+    ),
 }
 
 
@@ -328,10 +344,12 @@ def test_twenty_steps_end_in_the_same_network(name):
 
 
 @pytest.mark.bfloat16
-@pytest.mark.parametrize("name", ["18", "dense"])
-def test_bfloat16_stays_near_float32_and_keeps_parameters_exact(name):
+@pytest.mark.parametrize("pixels", [28, 32])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_bfloat16_stays_near_float32_and_keeps_parameters_exact(name, pixels):
+    """Also where stages of 7 pixels have an odd side."""
     network = NETWORKS[name](num_classes=10)
-    images = paddle.to_tensor(noise(8, 3, 32, 32))
+    images = paddle.to_tensor(noise(8, 3, pixels, pixels))
     network.eval()
     exact = network(images).numpy()
     use_backend(network, "onednn", "bfloat16")

@@ -38,6 +38,8 @@ from resnet_fit.backends.dnnl import Buffer, Description, Primitive
 from resnet_fit.errors import UserError, require
 
 Shape = tuple[int, int, int, int]
+# Rows and columns.
+Sides = tuple[int, int]
 Pair = tuple[int, int]
 
 _cache = Cache()
@@ -108,14 +110,12 @@ class OneDNN:
         return (x, x) if x.stop_gradient else _Fork.apply(x)
 
     def max_pool(self, x: Tensor) -> Tensor:
-        return _Pool.apply(x, dnnl.POOLING_MAX, 3, 1)
+        return _Pool.apply(x, dnnl.POOLING_MAX, 3, (1, 1), (1, 1))
 
     def average_pool(self, x: Tensor, ceil: bool = False) -> Tensor:
-        rows, columns = x.shape[1:3]
-        odd = ceil and (rows % 2 or columns % 2)
-        if odd or min(rows, columns) < 2:  # Paddle averages the pixels that there are
-            return F.avg_pool2d(x, 2, 2, ceil_mode=ceil, data_format="NHWC")
-        return _Pool.apply(x, dnnl.POOLING_AVERAGE, 2, 0)
+        # A last window over the edge of an odd side is the mean of the pixels that there are.
+        after = tuple(side % 2 if ceil or side == 1 else 0 for side in x.shape[1:3])
+        return _Pool.apply(x, dnnl.POOLING_AVERAGE, 2, (0, 0), after)
 
     def concat(self, x: Tensor, new: Tensor) -> Tensor:
         if x.shape[:3] != new.shape[:3] or x.dtype != new.dtype:
@@ -610,16 +610,21 @@ class _Fork(PyLayer):
 
 @_cache.once
 class _Pooling:
-    """A pool of stride 2."""
+    """A pool of stride 2; ``before`` and ``after``: rows and columns around the images."""
 
-    def __init__(self, x: Shape, dtype: str, algorithm: int, kernel: int, padding: int) -> None:
-        n, c, h, w = x
-        rows, columns = ((side + 2 * padding - kernel) // 2 + 1 for side in (h, w))
+    def __init__(
+        self, x: Shape, dtype: str, algorithm: int, kernel: int, before: Sides, after: Sides
+    ) -> None:
+        n, c, *sides = x
+        rows, columns = (
+            (sum(lengths) - kernel) // 2 + 1 for lengths in zip(sides, before, after, strict=True)
+        )
         self.out: Shape = (n, c, rows, columns)
         images = dnnl.channels_last(x, _TYPES[dtype])
         pooled = dnnl.channels_last(self.out, _TYPES[dtype])
-        around = dnnl.dims(padding, padding)
-        geometry = (dnnl.dims(2, 2), dnnl.dims(kernel, kernel), dnnl.dims(0, 0), around, around)
+        geometry = tuple(
+            dnnl.dims(*lengths) for lengths in ((2, 2), (kernel, kernel), (0, 0), before, after)
+        )
         forward = Description(
             "pooling_forward",
             *(dnnl.FORWARD_TRAINING, algorithm, images, pooled),
@@ -647,9 +652,11 @@ class _Pooling:
 
 class _Pool(PyLayer):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, algorithm: int, kernel: int, padding: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, algorithm: int, kernel: int, before: Sides, after: Sides
+    ) -> Tensor:
         x = x.contiguous()
-        passes = _Pooling(_shape(x), _type(x), algorithm, kernel, padding)
+        passes = _Pooling(_shape(x), _type(x), algorithm, kernel, before, after)
         y = _empty(passes.out, _type(x))
         size = passes.workspace_size
         winners = [_memory([size], paddle.uint8)] if size else []
