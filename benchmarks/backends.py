@@ -86,16 +86,21 @@ def compare(
             taken.append(alternate(sides, rounds))
         seconds = {side: statistics.median(t[side] for t in taken) for side in taken[0]}
         for side, median in seconds.items():
-            least, most = (batch / f(t[side] for t in taken) for f in (max, min))
-            told = f" ({least:.1f} to {most:.1f})" if processes > 1 else ""
+            told = spread([batch / t[side] for t in taken], 1)
             print(f"{name:15} batch {batch:4} {side:11} {batch / median:8.1f} images/s{told}")
-        each = [ratios(name, t) for t in taken]
-        for what, ratio in ratios(name, seconds).items():
-            found[what] = ratio
-            if processes > 1:
-                least, most = (f(r[what] for r in each) for f in (min, max))
-                print(f"{what}: {ratio:.2f}, {least:.2f} to {most:.2f} by the processes")
+        found |= ratios(name, seconds)
+        if processes > 1:
+            each = [ratios(name, t) for t in taken]
+            for what in each[0]:
+                print(f"{what}: {found[what]:.2f}{spread([r[what] for r in each], 2)}")
     return found
+
+
+def spread(values: list[float], digits: int) -> str:
+    """The least and the most of several values; nothing of one."""
+    if len(values) == 1:
+        return ""
+    return f" ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 def compare_beside_busy(networks: list[str], quick: bool, rounds: int) -> dict[str, float]:

@@ -25,10 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:stem='imagenet' shrinks")
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     """A home of its own that has no weights yet."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    monkeypatch.setenv("HOME", str(folder))
-    return folder
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,6 @@ from resnet_fit.errors import UserError, require
 
 Shape = tuple[int, int, int, int]
 # Rows and columns.
-Sides = tuple[int, int]
 Pair = tuple[int, int]
 
 _cache = Cache()
@@ -613,7 +612,7 @@ class _Pooling:
     """A pool of stride 2; ``before`` and ``after``: rows and columns around the images."""
 
     def __init__(
-        self, x: Shape, dtype: str, algorithm: int, kernel: int, before: Sides, after: Sides
+        self, x: Shape, dtype: str, algorithm: int, kernel: int, before: Pair, after: Pair
     ) -> None:
         n, c, *sides = x
         rows, columns = (
@@ -653,7 +652,7 @@ class _Pooling:
 class _Pool(PyLayer):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, algorithm: int, kernel: int, before: Sides, after: Sides
+        ctx: Any, x: Tensor, algorithm: int, kernel: int, before: Pair, after: Pair
     ) -> Tensor:
         x = x.contiguous()
         passes = _Pooling(_shape(x), _type(x), algorithm, kernel, before, after)
