@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 from pathlib import Path
@@ -224,11 +224,13 @@ class Description:
     Args:
         operation: the middle of a name of the C interface.
         arguments: what that function takes between `_engine` and the end.
-        prefer: how the name of an implementation begins that is taken, if there is one, instead
-            of the first that oneDNN offers.
+        prefer: the first implementation whose name this accepts is taken; without one, the first
+            that oneDNN offers.
     """
 
-    def __init__(self, operation: str, *arguments: Any, prefer: str = "") -> None:
+    def __init__(
+        self, operation: str, *arguments: Any, prefer: Callable[[str], bool] | None = None
+    ) -> None:
         self.handle = Handle("primitive_desc")
         create = getattr(_dnnl, f"dnnl_{operation}_primitive_desc_create")
         if operation == "reorder":
@@ -237,7 +239,7 @@ class Description:
         else:
             arguments = (_engine, *arguments)
         _check(create(byref(self.handle), *arguments), f"do {operation}")
-        while not self.implementation.startswith(prefer):
+        while prefer and not prefer(self.implementation):
             if _dnnl.dnnl_primitive_desc_next_impl(self.handle):  # that was the last one
                 self.handle = Handle("primitive_desc")
                 _check(create(byref(self.handle), *arguments), f"do {operation}")

@@ -292,10 +292,26 @@ def _first_order(backward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _packed_weights = Buffer()
-# oneDNN's first choice of a batch norm lets threads spin at barriers until all are there. Where a
-# core has other work to do as well, each barrier lasts until the system lets that thread go on,
-# and a small network spends most of its step so. This one ends and begins threads' work instead.
-_NO_BARRIER = "bnorm_tbb_jit"
+
+
+def _without_barrier(implementation: str) -> bool:
+    """Whether a batch norm ends and begins threads' work, instead of spinning at barriers.
+
+    oneDNN's first choice lets threads spin until all are there. Where a core has other work to do
+    as well, each barrier lasts until the system lets that thread go on, and a small network spends
+    most of its step so.
+    """
+    return implementation.startswith("bnorm_tbb_jit")
+
+
+def _stays_in_its_memory(implementation: str) -> bool:
+    """Whether a strided 1x1 convolution of few channels does, when it computes dw.
+
+    Those named so write past the memory of their thread where images lie channels last and have
+    fewer channels than a vector has numbers, 8 with AVX2 and 16 with AVX-512: dw is wrong, or the
+    process ends (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+    return not implementation.startswith("jit_1x1")
 
 
 @_cache.once
@@ -320,6 +336,7 @@ class _Convolution:
         self._b = dnnl.contiguous((w[0],)) if bias else None
         around = dnnl.dims(*paddings)
         self._geometry = (dnnl.dims(*strides), dnnl.dims(0, 0), around, around)
+        self._strided_1x1_of_few_channels = w[2:] == (1, 1) and max(strides) > 1 and x[1] < 16
         self._description = Description(
             "convolution_forward",
             dnnl.FORWARD_TRAINING,
@@ -383,6 +400,7 @@ class _Convolution:
             *self._geometry,
             self._description.handle,
             dnnl.PLAIN,
+            prefer=_stays_in_its_memory if self._strided_1x1_of_few_channels else None,
         )
         packed = description.layout(dnnl.QUERY_DIFF_WEIGHTS)
         run = Primitive(
@@ -456,7 +474,7 @@ class _Normalization:
             *(images, images),
             *settings,
             dnnl.PLAIN,
-            prefer=_NO_BARRIER if batch else "",
+            prefer=_without_barrier if batch else None,
         )
         # Which outputs the ReLU let pass, a bit each.
         workspace = description.layout(dnnl.QUERY_WORKSPACE)
