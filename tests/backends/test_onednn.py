@@ -12,6 +12,8 @@ from functools import partial
 import numpy as np
 import paddle
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from paddle import nn
 
 from resnet_fit.backends import onednn_problem, plain, use_backend
@@ -63,6 +65,22 @@ def test_convolution(channels, geometry):
     kernel, stride = geometry
     conv = nn.Conv2D(*channels, kernel, stride, kernel // 2, bias_attr=False)
     assert_same(lambda ops, layer, x: ops.convolve(layer, x), noise(3, channels[0], 9, 12), conv)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    channels=st.tuples(*[st.integers(1, 9) | st.integers(1, 70)] * 2),
+    size=st.tuples(st.integers(1, 40), st.integers(5, 17), st.integers(5, 17)),
+    kernel=st.sampled_from([1, 3, 5, (1, 3), (4, 2)]),
+    stride=st.sampled_from([1, 2, 3, (1, 2), (2, 1)]),
+    padding=st.sampled_from([0, 1, 2, (0, 1)]),
+    bias=st.booleans(),
+)
+def test_convolution_of_any_geometry(channels, size, kernel, stride, padding, bias):
+    conv = nn.Conv2D(*channels, kernel, stride, padding, bias_attr=None if bias else False)
+    images = noise(size[0], channels[0], *size[1:])
+    with computing_with(2):
+        assert_same(lambda ops, layer, x: ops.convolve(layer, x), images, conv)
 
 
 @pytest.mark.parametrize("stride", [2, (1, 3)])
