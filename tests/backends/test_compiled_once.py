@@ -7,7 +7,7 @@ from weakref import ref
 import pytest
 
 from resnet_fit.backends import set_threads, threads
-from resnet_fit.backends.cache import Cache
+from resnet_fit.backends.onednn.cache import Cache
 
 
 class Compiled:

@@ -23,8 +23,8 @@ from resnet_fit.networks import densenet, resnet
 if onednn_problem():
     pytest.skip(f"no onednn backend here: {onednn_problem()}", allow_module_level=True)
 
-from resnet_fit.backends import dnnl
-from resnet_fit.backends.onednn import OneDNN
+from resnet_fit.backends.onednn import dnnl
+from resnet_fit.backends.onednn.operations import OneDNN
 from resnet_fit.backends.threads import computing_with
 
 ONEDNN_LIMIT = "ONEDNN_MAX_CPU_ISA"

@@ -105,7 +105,7 @@ def _backend_layers(network: nn.Layer) -> list[Any]:
 def onednn_problem() -> str | None:
     """Why the onednn backend cannot be used here, or None where it can."""
     try:
-        import resnet_fit.backends.dnnl  # noqa: F401 - loads the library
+        import resnet_fit.backends.onednn.dnnl  # noqa: F401 - loads the library
     except ImportError as error:
         return str(error)
     if not paddle.get_flags("FLAGS_use_stride_kernel")["FLAGS_use_stride_kernel"]:

@@ -32,7 +32,7 @@ class Backend:
 
     @cached_property
     def _onednn(self) -> Any:
-        from resnet_fit.backends.onednn import OneDNN
+        from resnet_fit.backends.onednn.operations import OneDNN
 
         return OneDNN(self.dtype)
 

@@ -164,7 +164,7 @@ def _examine_paddle(found: Diagnosis) -> None:
         found.versions["oneDNN"] = None
         found.warnings.append(f"no onednn backend, which is faster on CPUs: {problem}")
         return
-    from resnet_fit.backends import dnnl
+    from resnet_fit.backends.onednn import dnnl
 
     found.versions["oneDNN"] = dnnl.version()
     apart = backends_apart()

@@ -77,3 +77,7 @@ class _Uses(OrderedDict[Hashable, tuple[Any, int]]):
     def drop_before(self, time: int) -> None:
         while self and self.first < time:
             self.popitem(last=False)
+
+
+# Of all networks in this process.
+CACHE = Cache()

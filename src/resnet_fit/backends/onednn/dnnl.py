@@ -1,6 +1,6 @@
 """oneDNN, which comes inside Paddle's wheel, through its C interface (version 3).
 
-Only what `resnet_fit.backends.onednn` needs: memory descriptors, and primitives to execute on
+Only what this package needs: memory descriptors, and primitives to execute on
 addresses. Names and numbers are those of ``dnnl_types.h``.
 
 Any number of Python threads may use it. What they share (a primitive with the addresses it is to
