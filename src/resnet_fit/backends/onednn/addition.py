@@ -1,4 +1,4 @@
-"""Where the branches of a block meet, and where they part."""
+"""The sum of two branches with a ReLU, and the fork into two, whose gradients are summed."""
 
 from __future__ import annotations
 

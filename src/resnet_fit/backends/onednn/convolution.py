@@ -37,7 +37,8 @@ def _stays_in_its_memory(implementation: str) -> bool:
 
     Those named so write past the memory of their thread where images lie channels last and have
     fewer channels than a vector has numbers, 8 with AVX2 and 16 with AVX-512: dw is wrong, or the
-    process ends (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    process ends (https://github.com/uxlfoundation/oneDNN/issues/6035). oneDNN offers others always,
+    at least its reference code.
     """
     return not implementation.startswith("jit_1x1")
 

@@ -1,4 +1,4 @@
-"""Operations that only move numbers: into the backend's layout, and side by side."""
+"""Operations that only copy: into the backend's layout, concatenation, zero padding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""oneDNN's operations in Paddle's dynamic graph: which gradients are wanted, and how often."""
+"""How oneDNN's operations take part in Paddle's dynamic graph.
+
+Each computes the wanted gradients only, in one backward pass, and no second derivatives.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """oneDNN, which comes inside Paddle's wheel, through its C interface (version 3).
 
-Only what this package needs: memory descriptors, and primitives to execute on
-addresses. Names and numbers are those of ``dnnl_types.h``.
+Only what this package needs: memory descriptors, and primitives to execute on addresses. Names and
+numbers are those of ``dnnl_types.h``.
 
 Any number of Python threads may use it. What they share (a primitive with the addresses it is to
 work on, memory for what is needed only within a call) is used by one at a time, under `LOCK`; each

@@ -1,6 +1,6 @@
 """How activations lie in memory: channels last, and padded where oneDNN wants that.
 
-In memory, the channels of a pixel may be padded to a multiple of 16: oneDNN's fast batch norms need
+The channels of a pixel may be padded to a multiple of 16: oneDNN's fast batch norms need
 that, the others are very slow. A padded tensor is a view of a wider one: its pixels lie further
 apart than it has channels. The padding holds zeros, or in gradients anything. Paddle's
 ``contiguous`` changes a tensor in place, wherever it is held, into one without padding: what was
