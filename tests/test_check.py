@@ -149,11 +149,13 @@ def test_a_run_on_names_of_any_bytes(odd_photos, tmp_path, cached, capsys):
     ]
     assert (done.folder / "skipped_images.txt").read_text().splitlines() == reasons
     state = json.loads((done.folder / "checkpoints/last/state.json").read_text())
-    assert set(state["loader"]["skipped"]) == {
-        str(odd_photos / "train/[red]/pipe.jpg"),
-        str(odd_photos / "train/[red]/x\n[b].jpg"),
-    }
+    assert set(state["loader"]["skipped"]) == {"[red]/pipe.jpg", "[red]/x\n[b].jpg"}
     assert resume(done.folder, ["training.epochs=2"]).summary["skipped_images"] == 2
+    moved = odd_photos.rename(tmp_path / "moved")
+    again = resume(done.folder, [f"data.path={moved}", "training.epochs=3"])
+    assert again.summary["skipped_images"] == 2
+    lines = (done.folder / "skipped_images.txt").read_text().splitlines()
+    assert all(line.startswith(f"{moved}/train/") for line in lines)
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -170,6 +172,15 @@ def test_a_run_may_skip_bad_images_and_lists_them(photos, tmp_path, workers, cac
     assert result.summary["skipped_images"] == 1
     lines = (result.folder / "skipped_images.txt").read_text().splitlines()
     assert lines == [f"{bad}: not an image"]
+
+
+def test_the_first_image_of_all_may_be_bad_too(photos, tmp_path):
+    """Progressive resizing looks at one training image before the first batch."""
+    first = min((photos / "train").rglob("*.*"))
+    first.write_bytes(b"not an image")
+    data = CONFIG["data"] | {"path": str(photos), "on_bad_image": "skip"}
+    config = parse_config(CONFIG | {"data": data}, ["augmentation.progressive={start: 8}"])
+    assert fit(config, tmp_path, "skips").summary["skipped_images"] == 1
 
 
 @pytest.mark.parametrize("cached", [False, True])

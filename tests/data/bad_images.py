@@ -100,11 +100,15 @@ def cmyk_jpeg(path):
     return rgb(picture())
 
 
+def exif_of(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
 def rotated_jpeg(orientation, turn):
     def make(path):
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        picture().save(path, quality=95, subsampling=0, exif=exif)
+        picture().save(path, quality=95, subsampling=0, exif=exif_of(orientation))
         return rgb(picture().transpose(turn))
 
     make.__name__ = f"jpeg_of_exif_orientation_{orientation}"
@@ -121,6 +125,48 @@ for orientation, turn in (
     (8, Image.Transpose.ROTATE_90),
 ):
     rotated_jpeg(orientation, turn)
+
+
+@unusual("jpg", tolerance=12)
+def jpeg_of_an_orientation_that_does_not_exist(path):
+    picture().save(path, quality=95, subsampling=0, exif=exif_of(9))
+    return rgb(picture())
+
+
+@unusual("jpg", tolerance=12)
+def jpeg_with_a_damaged_exif_block(path):
+    picture().save(path, quality=95, subsampling=0, dpi=(72, 72), exif=b"Exif\0\0rubbish!")
+    return rgb(picture())
+
+
+@unusual("tif")
+def turned_tiff(path):
+    picture().save(path, tiffinfo={0x0112: 6})
+    return rgb(picture().transpose(Image.Transpose.ROTATE_270))
+
+
+@unusual("png")
+def turned_png(path):
+    picture().save(path, exif=exif_of(6))
+    return rgb(picture().transpose(Image.Transpose.ROTATE_270))
+
+
+@unusual("png", tolerance=1)
+def turned_png_with_alpha(path):
+    picture("RGBA").save(path, exif=exif_of(6))
+    return rgb(picture().transpose(Image.Transpose.ROTATE_270))
+
+
+@unusual("png")
+def turned_grey_png_of_16_bits(path):
+    Image.fromarray(levels16()).save(path, exif=exif_of(8))
+    return np.rot90(scaled16())
+
+
+@unusual("webp")
+def turned_webp_with_alpha(path):
+    picture("RGBA").save(path, lossless=True, exif=exif_of(3))
+    return rgb(picture().transpose(Image.Transpose.ROTATE_180))
 
 
 @unusual("jpg", tolerance=12)

@@ -118,6 +118,17 @@ def test_evaluation_sees_what_it_sees_without_a_cache(photos, place):
     same(with_cache, FileLoader(scan(photos), 8, EVALUATION, workers=0))
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_resize_of_the_same_kind_sees_the_same_pixels(photos, place, interpolation):
+    evaluation = [Resize(SIDE, interpolation), CenterCrop(32), Normalize((0.5,), (0.25,))]
+    dataset = cached(photos, place, interpolation=interpolation)
+    ours, theirs = (FileLoader(d, 5, evaluation, workers=0) for d in (dataset, scan(photos)))
+    same(ours, theirs)
+    assert len(list(place.iterdir())) == 1
+    cached(photos, place, interpolation="nearest")
+    assert len(list(place.iterdir())) == 2
+
+
 def test_training_draws_the_same_parts_of_the_smaller_images(photos, place):
     """The control is made of files that hold what the cache holds."""
     dataset = cached(photos, place)
@@ -281,6 +292,60 @@ def test_skipped_files_are_skipped_as_without_a_cache(photos, place, workers):
     same(*loaders)
     assert loaders[0].skipped == loaders[1].skipped
     assert len(loaders[0].skipped) == 2
+
+
+def test_an_unreadable_file_is_decoded_once_and_again_where_it_is_an_error(
+    photos, place, decoded, capsys
+):
+    (photos / "a/00.jpg").write_bytes(b"no image")
+    cached(photos, place, on_bad_image="skip")
+    decoded.clear()
+    capsys.readouterr()
+    dataset = cached(photos, place, on_bad_image="skip")
+    assert (decoded, capsys.readouterr().out) == ([], "")
+    assert [dataset.copies[i] is None for i in range(20)] == [True, *[False] * 19]
+    with pytest.raises(BadImage, match=r"00\.jpg"):
+        cached(photos, place)
+    photo(photos / "a/00.jpg", 0, (90, 200))
+    decoded.clear()
+    assert_pixels_of_the_files(cached(photos, place))
+    assert decoded == ["00.jpg"]
+
+
+def test_an_image_that_was_unreadable_for_a_time(photos, place, monkeypatch):
+    """As on a file server that did not answer: neither its size nor its time is another one."""
+
+    def unreadable(path, *arguments):
+        if path.endswith("00.jpg"):
+            raise BadImage("00.jpg: input/output error")
+        return load(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "load", unreadable)
+        cached(photos, place, on_bad_image="skip")
+    assert_pixels_of_the_files(cached(photos, place))
+    assert_pixels_of_the_files(cached(photos, place, on_bad_image="skip"))
+
+
+def test_an_index_whose_writing_was_interrupted_is_not_lost(photos, place, decoded, monkeypatch):
+    monkeypatch.setattr(cache, "NOTE_SECONDS", 0.0)
+    writes = []
+    real = cache._Index.write
+
+    def interrupted(index, folder):
+        writes.append(len(index.keys))
+        if len(writes) == 8:
+            raise KeyboardInterrupt
+        real(index, folder)
+
+    monkeypatch.setattr(cache._Index, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cached(photos, place)
+    decoded.clear()
+    dataset = cached(photos, place)
+    assert_pixels_of_the_files(dataset)
+    assert_each_is_there_once(dataset, place)
+    assert len(decoded) == 20 - 8
 
 
 def test_only_unreadable_files(tmp_path, place):

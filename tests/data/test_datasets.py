@@ -224,6 +224,9 @@ def test_offline_says_where_the_file_goes_and_what_runs_without(tmp_path, monkey
     assert "configs/resnet18_digits.yaml" in str(caught.value)
     assert list(cache.iterdir()) == []
     monkeypatch.setenv(cifar.ENVIRONMENT, str(tmp_path / "mine"))
+    with pytest.raises(UserError, match=f"RESNET_FIT_DATA: received {tmp_path}/mine, expected a"):
+        cifar.cifar10()
+    (tmp_path / "mine").mkdir()
     with pytest.raises(UserError, match=f"at {tmp_path}/mine/cifar-10-python.tar.gz"):
         cifar.cifar10()
 

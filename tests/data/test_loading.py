@@ -115,6 +115,29 @@ def test_types_and_shapes(arrays, files):
     assert (images.shape, images.dtype, labels.dtype) == ((4, 3, 32, 32), np.float32, np.int64)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "uint64"])
+def test_labels_of_any_integers_are_int64(dtype, files):
+    """Paddle reads uint16 as bfloat16, and uint8 overflows in a confusion matrix."""
+    images, labels = np.zeros((300, 1, 2, 2), np.uint8), np.arange(300).astype(dtype) % 20
+    dataset = ArrayDataset(images, labels, tuple("abcdefghijklmnopqrst"))
+    batch = next(iter(ArrayLoader(dataset, 300)))
+    assert batch[1].dtype == np.int64
+    np.testing.assert_array_equal(batch[1], labels.astype(np.int64))
+    some = FileDataset(files.paths, (np.arange(26) % 2).astype(dtype), files.classes)
+    assert some.labels.dtype == some.take(np.arange(3)).labels.dtype == np.int64
+
+
+def test_files_as_users_give_them(files):
+    given = FileDataset(
+        [Path(path) for path in files.paths], (np.arange(26) % 2).tolist(), ("a", "b")
+    )
+    assert given.take(np.arange(2)).paths == list(files.paths[:2])
+    with pytest.raises(UserError, match="labels: received"):
+        FileDataset(files.paths, np.arange(26), ("a", "b"))
+    with pytest.raises(UserError, match="labels: received"):
+        FileDataset(files.paths, np.zeros(25, int), ("a", "b"))
+
+
 def test_labels_stay_with_their_images(arrays):
     by_image = {i.tobytes(): label for i, label in zip(arrays.images, arrays.labels, strict=True)}
     for images, labels in ArrayLoader(arrays, 16, shuffle=True):

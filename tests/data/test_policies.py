@@ -148,3 +148,10 @@ def test_wrong_settings_are_refused():
         RandAugment(2, 31)
     with pytest.raises(UserError, match="operations: received 0"):
         RandAugment(0)
+
+
+def test_randaugment_shifts_by_a_share_of_each_side(monkeypatch):
+    seen = []
+    monkeypatch.setattr(policies, "_apply", lambda full, images, *_: (seen.append(full), images)[1])
+    RandAugment(1, 9).apply(np.zeros((2, 3, 20, 40), np.uint8), np.zeros((2, 2)))
+    assert seen[0].shift == pytest.approx((40 * 150 / 331, 20 * 150 / 331))

@@ -85,7 +85,7 @@ DIFFERENCES = {
     ),
     "evaluation images were renamed or replaced": contents(evaluation=Part((1, 1, 1), "2c", "4d")),
     "evaluation images were changed or replaced under the same names (--set data.compare=names "
-    "accepts them)": contents(evaluation=Part((1, 1, 1), "2b", "5e")),
+    "accepts them, and then compares no content)": contents(evaluation=Part((1, 1, 1), "2b", "5e")),
     "the test part is gone": contents(test=None),
     "image_shape is (1, 32, 32), and was (3, 32, 32)": dataclasses.replace(
         RECORD, image_shape=(1, 32, 32)

@@ -38,6 +38,16 @@ def test_unusual_images_are_decoded_right(tmp_path, kind):
     assert tolerance or difference.max() == 0
 
 
+@pytest.mark.parametrize("kind", bad_images.UNUSUAL)
+def test_unusual_images_are_resized_as_they_are_decoded(tmp_path, kind):
+    extension, _, make = bad_images.UNUSUAL[kind]
+    path = tmp_path / f"image.{extension}"
+    make(path)
+    rng = np.random.default_rng(0)
+    expected = np.asarray(Resize(24)(decode(path), rng))
+    np.testing.assert_array_equal(np.asarray(load(path, [Resize(24)], rng)), expected)
+
+
 @pytest.mark.parametrize("kind", bad_images.DAMAGED)
 @pytest.mark.parametrize(
     "read", [decode, lambda p: load(p, [Resize(16)], np.random.default_rng(0))]

@@ -30,7 +30,16 @@ import numpy as np
 
 from resnet_fit.data.copies import Copies
 from resnet_fit.data.dataset import FileDataset
-from resnet_fit.data.transforms import BadImage, Box, Resize, Size, load, scaled, size_of
+from resnet_fit.data.transforms import (
+    BadImage,
+    Box,
+    Interpolation,
+    Resize,
+    Size,
+    load,
+    scaled,
+    size_of,
+)
 from resnet_fit.data.workers import Team, worker_count
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.files import lock, may_write, readable, write
@@ -38,8 +47,10 @@ from resnet_fit.home import expand, user_cache
 from resnet_fit.terminal import say, training_console
 
 # Part of the folder's name; raise it when the same file is decoded to different pixels.
-FORMAT = 1
+FORMAT = 2
 INDEX = "index.npz"
+# Width and height in the index of an image that could not be decoded.
+UNREADABLE = (0, 0)
 # Files decoded as one task, and seconds between two writes of the index or lines of progress.
 TASK_FILES = 16
 NOTE_SECONDS = 60.0
@@ -55,6 +66,7 @@ def cache_images(
     shorter_side: int,
     path: str | os.PathLike[str] | None = None,
     *,
+    interpolation: Interpolation = "bilinear",
     workers: int | None = None,
     on_bad_image: Literal["error", "skip"] = "error",
 ) -> FileDataset:
@@ -63,7 +75,8 @@ def cache_images(
     Copies are upright RGB, shrunk to ``shorter_side`` pixels; smaller images keep their size.
     Transforms read the copy instead of the file: `RandomResizedCrop` cuts the same share of the
     smaller image, so a small part of a large photo has fewer pixels than the file would give. A
-    `Resize` to ``shorter_side`` gives the same pixels as without a cache.
+    `Resize` to ``shorter_side`` with the same ``interpolation`` gives the same pixels as without a
+    cache.
 
     Args:
         dataset: its images; those not in the cache yet are decoded and added.
@@ -72,6 +85,7 @@ def cache_images(
             ``~/.cache/resnet-fit/images`` by default. Each image folder and shorter side has its
             own cache there. An image takes ``shorter_side * longer_side * 3`` bytes. Images of
             deleted files stay in the cache; to free the space, delete the cache.
+        interpolation: by which Pillow shrinks.
         workers: worker processes that decode; see `worker_count`.
         on_bad_image: ``error`` raises for an unreadable file; ``skip`` leaves it to the loader,
             which skips it.
@@ -84,10 +98,12 @@ def cache_images(
     if shorter_side < 1:
         raise UserError(f"shorter_side: received {shorter_side}, expected 1 or more pixels")
     workers = worker_count(workers)
-    folder = _parent(path) / f"{_name(dataset.root)}-{shorter_side}px-v{FORMAT}"
+    recipe = _Shrinking(_Shrink(shorter_side, interpolation), on_bad_image)
+    how = "" if interpolation == "bilinear" else f"-{interpolation}"
+    folder = _parent(path) / f"{_name(dataset.root)}-{shorter_side}px{how}-v{FORMAT}"
     keys = _keys(dataset)
     index = _Index.read(folder)
-    rows = index.rows(keys)
+    rows = index.rows(keys, on_bad_image)
     missing = np.count_nonzero(rows < 0)
     if missing and not may_write():
         warnings.warn(
@@ -96,7 +112,6 @@ def cache_images(
             stacklevel=2,
         )
     elif missing:
-        recipe = _Shrinking(shorter_side, on_bad_image)
         try:
             index = _fill(folder, dataset.paths, keys, recipe, workers)
         except OSError as error:
@@ -104,7 +119,7 @@ def cache_images(
                 f"{folder}: the image cache could not be written ({error.strerror or error}); the "
                 "images that are in it stay. Another folder: data.cache.path"
             ) from error
-        rows = index.rows(keys)
+        rows = index.rows(keys, on_bad_image)
     return replace(dataset, copies=index.copies(folder, rows))
 
 
@@ -132,7 +147,7 @@ def _name(root: str) -> str:
 class _Shrinking:
     """Decodes and shrinks files; for a skipped file the result is the error text."""
 
-    shorter_side: int
+    shrink: _Shrink
     on_bad_image: Literal["error", "skip"]
 
     def make(self, paths: tuple[str, ...]) -> list[np.ndarray | str]:
@@ -140,7 +155,7 @@ class _Shrinking:
 
     def _pixels(self, path: str) -> np.ndarray | str:
         try:
-            image = load(path, [_Shrink(self.shorter_side)], np.random.default_rng(0))
+            image = load(path, [self.shrink], np.random.default_rng(0))
         except BadImage as error:
             if self.on_bad_image == "error":
                 raise
@@ -192,27 +207,42 @@ class _Index:
         offset, width, height = self.places[-1].tolist()
         return offset + width * height * 3
 
-    def rows(self, keys: np.ndarray) -> np.ndarray:
-        """The row of each key in the index; -1 for a key that is not in it."""
+    def rows(self, keys: np.ndarray, on_bad_image: str) -> np.ndarray:
+        """The row of each key in the index; -1 for an image that is to be decoded.
+
+        With ``on_bad_image="error"`` this includes unreadable images, so that the error is raised.
+        """
         if not len(self.keys):
             return np.full(len(keys), -1)
-        # Search by the first half of the key, then compare the whole key.
-        order = np.argsort(self.keys[:, 0])
-        found = np.searchsorted(self.keys[order, 0], keys[:, 0])
-        found = order[np.minimum(found, len(order) - 1)]
-        return np.where((self.keys[found] == keys).all(axis=1), found, -1)
+        # Search by the first half of the key, then compare the whole key. Of several rows the last
+        # one counts: an image that was unreadable for a time has two.
+        order = np.argsort(self.keys[:, 0], kind="stable")
+        found = np.searchsorted(self.keys[order, 0], keys[:, 0], side="right") - 1
+        found = order[np.maximum(found, 0)]
+        known = (self.keys[found] == keys).all(axis=1)
+        if on_bad_image == "error":
+            known &= ~self._unreadable[found]
+        return np.where(known, found, -1)
+
+    @property
+    def _unreadable(self) -> np.ndarray:
+        return (self.places[:, 1:] == UNREADABLE).all(axis=1)
 
     def copies(self, folder: Path, rows: np.ndarray) -> Copies:
+        places = self.places.copy()
+        places[self._unreadable, 0] = -1
         none = np.array([[-1, 0, 0]])
         # Row -1 selects the entry appended here, which means "no copy".
-        return Copies(os.fspath(folder / self.file), np.concatenate([self.places, none])[rows])
+        return Copies(os.fspath(folder / self.file), np.concatenate([places, none])[rows])
 
-    def extend(self, keys: np.ndarray, sizes: np.ndarray) -> None:
-        """Add images of ``sizes`` int64 ``[N, 2]``, stored after the others in this order."""
+    def extended(self, keys: np.ndarray, sizes: np.ndarray) -> _Index:
+        """An index with more images of ``sizes`` int64 ``[N, 2]``, stored in this order."""
         lengths = 3 * sizes.prod(axis=1)
         offsets = self.end + np.cumsum(lengths) - lengths
-        self.keys = np.concatenate([self.keys, keys])
-        self.places = np.concatenate([self.places, np.column_stack([offsets, sizes])])
+        places = np.column_stack([offsets, sizes])
+        return _Index(
+            self.file, np.concatenate([self.keys, keys]), np.concatenate([self.places, places])
+        )
 
 
 def _keys(dataset: FileDataset) -> np.ndarray:
@@ -248,12 +278,12 @@ def _fill(
         ) from None
     with lock(folder, wait=lambda: say(f"{folder}: waits for another process that writes to it")):
         index = _Index.read(folder)
-        missing = np.flatnonzero(index.rows(keys) < 0)
+        missing = np.flatnonzero(index.rows(keys, recipe.on_bad_image) < 0)
         if not len(missing):  # another process has added them
             return index
         paths, keys = [paths[i] for i in missing.tolist()], keys[missing]
         _remove_leftovers(folder, index)
-        needed = _require_space(folder, paths, recipe.shorter_side)
+        needed = _require_space(folder, paths, recipe.shrink)
         say(
             f"{folder}: decodes {len(paths):,} images (new or changed), about "
             f"{needed / 1e6:,.0f} MB; {len(index.keys):,} are in the cache already"
@@ -265,10 +295,12 @@ def _fill(
             _Writer(folder, index) as writer,
         ):
             for key, pixels in zip(keys, chain.from_iterable(made), strict=True):
-                if not isinstance(pixels, str):
+                if isinstance(pixels, str):
+                    writer.note_unreadable(key)
+                else:
                     writer.add(key, pixels)
                 advance()
-    return index
+    return writer.index
 
 
 class _Writer:
@@ -294,14 +326,20 @@ class _Writer:
         if time.monotonic() - self._written_at > NOTE_SECONDS:
             self._write_index()
 
+    def note_unreadable(self, key: np.ndarray) -> None:
+        """The image gets no copy, and is not decoded again until its file changes."""
+        self._added.append((key, UNREADABLE))
+
     def _write_index(self) -> None:
         self._file.flush()
         os.fsync(self._file.fileno())
         if self._added:
             keys, sizes = zip(*self._added, strict=True)
-            self.index.extend(np.array(keys), np.array(sizes, np.int64))
-            self.index.write(self.folder)
-        self._added = []
+            index = self.index.extended(np.array(keys), np.array(sizes, np.int64))
+            index.write(self.folder)
+            # Only now, and in this order: an interruption must not add these images twice.
+            self._added = []
+            self.index = index
         self._written_at = time.monotonic()
 
 
@@ -312,12 +350,12 @@ def _remove_leftovers(folder: Path, index: _Index) -> None:
             file.unlink()
 
 
-def _require_space(folder: Path, paths: Sequence[str], shorter_side: int) -> float:
+def _require_space(folder: Path, paths: Sequence[str], shrink: _Shrink) -> float:
     """Estimate the bytes of the images from a sample.
 
     Raises UserError if less is free on the disk.
     """
-    shrink, rng = _Shrink(shorter_side), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     sizes = []
     for path in paths[:: -(-len(paths) // SAMPLE)]:
         with suppress(BadImage):

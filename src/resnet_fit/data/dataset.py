@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -19,26 +20,23 @@ if TYPE_CHECKING:
 class ArrayDataset:
     """Images in memory: uint8 ``[N, C, H, W]``, and ``labels`` int64 ``[N]`` into ``classes``.
 
-    Raises UserError for arrays of another shape or dtype; lists become arrays.
+    Raises UserError for arrays of another shape or dtype; lists become arrays, and labels of any
+    integers int64. ``names`` tell where the images are from; None for their indices.
     """
 
     images: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+    names: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        images = np.asarray(self.images)
         fits = images.ndim == 4 and images.dtype == np.uint8
         require(fits, "images", _described(images), "uint8 grey levels of 0 to 255, [N, C, H, W]")
         pixels_first = images.shape[3] in (1, 3) and images.shape[1] not in (1, 3)
         channels_first = "channels first: use images.transpose(0, 3, 1, 2)"
         require(not pixels_first, "images", _described(images), channels_first)
-        fits = labels.shape == images.shape[:1] and np.issubdtype(labels.dtype, np.integer)
-        require(fits, "labels", _described(labels), f"integers [{len(images)}], one for each image")
-        found = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
-        fits = found[0] >= 0 and found[1] < len(self.classes)
-        of_classes = f"0 to {len(self.classes) - 1}, since there are {len(self.classes)} classes"
-        require(fits, "labels", found, of_classes)
+        labels = _checked_labels(self.labels, len(images), len(self.classes))
         for name, array in (("images", images), ("labels", labels)):
             object.__setattr__(self, name, array)  # this class is frozen
 
@@ -47,7 +45,20 @@ class ArrayDataset:
 
     def take(self, indices: np.ndarray) -> Self:
         """Return the samples at ``indices``, in that order."""
-        return type(self)(self.images[indices], self.labels[indices], self.classes)
+        names = self.names and tuple(self.names[i] for i in indices.tolist())
+        return type(self)(self.images[indices], self.labels[indices], self.classes, names)
+
+
+def _checked_labels(labels: np.ndarray, images: int, classes: int) -> np.ndarray:
+    """Labels as int64. Smaller integers overflow in sums, and Paddle reads uint16 as bfloat16."""
+    labels = np.asarray(labels)
+    fits = labels.shape == (images,) and np.issubdtype(labels.dtype, np.integer)
+    require(fits, "labels", _described(labels), f"integers [{images}], one for each image")
+    found = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+    fits = found[0] >= 0 and found[1] < classes
+    of_classes = f"0 to {classes - 1}, since there are {classes} classes"
+    require(fits, "labels", found, of_classes)
+    return labels.astype(np.int64)
 
 
 def _described(array: np.ndarray) -> str:
@@ -58,9 +69,10 @@ def _described(array: np.ndarray) -> str:
 class FileDataset:
     """Images in files: ``paths`` and ``labels`` int64 ``[N]`` into ``classes``.
 
-    ``copies`` are optional decoded images that are read instead; see `cache_images`. ``root`` is
-    the common folder of all paths, with a separator at its end: after a move the images are
-    recognised by their paths below it.
+    Raises UserError for labels that do not fit; lists of labels become arrays, `Path` objects
+    strings. ``copies`` are optional decoded images that are read instead; see `cache_images`.
+    ``root`` is the common folder of all paths, with a separator at its end: after a move the images
+    are recognised by their paths below it.
     """
 
     paths: Sequence[str]
@@ -69,8 +81,17 @@ class FileDataset:
     copies: Copies | None = None
     root: str = ""
 
+    def __post_init__(self) -> None:
+        labels = _checked_labels(self.labels, len(self.paths), len(self.classes))
+        object.__setattr__(self, "labels", labels)  # this class is frozen
+        object.__setattr__(self, "paths", [os.fspath(path) for path in self.paths])
+
     def __len__(self) -> int:
         return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """The path of an image below ``root``."""
+        return self.paths[index].removeprefix(self.root)
 
     def take(self, indices: np.ndarray) -> Self:
         """Return the samples at ``indices``, in that order."""

@@ -262,7 +262,7 @@ class FileLoader(Loader):
         self.dataset = dataset
         self.workers = worker_count(workers)
         self.skipped: dict[str, str] = {}
-        """Path and error of every file that was skipped so far."""
+        """Path below the data set's root and error of every file that was skipped so far."""
         self._team = Team()
         self._transforms = tuple(transforms)
         self._on_bad_image = on_bad_image
@@ -304,7 +304,8 @@ class FileLoader(Loader):
 
         def finish(batch: int, made: PreparedBatch) -> Batch | None:
             rows = self._rows(order, batch)
-            self.skipped.update((self.dataset.paths[rows[row]], reason) for row, reason in made.bad)
+            names = [self.dataset.name(rows[row]) for row, _ in made.bad]
+            self.skipped.update(zip(names, (reason for _, reason in made.bad), strict=True))
             if not len(made.rows):
                 return None
             # batch_size is never a row index, so this random stream is unique.

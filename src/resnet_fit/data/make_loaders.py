@@ -40,7 +40,7 @@ class Loaders:
         record: the description of the data, for ``data.json``.
         dealer: distributes the batches of all loaders over the processes.
         full_size: final pixels a side of progressive resizing; None without it.
-        sample: some training images from all classes, augmented, at their full size.
+        sample: some training images, spread over the data set, augmented, at their full size.
     """
 
     train: Loader
@@ -99,7 +99,7 @@ def make_loaders(
     bound = {stage: _operations(config, stage, mean, std) for stage in ("train", "eval")}
 
     mix = config.augmentation.mix and Mix(**config.augmentation.mix.model_dump())
-    full_size = _full_size(config, train, bound["train"])
+    full_size = _full_size(config, train, bound["train"], on_bad_image)
     sizes = sizes_by_epoch(config, full_size)
 
     workers = _of_files(config, "workers", None)
@@ -218,16 +218,23 @@ def _cached(config: Config, dataset: Dataset, on_bad_image: Literal["error", "sk
         dataset,
         cache.shorter_side,
         cache.path,
+        interpolation=cache.interpolation,
         workers=_of_files(config, "workers", None),
         on_bad_image=on_bad_image,
     )
 
 
 def _normalisation(config: Config, train: Dataset) -> Statistics | tuple[None, None]:
-    """Mean and deviation of the training set, if a ``normalize`` has none."""
+    """Mean and deviation of the training set, if a ``normalize`` has no numbers of its own."""
     built = [config.augmentation.built(config.data, stage) for stage in ("train", "eval")]
     if any(_wants_numbers(operation) for stage in built for operation in stage):
-        return statistics(train, _of_files(config, "on_bad_image", "error"))
+        mean, std = statistics(train, _of_files(config, "on_bad_image", "error"))
+        if 0 in std:
+            raise UserError(
+                f"augmentation: normalize: channel {std.index(0)} has one value in all training "
+                "images; give normalize a mean and a std of your own"
+            )
+        return mean, std
     return None, None
 
 
@@ -269,12 +276,20 @@ def _warn_if_balanced_already(config: Config, train: Dataset) -> None:
             )
 
 
-def _full_size(config: Config, train: Dataset, bound: list[Any]) -> int | None:
+def _full_size(
+    config: Config, train: Dataset, bound: list[Any], on_bad_image: Literal["error", "skip"]
+) -> int | None:
     """Final pixels a side of progressive resizing; None without it."""
     wanted = config.augmentation.progressive
     if wanted is None:
         return None
-    full = _image_shape(_loader(train.take(np.arange(1)), 1, bound, workers=0))[1]
+    options = {"on_bad_image": on_bad_image} if isinstance(train, FileDataset) else {}
+    _, full, width = _image_shape(_loader(train, 1, bound, workers=0, **options))
+    if full != width:
+        raise UserError(
+            f"augmentation.progressive: received training images of {full}x{width} pixels, "
+            "expected square ones; put an operation that makes them square into augmentation.train"
+        )
     if wanted.start >= full:
         raise UserError(
             f"augmentation.progressive.start: received {wanted.start}, expected less than the full "

@@ -72,10 +72,11 @@ class Mix:
 def different_partners(indices: np.ndarray) -> np.ndarray:
     """For each image of a batch, the index of a partner in the batch that is not a copy of it.
 
-    ``indices`` ``[N]`` are indices into the data set, in which repeated images are equal. The
-    partners are the batch rolled by the smallest distance at which no image meets its copy; 1 if
-    all images differ. If no distance works, because one image fills half of the batch, each image
-    gets the nearest different one before it. If all images are copies, each is its own partner.
+    ``indices`` ``[N]`` are indices into the data set, in which repeated images are equal. Image
+    ``i`` gets image ``i - d`` as its partner (modulo ``N``). ``d`` is the smallest distance at
+    which no image gets a copy of itself; if all images differ it is 1. If there is none, because
+    one image fills half of the batch, each image gets the nearest different one before it. If all
+    images are copies, each is its own partner.
     """
     places = np.arange(len(indices))
     nearest = places.copy()

@@ -62,7 +62,18 @@ class Contents:
     def of(
         cls, train: Dataset, evaluation: Dataset, test: Dataset | None, with_content: bool = True
     ) -> Contents:
-        """Describe the parts of a data set; ``with_content`` opens every file."""
+        """Describe the parts of a data set; ``with_content`` opens every file.
+
+        Raises:
+            UserError: a part has other classes than the training images, or another order.
+        """
+        for name, part in (("evaluation", evaluation), ("test", test)):
+            if part is not None and tuple(part.classes) != tuple(train.classes):
+                difference = _difference_of_classes(train.classes, part.classes)
+                raise UserError(
+                    f"data: the {name} images need the classes of the training images in the same "
+                    f"order: {difference}"
+                )
         return cls(
             train.classes,
             Part.of(train, with_content),
@@ -198,7 +209,7 @@ def _difference_of_parts(
         if was.content and now.content and was.content != now.content:
             return (
                 f"{name} images were changed or replaced under the same names "
-                "(--set data.compare=names accepts them)"
+                "(--set data.compare=names accepts them, and then compares no content)"
             )
         return None
     first, others = changed[0], len(changed) - 1

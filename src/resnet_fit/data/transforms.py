@@ -10,7 +10,7 @@ import math
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Union
 
@@ -39,6 +39,20 @@ LONGEST = 100
 # The background of transparent images: icons and drawings are made for white paper.
 BACKGROUND = (255, 255, 255)
 EXIF_ORIENTATION = 0x0112
+# What brings an image of each EXIF orientation upright, as Pillow calls it; 1 is upright.
+UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+# Orientations that exchange width and height.
+TURNED = (5, 6, 7, 8)
+# Formats that Pillow can decode at a fraction of their size.
+DRAFTED = ("JPEG", "MPO")
 OPENCV = {
     "nearest": cv2.INTER_NEAREST,
     "bilinear": cv2.INTER_LINEAR,
@@ -251,7 +265,7 @@ def decode(path: str | os.PathLike[str]) -> Image:
 
 
 def size_of(path: str | os.PathLike[str]) -> Size:
-    """Width and height of a file's pixels, before EXIF orientation. Raises as `decode`."""
+    """Width and height as the file gives them: not of the upright image. Raises as `decode`."""
     with _opened(path) as image:
         return image.size
 
@@ -268,8 +282,9 @@ def load(
     if not isinstance(first, Resample):
         return _apply(operations, decode(path), rng)
     with _opened(path) as file:
-        turned = file.getexif().get(EXIF_ORIENTATION, 1) >= 5
-        full = file.size[::-1] if turned else file.size
+        if file.format not in DRAFTED:
+            file.load()  # only then a TIFF has its final size and orientation
+        full = file.size[::-1] if _orientation(file) in TURNED else file.size
         (left, upper, right, lower), size = first.plan(full, rng)
         shrink = int(min((right - left) / size[0], (lower - upper) / size[1]))
         if shrink >= 2:
@@ -333,18 +348,27 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image]:
 
 
 def _upright_rgb(image: Image) -> Image:
-    from PIL import ImageOps
+    from PIL.Image import Transpose
 
-    turned = image.getexif().get(EXIF_ORIENTATION, 1) != 1
-    image = _rgb(image)
-    return ImageOps.exif_transpose(image) if turned else image
+    image.load()  # turns a TIFF upright, and removes its orientation
+    orientation = _orientation(image)
+    rgb = _rgb(image)
+    return rgb.transpose(Transpose[UPRIGHT[orientation]]) if orientation in UPRIGHT else rgb
+
+
+def _orientation(image: Image) -> int:
+    """EXIF orientation; 1, which is upright, where there is none, or one that cannot be read."""
+    # A damaged EXIF block makes Pillow raise SyntaxError, struct.error and more. The pixels do
+    # not depend on it.
+    with suppress(Exception):
+        return int(image.getexif().get(EXIF_ORIENTATION, 1))
+    return 1
 
 
 def _rgb(image: Image) -> Image:
     from PIL import Image as pillow
 
     if image.mode == "RGB" and "transparency" not in image.info:
-        image.load()
         return image
     if image.mode.startswith("I"):
         return _from_wide(np.asarray(image)).convert("RGB")

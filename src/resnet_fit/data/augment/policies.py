@@ -47,10 +47,9 @@ class RandAugment(Operation):
 
     def apply(self, images: Array, uniforms: Array) -> Array:
         strengths = np.full(len(images), self.magnitude / STEPS)
-        # The largest shift is relative to the side: the paper tuned it at 331 pixels.
-        full = _FullStrength(
-            shear=0.3, shift=images.shape[3] * 150 / 331, turn=30, colour=0.9, bits=4
-        )
+        # The largest shifts are relative to the sides: the paper tuned them at 331 pixels.
+        down, across = (side * 150 / 331 for side in images.shape[2:])
+        full = _FullStrength(shear=0.3, shift=(across, down), turn=30, colour=0.9, bits=4)
         for which, signs in uniforms.reshape(len(images), -1, 2).transpose(1, 2, 0):
             images = _apply(full, images, which, strengths, signs)
         return images
@@ -70,16 +69,16 @@ class TrivialAugment(Operation):
 
     def apply(self, images: Array, uniforms: Array) -> Array:
         strengths = np.floor(uniforms[:, 1] * (STEPS + 1)) / STEPS
-        full = _FullStrength(shear=0.99, shift=32, turn=135, colour=0.99, bits=6)
+        full = _FullStrength(shear=0.99, shift=(32, 32), turn=135, colour=0.99, bits=6)
         return _apply(full, images, uniforms[:, 0], strengths, uniforms[:, 2])
 
 
 @dataclass(frozen=True)
 class _FullStrength:
-    """Sizes of the changes at full strength; shift in pixels, turn in degrees."""
+    """Sizes of the changes at full strength; shift in pixels (x, y), turn in degrees."""
 
     shear: float
-    shift: float
+    shift: tuple[float, float]
     turn: float
     colour: float
     bits: int
@@ -118,8 +117,8 @@ def _apply(
             result[rows],
             shear_x * full.shear,
             shear_y * full.shear,
-            np.trunc(shift_x * full.shift),
-            np.trunc(shift_y * full.shift),
+            np.trunc(shift_x * full.shift[0]),
+            np.trunc(shift_y * full.shift[1]),
             turn * full.turn,
         )
     for number, change in enumerate(_CHANGES, start=1 + _AFFINE):

@@ -92,6 +92,6 @@ class Augmentation(Settings):
     def varies(self, data: Data) -> bool:
         """Whether two copies of an image may be augmented differently."""
         return any(
-            not isinstance(op, Operation) or (op.draws and not op.idle)
+            not isinstance(op, Operation) or (op.draws and not (op.idle or op.alternates))
             for op in self.built(data, "train")
         )

@@ -152,6 +152,8 @@ def _find(kind: Archive, path: str | os.PathLike[str] | None) -> Path | None:
             )
         return found
     named = os.environ.get(ENVIRONMENT)
+    if named and not expand(named).is_dir():
+        raise UserError(f"{ENVIRONMENT}: received {named}, expected a folder that exists")
     for folder_ in (expand(named) if named else None, cache_folder()):
         if folder_ is not None and (found := _inside(kind, folder_)):
             return found

@@ -50,6 +50,8 @@ class Data(Part):
     repeats: PositiveInt = 1
 
     def no_effect(self, config: Config) -> Iterator[Problem]:
+        if self.split_seed and not self.validation:
+            yield Problem(("split_seed",), "without data.validation")
         if self.repeats > 1 and not config.augmentation.varies(self):
             yield Problem(("repeats",), "nothing in augmentation.train makes repeats differ")
 

@@ -18,6 +18,7 @@ from resnet_fit.data import transforms
 from resnet_fit.data.dataset import FileDataset, split, subset
 from resnet_fit.data.datasets.data import Data, Parts
 from resnet_fit.data.listing import BESIDE_CLASSES, EXTENSIONS, LeftOut, list_images
+from resnet_fit.data.transforms import Interpolation, Resize
 from resnet_fit.errors import UserError, suggest
 from resnet_fit.files import readable, require_existing
 from resnet_fit.home import expand
@@ -42,10 +43,13 @@ class Cache(Settings):
 
     Args:
         shorter_side: of the cached images, in pixels.
+        interpolation: by which they are shrunk: ``nearest``, ``bilinear`` or ``bicubic``, as the
+            ``resize`` of the augmentation.
         path: the cache's folder; by default below the user's cache folder.
     """
 
     shorter_side: PositiveInt
+    interpolation: Interpolation = "bilinear"
     path: Location | None = None
 
 
@@ -82,12 +86,23 @@ class Folder(Data):
 
     def check_operations(self, operations: Sequence[Any]) -> None:
         geometry, *_ = transforms.split_operations(operations)
+        if self.cache is None:
+            return
         largest = max((getattr(operation, "size", 0) for operation in geometry), default=0)
-        if self.cache is not None and self.cache.shorter_side < largest:
+        if self.cache.shorter_side < largest:
             raise UserError(
                 f"asks for {largest} pixels, data.cache.shorter_side keeps "
                 f"{self.cache.shorter_side}; expected {largest} or more there"
             )
+        for operation in geometry:
+            if (
+                isinstance(operation, Resize)
+                and operation.interpolation != self.cache.interpolation
+            ):
+                raise UserError(
+                    f"resize is {operation.interpolation}, data.cache.interpolation is "
+                    f"{self.cache.interpolation}; expected the same"
+                )
 
 
 def folder(
@@ -104,9 +119,6 @@ def folder(
     place, if something is missing or ambiguous.
     """
     root = expand(path)
-    require_existing(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: not a folder; extract it if it is an archive")
     parts, others = _parts(root)
     train_name, held_out_name = parts.get("train"), parts.get("validation") or parts.get("test")
     if held_out_name and not train_name:
@@ -146,9 +158,6 @@ def held_out_folder(path: str | os.PathLike[str]) -> Path:
         UserError: it is missing, is not a folder, or has parts but no held-out one.
     """
     root = expand(path)
-    require_existing(root)
-    if not root.is_dir():
-        raise UserError(f"{root}: not a folder; extract it if it is an archive")
     parts, _ = _parts(root)
     name = parts.get("validation") or parts.get("test")
     if parts and not name:
@@ -158,6 +167,9 @@ def held_out_folder(path: str | os.PathLike[str]) -> Path:
 
 def _parts(root: Path) -> tuple[dict[str, str], list[str]]:
     """The folder name of each part, and the names of the other folders."""
+    require_existing(root)
+    if not root.is_dir():
+        raise UserError(f"{root}: not a folder; extract it if it is an archive")
     try:
         names = sorted(e.name for e in os.scandir(root) if not e.name.startswith("."))
     except OSError as error:
