@@ -12,6 +12,7 @@ from paddle.static import InputSpec
 
 from resnet_fit import densenet, resnet
 from resnet_fit.backends import compile_forward, onednn_problem, use_backend
+from resnet_fit.errors import UserError
 from resnet_fit.training.precision import use_precision
 
 BACKENDS = ["paddle", "channels_last", *([] if onednn_problem() else ["onednn"])]
@@ -120,3 +121,12 @@ def test_a_network_in_bfloat16_is_saved_in_float32(tmp_path):
     paddle.jit.save(network, path, [InputSpec([None, 3, 16, 16], "float32")])
     saved = paddle.jit.load(path)
     np.testing.assert_allclose(saved(paddle.to_tensor(IMAGES)).numpy(), expected, atol=1e-5)
+
+
+def test_onednn_is_refused_where_tensors_are_on_a_gpu(monkeypatch):
+    network = resnet([1], 10, "cifar", width=4)
+    monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
+    with pytest.raises(UserError, match="computes on a CPU, and the device is gpu:0"):
+        use_backend(network, "onednn")
+    monkeypatch.undo()
+    use_backend(network, "onednn")

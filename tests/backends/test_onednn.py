@@ -94,6 +94,22 @@ def test_strided_1x1_convolution_of_few_channels(channels, stride):
             assert_same(lambda ops, layer, x: ops.convolve(layer, x), images, conv)
 
 
+@pytest.mark.bfloat16
+@pytest.mark.parametrize("channels", range(1, 17))
+def test_strided_1x1_convolution_of_few_channels_in_bfloat16(channels):
+    images = noise(7, channels, 64, 64)
+    with computing_with(2):
+        for _ in range(5):
+            conv = nn.Conv2D(channels, 8, 1, 2, bias_attr=False)
+            layers = {plain: conv, OneDNN("bfloat16"): copy.deepcopy(conv)}
+            exact, rounded = (
+                run(ops, lambda ops, x, layer=layer: ops.convolve(layer, x), images, layer)
+                for ops, layer in layers.items()
+            )
+            for one, other in zip(rounded, exact, strict=True):
+                np.testing.assert_allclose(one, other, atol=0.03 * np.abs(other).max())
+
+
 @pytest.mark.parametrize("channels", [16, 12, 3])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("relu", [True, False])

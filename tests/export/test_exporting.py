@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import numpy as np
@@ -133,6 +134,8 @@ def test_digits_as_onnx_and_in_eight_bits(digits, tmp_path, capsys):
         "output": "probabilities",
         "run": "digits",
         "checkpoint": "best",
+        "epoch": 1,
+        "average": True,
         "resnet_fit": "",
         "paddle": "",
     }
@@ -164,6 +167,28 @@ def test_digits_for_paddle_inference_normalised_by_the_program(digits, tmp_path)
     assert new <= set(names_in(tmp_path)) <= new | {"model.pdiparams.info"}
     with pytest.raises(UserError, match=rf"other metadata \({program}\)"):
         export_run(digits, output=tmp_path)
+
+
+def test_other_weights_do_not_go_into_the_same_folder(digits, tmp_path):
+    export_run(digits, output=tmp_path)
+    with pytest.raises(UserError, match=r"other metadata \(model\.onnx\)"):
+        export_run(digits, "paddle", average=False, output=tmp_path)
+
+
+def test_where_threads_cannot_be_told_all_cores_compute(digits, tmp_path, monkeypatch):
+    """As without Intel's OpenMP; and the device is afterwards the one of before."""
+
+    def unknown():
+        raise UserError("the number of threads cannot be told or changed")
+
+    devices: list[str] = []
+    on_a_gpu = SimpleNamespace(
+        get_device=lambda: "gpu:1", set_device=devices.append, __version__=paddle.__version__
+    )
+    monkeypatch.setattr(exporting, "threads", unknown)
+    monkeypatch.setattr(exporting, "paddle", on_a_gpu)
+    assert export_run(digits, "paddle", output=tmp_path).agreements["paddle"].holds
+    assert devices == ["gpu:1"]
 
 
 def test_photographs_end_to_end_and_the_example_that_serves_them(colours, photos, tmp_path, capsys):

@@ -43,6 +43,7 @@ def small(depth: Any = (1, 1), **options: Any) -> Any:
 NETWORKS = {
     "basic, imagenet": small((2, 1), stem="imagenet"),
     "basic, cifar3, zero-pad": small(stem="cifar3", shortcut="zero-pad"),
+    "zero-pad without new channels": small(stem="cifar", shortcut="zero-pad", width=[8, 8]),
     "plain": small(stem="cifar", shortcut="none"),
     "bottleneck, cifar": small(stem="cifar", block="bottleneck"),
     "bottleneck, 1x1, zero-pad, stochastic depth": small(

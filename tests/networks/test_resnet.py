@@ -23,6 +23,7 @@ from resnet_fit.networks import (
     resnet,
 )
 from resnet_fit.networks.blocks import ZeroPad
+from resnet_fit.networks.families.resnet import ResNet as Settings
 from resnet_fit.networks.weights import from_torch
 
 REFERENCE = json.loads((Path(__file__).parent / "references/torchvision.json").read_text())
@@ -475,3 +476,35 @@ def test_static_graph_gives_the_same_logits(stem, shortcut):
     finally:
         paddle.disable_static()
     np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def test_macs_of_images_that_are_not_square():
+    network = resnet([1], 10, "cifar", width=4)
+    assert count_macs(network, (8, 16)) == count_macs(network, (16, 8))
+    fc = 4 * 10
+    assert count_macs(network, (8, 16)) - fc == 2 * (count_macs(network, 8) - fc)
+
+
+def test_macs_of_a_convolution_of_channels_last():
+    conv = nn.Conv2D(3, 4, 1, data_format="NHWC")
+
+    class Turned(nn.Layer):
+        def __init__(self):
+            super().__init__()
+            self.conv = conv
+
+        def forward(self, images):
+            return self.conv(images.transpose([0, 2, 3, 1]))
+
+    assert count_macs(Turned(), (5, 7)) == 3 * 4 * 5 * 7
+
+
+def test_a_group_without_a_channel_is_refused():
+    with pytest.raises(UserError, match="width_per_group: 2 leaves no channel in the 3x3"):
+        resnet(29, 10, "cifar3", groups=4, width_per_group=2)
+
+
+def test_of_two_networks_of_one_depth_the_basic_one_is_built_unless_asked():
+    assert Settings(depth=164, stem="cifar3").stages()[0] == "basic"
+    block, sizes = Settings(depth=164, stem="cifar3", block="bottleneck").stages()
+    assert (block, sizes) == ("bottleneck", (18, 18, 18))

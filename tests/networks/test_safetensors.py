@@ -68,3 +68,13 @@ def test_a_header_that_contradicts_the_bytes_is_refused(tmp_path, shape, offsets
     write(shape, offsets)
     with pytest.raises(UserError, match="is damaged or cut short"):
         read_weights(file)
+
+
+@pytest.mark.parametrize("length", [128, 640, 0x8080])
+def test_a_header_whose_length_looks_like_a_pickle(tmp_path, length):
+    """The first byte of a pickle is 0x80; so is that of one file in 32."""
+    header = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}'.ljust(length)
+    content = np.array([1.5, -2], "<f4").tobytes()
+    file = tmp_path / "t.safetensors"
+    file.write_bytes(len(header).to_bytes(8, "little") + header + content)
+    assert read_weights(file)["a"].tolist() == [1.5, -2.0]

@@ -8,6 +8,7 @@ from paddle import nn
 from resnet_fit import fit, open_run, parse_config, resnet, resume
 from resnet_fit.errors import UserError
 from resnet_fit.networks import count_parameters, whiten
+from resnet_fit.networks.whitening import EPSILON, whitening_filters
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +88,15 @@ def test_weights_from_elsewhere_would_be_replaced(tmp_path):
     changed = CONFIG | {"model": CONFIG["model"] | {"weights": str(tmp_path)}}
     with pytest.raises(UserError, match=r"model.whiten: would replace the first layer"):
         parse_config(changed)
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 40, 70), (6, 3, 9, 9)])
+def test_filters_are_those_of_all_patches_at_once(shape):
+    """Of at most 32 places along the shorter side."""
+    images = np.random.default_rng(0).normal(size=shape).astype("float32") + 5
+    windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(2, 3))
+    step = 2 if shape[2] == 40 else 1
+    patches = windows[:, :, ::step, ::step].transpose(0, 2, 3, 1, 4, 5).reshape(-1, 27)
+    values = np.linalg.eigvalsh(np.cov(patches.astype("float64"), rowvar=False))[::-1]
+    lengths = np.linalg.norm(whitening_filters(images, (3, 3, 3)).reshape(27, -1), axis=1)
+    np.testing.assert_allclose(lengths, 1 / np.sqrt(values + EPSILON), rtol=1e-5)

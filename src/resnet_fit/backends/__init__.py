@@ -57,6 +57,7 @@ def use_backend(network: nn.Layer, backend: str, dtype: str = "float32") -> None
             raise UserError(f"the onednn backend cannot be used: {problem}")
         if dtype == "bfloat16" and not has_bfloat16():
             raise UserError(f"dtype={dtype!r}: this processor has no bfloat16; use float32")
+        _require_cpu(network)
     ours = _backend_layers(network)
     if not ours and backend != "paddle":
         raise UserError(
@@ -65,6 +66,18 @@ def use_backend(network: nn.Layer, backend: str, dtype: str = "float32") -> None
     chosen = Backend(backend, dtype)
     for layer in ours:
         layer.backend = chosen
+
+
+def _require_cpu(network: nn.Layer) -> None:
+    """oneDNN gets the addresses of tensors, which must be of the host's memory."""
+    if not paddle.in_dynamic_mode():
+        return
+    device = paddle.get_device()
+    if device != "cpu" or not all(p.place.is_cpu_place() for p in network.parameters()):
+        raise UserError(
+            f"the onednn backend computes on a CPU, and the device is {device}: call "
+            "paddle.set_device('cpu') before the network is made"
+        )
 
 
 def choose_backend(

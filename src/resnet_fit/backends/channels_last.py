@@ -103,6 +103,8 @@ def zero_pad(x: Tensor, new_channels: int, stride: int) -> Tensor:
         x = x[:, ::stride, ::stride]
     if paddle.in_dynamic_mode():
         return F.pad(x, [0, 0, 0, 0, 0, 0, 0, new_channels])
+    if not new_channels:
+        return x
     # See the plain one.
     return concat(x, paddle.zeros_like(x[..., :1]).expand([-1, -1, -1, new_channels]))
 

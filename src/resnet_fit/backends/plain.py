@@ -62,6 +62,8 @@ def zero_pad(x: Tensor, new_channels: int, stride: int) -> Tensor:
         x = x[:, :, ::stride, ::stride]
     if paddle.in_dynamic_mode():
         return F.pad(x, [0, 0, 0, new_channels, 0, 0, 0, 0])
+    if not new_channels:
+        return x
     # A graph that is saved: paddle.inference dies of a pad of channels. In training the pad is
     # faster.
     return concat(x, paddle.zeros_like(x[:, :1]).expand([-1, new_channels, -1, -1]))

@@ -17,6 +17,7 @@ from paddle import nn
 
 from resnet_fit import __version__
 from resnet_fit.backends import threads
+from resnet_fit.checkpoints.folder import read_state
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.export import checking, latency, onnx_file
 from resnet_fit.export.agreement import Agreement
@@ -27,6 +28,8 @@ from resnet_fit.export.quantizing import quantize
 from resnet_fit.export.request import Format, Input, check_request
 from resnet_fit.export.running import Running
 from resnet_fit.files import write, write_text
+from resnet_fit.home import expand
+from resnet_fit.machine import usable_cores
 from resnet_fit.runs.open import OpenedRun, open_run
 
 METADATA = "model.meta.json"
@@ -88,12 +91,31 @@ def export_run(
             written then.
     """
     check_request(format, input, int8)
-    folder = Path(folder)
+    folder = expand(folder)
+    device = paddle.get_device()
+    try:
+        return _export(folder, format, input, checkpoint, average, int8, data, output, network, say)
+    finally:
+        paddle.set_device(device)  # `open_run` has chosen the CPU
+
+
+def _export(
+    folder: Path,
+    format: Format,
+    input: Input,
+    checkpoint: str,
+    average: bool | None,
+    int8: bool,
+    data: str | Path | None,
+    output: str | Path | None,
+    network: nn.Layer | None,
+    say: Callable[[str], object],
+) -> Exported:
     run = open_run(folder, checkpoint, network=network, average=average, device="cpu")
     metadata = metadata_of(run, input, folder, checkpoint)
-    dataset = checking.images_to_check(run, None if data is None else Path(data))
+    dataset = checking.images_to_check(run, None if data is None else expand(data))
     calibration = checking.images_to_calibrate(run, metadata) if int8 else None
-    output = folder / "export" if output is None else Path(output)
+    output = folder / "export" if output is None else expand(output)
     _require_folder(output)
     _refuse_mixture(output, format, metadata)
     # A temporary folder: Paddle cannot write to every path, and unverified files must not be left.
@@ -109,7 +131,7 @@ def export_run(
         say(f"checking on {len(dataset):,} images")
         with ExitStack() as stack:
             running = {
-                name: stack.enter_context(Running(files, threads()))
+                name: stack.enter_context(Running(files, _threads()))
                 for name, files in sides.items()
             }
             agreements = checking.check(run, metadata, dataset, running)
@@ -118,6 +140,14 @@ def export_run(
         sizes = {name: sum(f.stat().st_size for f in files) for name, files in sides.items()}
         _install(place, output, format)
     return Exported(output / sides[format][0].name, metadata, sizes, agreements, seconds)
+
+
+def _threads() -> int:
+    """How many threads the network of the run computes with; all cores where that is unknown."""
+    try:
+        return threads()
+    except UserError:
+        return usable_cores()
 
 
 def metadata_of(run: OpenedRun, input: Input, folder: Path, checkpoint: str) -> Metadata:
@@ -140,6 +170,8 @@ def metadata_of(run: OpenedRun, input: Input, folder: Path, checkpoint: str) -> 
         preprocessing=before,
         run=folder.resolve().name,
         checkpoint=checkpoint,
+        epoch=read_state(run.checkpoint)["clock"]["epoch"],
+        average=run.is_average,
         resnet_fit=__version__,
         paddle=paddle.__version__,
     )

@@ -32,7 +32,8 @@ class Metadata(BaseModel):
         preprocessing: operations that a program must apply before, as listed in ``data.json``.
         output: the meaning of the outputs.
         run: the name of the run's folder.
-        checkpoint: of the run.
+        checkpoint, epoch: of the run.
+        average: whether the weights are the averaged ones.
         resnet_fit, paddle: versions that exported it.
     """
 
@@ -47,6 +48,8 @@ class Metadata(BaseModel):
     output: Literal["probabilities"]
     run: str = ""
     checkpoint: str = ""
+    epoch: int | None = None
+    average: bool = False
     resnet_fit: str = ""
     paddle: str = ""
 

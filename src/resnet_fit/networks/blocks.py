@@ -274,7 +274,7 @@ class BottleneckBlock(Block):
         groups: int = 1,
     ) -> None:
         super().__init__()
-        inner = inner or width
+        inner = width if inner is None else inner
         grouped = {"groups": groups} if groups > 1 else {}  # a user's conv may know none
         self.pooled = 2 if stride_on == "pool" and stride > 1 else None
         stride1 = stride if stride_on == "1x1" else 1

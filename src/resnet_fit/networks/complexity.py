@@ -68,14 +68,17 @@ def count_buffers(network: nn.Layer) -> int:
     return sum(math.prod(tensor.shape) for tensor in kept.values())
 
 
-def count_macs(network: nn.Layer, image_size: int, in_channels: int = 3) -> int:
-    """Multiply-accumulates of the convolutions and linear layers for one square image.
+def count_macs(network: nn.Layer, image_size: int | tuple[int, int], in_channels: int = 3) -> int:
+    """Multiply-accumulates of the convolutions and linear layers for one image.
 
-    Runs the network once, in dynamic mode, on a black image of ``image_size`` pixels a side.
-    Half of what is published as FLOPs where both operations count.
+    Runs the network once, in dynamic mode, on a black image. Half of what is published as FLOPs
+    where both operations count.
+
+    Args:
+        image_size: its height and width in pixels; one number for a square image.
     """
-    costs = layer_costs(network, (in_channels, image_size, image_size))
-    return sum(cost.macs or 0 for cost in costs)
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return sum(cost.macs or 0 for cost in layer_costs(network, (in_channels, height, width)))
 
 
 def layer_costs(network: nn.Layer, image_shape: tuple[int, int, int]) -> list[LayerCost]:
@@ -129,7 +132,9 @@ def _macs(layer: nn.Layer, output: Any) -> int | None:
         return 0
     if not isinstance(layer, _MULTIPLY) or not isinstance(output, Tensor):
         return None
-    places = output.shape[1:-1] if isinstance(layer, nn.Linear) else output.shape[2:]
+    channels_last = getattr(layer, "_data_format", "").endswith("C")
+    is_last = channels_last or isinstance(layer, nn.Linear)
+    places = output.shape[1:-1] if is_last else output.shape[2:]
     return math.prod(layer.weight.shape) * math.prod(places)
 
 

@@ -11,7 +11,7 @@ from resnet_fit.errors import UserError
 from resnet_fit.files import may_write
 from resnet_fit.home import home
 from resnet_fit.networks.families.network import IMAGENET, Network
-from resnet_fit.networks.weights import find_weights
+from resnet_fit.networks.found_weights import find_weights
 
 CHANNELS = 3
 

@@ -80,7 +80,7 @@ def receptive_fields(network: nn.Layer, image_shape: tuple[int, int, int]) -> di
     """The fields of a network's outer layers by name, up to the mean over all pixels.
 
     They end at a layer whose field cannot be told, as that of a user's own kind. For a network that
-    has no part of this library there are none.
+    is itself no part of this library there are none.
 
     Args:
         image_shape: ``(C, H, W)`` of images that the network takes.

@@ -128,8 +128,9 @@ def resnet(
 
     Args:
         depth: 18, 34 (basic blocks), 50, 101, 152 (bottleneck blocks); with ``stem="cifar3"`` any
-            6n+2 (basic: 20, 32, 44, 56, 110) or 9n+2 (bottleneck: 29, 47, 164), where basic blocks
-            win if both fit; or the number of blocks of each stage, as ``[2, 2, 2, 2]`` for 18.
+            6n+2 (basic: 20, 32, 44, 56, 110) or 9n+2 (bottleneck: 29, 47, 83). Where both fit, as
+            164, blocks are basic unless ``block`` is given. Or the number of blocks of each stage,
+            as ``[2, 2, 2, 2]`` for 18.
         stem: ``imagenet``: 7x7 convolution of stride 2 and a max pool, for images of 224 px;
             ``cifar``: 3x3 of stride 1, for 32 px; ``cifar3``: the same before the three narrow
             stages of He et al. 2015, section 4.2.

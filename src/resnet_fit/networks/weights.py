@@ -14,17 +14,13 @@ import paddle
 from paddle import nn
 
 from resnet_fit.errors import UserError, suggest
+from resnet_fit.networks.found_weights import find_weights
 from resnet_fit.networks.layer_names import find_head
 from resnet_fit.networks.pickled_weights import read_pickle, read_torch_zip
-from resnet_fit.networks.safetensors import read_safetensors
+from resnet_fit.networks.safetensors import is_safetensors, read_safetensors
 
 # Prefixes of torch's DataParallel and of its compiler.
 WRAPPERS = ("module.", "_orig_mod.")
-# The weights in the folder of a checkpoint, of checkpoints and of a run; the best ones first.
-WEIGHTS_IN_FOLDER = tuple(
-    f"{place}model.pdparams"
-    for place in ("", "best/", "last/", "checkpoints/best/", "checkpoints/last/")
-)
 
 
 @dataclass(frozen=True)
@@ -80,25 +76,6 @@ def set_weights(
         UserError: they are those of another network.
     """
     _copy_checked(network, tensors, _shapes(network), file)
-
-
-def find_weights(path: str | os.PathLike[str]) -> Path:
-    """The weights file that ``path`` means: itself, or the one in a checkpoint's or run's folder.
-
-    Of a run the best checkpoint is taken, or the last one where there is no best one yet.
-
-    Raises:
-        UserError: a folder without such a file.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        return folder
-    for name in WEIGHTS_IN_FOLDER:
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(
-        f"{folder} is a folder without weights: expected a file, a checkpoint's folder or a run's."
-    )
 
 
 def read_weights(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
@@ -192,10 +169,12 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         raise UserError("is empty.")
     if start.startswith(b"PK\x03\x04"):
         return read_torch_zip(path)
+    if is_safetensors(path):
+        return read_safetensors(path)[0]
     if start.startswith(b"\x80"):
         return read_pickle(path)
     if start.endswith(b"{"):
-        return read_safetensors(path)[0]
+        raise UserError("is cut short.")
     raise UserError("is no weights file: expected .safetensors, .pdparams or .pth.")
 
 

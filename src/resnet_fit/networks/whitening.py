@@ -14,7 +14,7 @@ from resnet_fit.errors import require
 
 # Added to eigenvalues, so that the smallest ones do not blow up noise; the value of Jordan 2024.
 EPSILON = 5e-4
-# Patches are taken from about so many places along each side of an image.
+# Patches are taken from at most so many places along the shorter side of an image.
 PLACES = 32
 
 
@@ -51,9 +51,20 @@ def whitening_filters(images: np.ndarray, shape: tuple[int, int, int]) -> np.nda
     fits = fits and images.shape[2] >= rows and images.shape[3] >= columns
     require(fits, "images", list(images.shape), expected)
     windows = np.lib.stride_tricks.sliding_window_view(images, (rows, columns), axis=(2, 3))
-    step = max(1, min(windows.shape[2:4]) // PLACES)
+    step = -(-min(windows.shape[2:4]) // PLACES)
     places = windows[:, :, ::step, ::step].transpose(0, 2, 3, 1, 4, 5)
-    patches = places.reshape(-1, channels * rows * columns).astype("float64")
-    values, vectors = np.linalg.eigh(np.cov(patches, rowvar=False))
+    values, vectors = np.linalg.eigh(_covariance(places))
     filters = (vectors / np.sqrt(values + EPSILON)).T[::-1]
     return filters.reshape(-1, *shape).astype("float32")
+
+
+def _covariance(places: np.ndarray) -> np.ndarray:
+    """The covariance of patches ``[N, rows, columns, ...]``, with those of one image in memory."""
+
+    def patches(image: np.ndarray) -> np.ndarray:
+        return image.reshape(image.shape[0] * image.shape[1], -1).astype("float64")
+
+    count = places.shape[0] * places.shape[1] * places.shape[2]
+    mean = sum(patches(image).sum(axis=0) for image in places) / count
+    deviations = (patches(image) - mean for image in places)
+    return sum(d.T @ d for d in deviations) / (count - 1)

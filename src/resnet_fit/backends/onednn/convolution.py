@@ -35,12 +35,12 @@ _packed_weights = Buffer()
 def _stays_in_its_memory(implementation: str) -> bool:
     """Whether a strided 1x1 convolution of few channels does, when it computes dw.
 
-    Those named so write past the memory of their thread where images lie channels last and have
-    fewer channels than a vector has numbers, 8 with AVX2 and 16 with AVX-512: dw is wrong, or the
-    process ends (https://github.com/uxlfoundation/oneDNN/issues/6035). oneDNN offers others always,
-    at least its reference code.
+    The kernels ``jit_1x1`` and ``jit_bf16_1x1`` write past the memory of their thread where images
+    lie channels last and have fewer channels than a vector has numbers, 8 with AVX2 and 16 with
+    AVX-512: dw is wrong, or the process ends (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    oneDNN offers others always, at least its reference code.
     """
-    return not implementation.startswith("jit_1x1")
+    return "1x1" not in implementation
 
 
 @CACHE.once

@@ -72,8 +72,9 @@ _TAKES_LISTS = not paddle.__version__.startswith("2.")
 def apply(operation: type[PyLayer], tensors: tuple[Tensor | None, ...], *settings: Any) -> Tensor:
     """An operation on several tensors. Paddle sees those that want a gradient, as one list.
 
-    `paddle.grad` computes some gradients only. From an operation on single tensors Paddle then
-    demands None for the others, without saying which these are; from a list it takes all.
+    `paddle.grad` may want the gradients of some tensors only. An operation on single tensors would
+    then have to return None for the others, and is not told which they are; for a list it may
+    return all.
     """
     wanted = [tensor is not None and not tensor.stop_gradient for tensor in tensors]
     seen = list(compress(tensors, wanted))

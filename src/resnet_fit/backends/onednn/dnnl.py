@@ -96,7 +96,7 @@ _engine, _stream = c_void_p(), c_void_p()
 _check(_dnnl.dnnl_engine_create(byref(_engine), 1, c_size_t(0)), "start on this processor")
 _check(_dnnl.dnnl_stream_create(byref(_stream), _engine, 1), "open a stream")
 
-# Held by a Python thread from writing to shared memory until the result is used.
+# A Python thread holds it while it uses what all threads share.
 LOCK = RLock()
 
 

@@ -60,8 +60,9 @@ class ResNet(Network):
 
     Args:
         depth: 18, 34 (basic blocks), 50, 101, 152 (bottleneck blocks); with ``stem: cifar3`` any
-            6n+2 (basic: 20, 32, 44, 56, 110) or 9n+2 (bottleneck: 29, 47, 164), where basic blocks
-            win if both fit; or the number of blocks of each stage, as ``[2, 2, 2, 2]`` for 18.
+            6n+2 (basic: 20, 32, 44, 56, 110) or 9n+2 (bottleneck: 29, 47, 83). Where both fit, as
+            164, blocks are basic unless ``block`` is given. Or the number of blocks of each stage,
+            as ``[2, 2, 2, 2]`` for 18.
         stem: ``imagenet``, a 7x7 convolution of stride 2 and a max pool for images of 224 px;
             ``cifar``, a 3x3 convolution of stride 1 for 32 px; ``cifar3``, the same before the
             three narrow stages of section 4.2.
@@ -136,6 +137,12 @@ class ResNet(Network):
                 yield Problem(
                     (key,), f"needs bottleneck blocks; those of depth {self.depth} are basic"
                 )
+        if block == "bottleneck" and min(self.widths()) * self.width_per_group < 64:
+            yield Problem(
+                ("width_per_group",),
+                f"{self.width_per_group} leaves no channel in the 3x3 convolutions of a stage of "
+                f"width {min(self.widths())}: it is for width 64",
+            )
         if self.zero_init_residual and self.shortcut == "none":
             yield Problem(
                 ("zero_init_residual",), "needs shortcuts: without, every output would be zero"
