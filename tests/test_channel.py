@@ -167,6 +167,23 @@ def test_strangers_are_not_let_in():
     assert everywhere([served.get(), own], exchanged) == [b"0-1"] * 2
 
 
+def test_a_stranger_that_says_nothing_keeps_nobody_waiting(monkeypatch):
+    monkeypatch.setattr(channel, "HANDSHAKE_SECONDS", 1)
+    address: Queue[tuple[str, int]] = Queue()
+    served: Queue[Channel] = Queue()
+
+    def first() -> None:
+        served.put(serve("127.0.0.1", 2, lambda *place: address.put(place), KEY))
+
+    thread = threading.Thread(target=first, daemon=True)
+    thread.start()
+    host, port = address.get()
+    with socket.create_connection((host, port)):
+        own = connect(host, port, 1, 2, KEY)
+        thread.join(20)
+        assert everywhere([served.get(timeout=1), own], exchanged) == [b"0-1"] * 2
+
+
 def test_those_that_do_not_come_are_named(monkeypatch):
     monkeypatch.setattr(channel, "CONNECT_SECONDS", 0.2)
     with pytest.raises(RunFailed, match=r"processes \[1, 2\] of 3 did not connect"):

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 
 import pytest
 
 from resnet_fit.cli import main
-from resnet_fit.files import finite, json_text, readable, write_json, write_text
+from resnet_fit.files import (
+    finite,
+    is_locked,
+    json_text,
+    lock,
+    readable,
+    write_json,
+    write_text,
+)
 
 
 def test_what_json_does_not_have_is_null(tmp_path):
@@ -70,3 +79,28 @@ def test_json_gives_names_of_any_bytes_back(tmp_path):
     write_json(tmp_path / "a.json", value)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == value
     assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_on_a_file_system_without_locks_a_run_begins_and_says_so(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.warns(UserWarning, match=r"\.lock: this file system has no locks"), lock(tmp_path):
+        pass
+    assert not is_locked(tmp_path)
+
+
+def test_another_error_of_a_lock_names_the_file(tmp_path, monkeypatch):
+    def flock(file, how):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(OSError, match="Input/output error") as caught, lock(tmp_path):
+        pass
+    assert caught.value.filename == str(tmp_path / ".lock")
+
+
+def test_what_a_checkpoint_keeps_of_infinity_is_read_again():
+    text = json_text({"best": math.inf, "worst": [-math.inf]}, is_strict=False)
+    assert json.loads(text) == {"best": math.inf, "worst": [-math.inf]}

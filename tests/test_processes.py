@@ -181,6 +181,21 @@ def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 @pytest.mark.slow
+def test_curves_of_processes_that_take_several_batches_a_step(place):
+    """Points are of the same images as those of one process, whose sums are in another order."""
+    shown = "--set=callbacks.visualdl={every_steps: 8}"
+    settings = ["--set=training.accumulate=4", "--set=training.epochs=2", shown]
+    for name, more in (("v1", []), ("v2", ["--processes", "2"])):
+        run(command("--config", "config.yaml", "--name", name, *settings, *more), place)
+    one, two = (curves(place / "runs" / name) for name in ("v1", "v2"))
+    assert one.keys() == two.keys()
+    for tag, points in one.items():
+        assert [step for step, _ in points] == [step for step, _ in two[tag]], tag
+        values = [value for _, value in two[tag]]
+        assert [value for _, value in points] == pytest.approx(values, rel=1e-3), tag
+
+
+@pytest.mark.slow
 def test_curves_of_a_killed_run_are_those_of_one_process(place):
     shown = ["--config", "config.yaml", "--set=callbacks.visualdl={}"]
     run(command(*shown, "--name", "curves-one"), place)

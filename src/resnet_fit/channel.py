@@ -9,7 +9,9 @@ killed is closed by the system.
 from __future__ import annotations
 
 import json
+import os
 import socket
+import struct
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,6 +24,8 @@ from resnet_fit.errors import LostProcess, RunFailed, UserError
 # The first byte of a message: what is exchanged, the end of the run, and a collective that failed.
 CONTENT, END, LOST = b"c", b"e", b"l"
 CONNECT_SECONDS = 60.0
+# Of whoever connects to the first process, until it has shown that it knows the key.
+HANDSHAKE_SECONDS = 5
 # Seconds in which the cause of a failed collective becomes known.
 VERDICT_SECONDS = 5.0
 # A machine without power or network is noticed after 60 + 4 * 15 seconds.
@@ -164,7 +168,7 @@ def serve(host: str, size: int, publish: Callable[[str, int], object], key: byte
         key: a secret that the others know.
 
     Raises:
-        RunFailed: not all have connected within a minute.
+        RunFailed: some are missing, and none has connected for a minute.
     """
     connections: dict[int, Connection] = {}
     try:
@@ -173,18 +177,23 @@ def serve(host: str, size: int, publish: Callable[[str, int], object], key: byte
         server = socket.create_server(("", 0))
     with server:
         publish(host, server.getsockname()[1])
-        server.settimeout(CONNECT_SECONDS)
+        deadline = time.monotonic() + CONNECT_SECONDS
         while len(connections) < size - 1:
             try:
+                server.settimeout(max(0.0, deadline - time.monotonic()))
                 accepted, _ = server.accept()
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):  # the latter where no time is left
                 missing = sorted({*range(1, size)} - connections.keys())
                 raise RunFailed(f"processes {missing} of {size} did not connect") from None
             connection = _connection(accepted)
             with suppress(OSError, EOFError, ValueError, AuthenticationError):  # a stranger
+                _limit_reads(connection, HANDSHAKE_SECONDS)
                 deliver_challenge(connection, key)
                 answer_challenge(connection, key)
-                connections[int(connection.recv_bytes())] = connection
+                rank = int(connection.recv_bytes())
+                _limit_reads(connection, 0)
+                connections[rank] = connection
+                deadline = time.monotonic() + CONNECT_SECONDS
     return Channel(0, size, connections)
 
 
@@ -209,6 +218,15 @@ def _ready(connections: dict[int, Connection], seconds: float | None = None) -> 
 
 def _named(name: str, content: bytes) -> bytes:
     return CONTENT + name.encode() + b"\0" + content
+
+
+def _limit_reads(connection: Connection, seconds: int) -> None:
+    """Let reads of a connection that take longer fail with an OSError; 0 is no limit.
+
+    The system keeps the limit, since a `Connection` has none for what it reads.
+    """
+    with socket.socket(fileno=os.dup(connection.fileno())) as same:
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
 
 
 def _connection(connected: socket.socket) -> Connection:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -18,6 +20,9 @@ try:
     import fcntl
 except ImportError:  # Windows has no such locks; runs there are not locked
     fcntl = None  # type: ignore[assignment]
+
+# What `flock` answers on a file system that has no locks.
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def readable(text: str) -> str:
@@ -56,13 +61,19 @@ def write_json(file: Path, value: Any) -> None:
     write_text(file, json_text(value))
 
 
-def json_text(value: Any, indent: int | None = 2) -> str:
+def json_text(value: Any, indent: int | None = 2, is_strict: bool = True) -> str:
     """A value as JSON text in UTF-8, with null for NaN and infinity, which JSON does not have.
 
     Bytes of file names that are not UTF-8 are written as JSON escapes, and are restored when the
     text is read again.
+
+    Args:
+        value: of lists, dictionaries, texts and numbers.
+        indent: spaces of a level; None for one line.
+        is_strict: false keeps NaN and infinity, in the form that Python's `json` reads back.
     """
-    text = json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    value = finite(value) if is_strict else value
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=not is_strict) + "\n"
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -159,7 +170,8 @@ def sync(file: Path) -> None:
 def lock(folder: Path, wait: Callable[[], object] | None = None) -> Iterator[None]:
     """Lock a folder against other processes of this library while the block runs.
 
-    If another process has the lock, ``wait`` is called, and the lock is awaited.
+    If another process has the lock, ``wait`` is called, and the lock is awaited. On a file system
+    without locks, as of some clusters, a warning says that nothing is locked.
 
     Raises:
         UserError: another process has the lock, and ``wait`` is None.
@@ -197,4 +209,13 @@ def _locked(file: IO[str], at_once: bool = True) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if at_once else 0))
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            error.filename = file.name
+            raise
+        warnings.warn(
+            f"{file.name}: this file system has no locks ({error.strerror}): start no second "
+            "process in this folder",
+            stacklevel=4,
+        )
     return True

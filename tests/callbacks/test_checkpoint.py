@@ -11,7 +11,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle.metric import Metric
-from softmax import EVAL, TRAIN, make_model
+from softmax import EVAL, TRAIN, make_batches, make_model
 
 from resnet_fit.callbacks import Checkpoint, Clock, History, WeightAverage
 from resnet_fit.checkpoints.folder import load_checkpoint, save_checkpoint
@@ -200,6 +200,19 @@ def test_as_often_as_asked_in_steps_and_the_newest_epochs_kept(tmp_path):
     assert saves == [2, 3, 5, 6, 8, 9]
     assert sorted(p.name for p in tmp_path.glob("e*")) == ["epoch-0002", "epoch-0003"]
     assert state(tmp_path / "epoch-0002")["clock"]["epoch"] == 2
+
+
+def test_amid_accumulated_batches_it_waits_for_the_end_of_the_group(tmp_path):
+    """Due after the third of five batches, of which two make a step."""
+    checkpoint = Checkpoint(tmp_path, every_steps=3)
+    saves = []
+    real = checkpoint.save
+    checkpoint.save = lambda: (saves.append(checkpoint.clock.step), real())
+    batches = make_batches((4,) * 5)
+    make_model().fit(
+        batches, EVAL, epochs=2, verbose=0, callbacks=[checkpoint], accumulate_grad_batches=2
+    )
+    assert saves == [4, 5, 9, 10]
 
 
 def test_only_folders_named_as_ours_are_deleted_and_the_newest_are_kept(tmp_path):

@@ -15,7 +15,14 @@ from softmax import EVAL, RATES, TRAIN, by_hand, make_model, mean
 from visualdl import LogReader
 
 from resnet_fit import CrossEntropy, classification_metrics
-from resnet_fit.callbacks import Clock, FlipAverage, History, VisualDL, WeightAverage
+from resnet_fit.callbacks import (
+    Clock,
+    FlipAverage,
+    History,
+    NaNSkip,
+    VisualDL,
+    WeightAverage,
+)
 from resnet_fit.callbacks.contact_sheet import contact_sheet
 from resnet_fit.callbacks.records import RECORDS, Records
 from resnet_fit.callbacks.visualdl import MOST_VALUES, _is_among_ten, _some_values
@@ -337,3 +344,18 @@ def test_numbers_that_are_not_finite_do_not_count(tmp_path, values, count):
     records.close()
     found = reader(tmp_path).get_data("histogram", "h")
     assert sum(sum(record.histogram.hist) for record in found) == count
+
+
+@pytest.mark.filterwarnings("ignore:epoch")
+def test_a_step_left_out_is_in_no_window(tmp_path):
+    """Its images are in no mean, so that they may not count in the means' weights either."""
+    poison = [np.full((8, 3), np.nan, "float32"), np.zeros(8, "int64")]
+    for name, batches in (("with", [TRAIN[0], poison, TRAIN[1]]), ("without", TRAIN[:2])):
+        clock = Clock()
+        callbacks = [NaNSkip(clock=clock), VisualDL(tmp_path / name, every_steps=1, clock=clock)]
+        model = make_model()
+        model._optimizer._learning_rate = 0.1  # by steps it would differ
+        model.fit(batches, epochs=1, verbose=0, callbacks=callbacks)
+    seen, expected = (scalars(tmp_path / name)["step/loss"] for name in ("with", "without"))
+    assert list(seen) == [1, 3]
+    assert list(seen.values()) == pytest.approx(list(expected.values()), rel=1e-6)

@@ -112,7 +112,7 @@ def draw(rng: random.Random, photos: Path) -> dict[str, Any]:
                 {"name": "momentum", "learning_rate": 0.05, "weight_decay": 1e-3},
                 {"name": "adamw", "learning_rate": 0.01, "weight_decay": 0.1},
                 {"name": "muon", "learning_rate": 0.02, "head_and_norm_lr": 0.1},
-                {"name": "lamb", "learning_rate": 0.01},
+                {"name": "lamb", "learning_rate": 0.01, "weight_decay": 0.1},
             ]
         ),
         "schedule": rng.choice(

@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
+from resnet_fit.errors import UserError
 from resnet_fit.training.optimizers.adam import Adam, AdamW
 from resnet_fit.training.optimizers.lamb import Lamb
 from resnet_fit.training.optimizers.momentum import Momentum
@@ -225,3 +226,10 @@ def test_gradients_are_clipped_by_their_global_norm():
     optimizer.step()
     moved = [p.numpy() - before[n] for n, p in network.named_parameters()]
     assert np.sqrt(sum((m**2).sum() for m in moved)) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_lamb_without_decay_would_be_adam():
+    with pytest.raises(UserError, match="weight_decay: required, but not given"):
+        Lamb.of(learning_rate=0.1)
+    with pytest.raises(UserError, match="weight_decay: expected more than 0, received 0"):
+        Lamb.of(learning_rate=0.1, weight_decay=0)

@@ -421,6 +421,54 @@ def test_every_optimizer_goes_on_exactly_and_not_with_other_classes(name, tmp_pa
     assert_same_weights(run, whole)
 
 
+# --- callbacks ------------------------------------------------------------------------
+
+
+class Counting(paddle.callbacks.Callback):
+    """As many write it: the best value begins at infinity."""
+
+    def __init__(self):
+        super().__init__()
+        self.best, self.batches = float("inf"), 0
+
+    def on_train_batch_end(self, step, logs=None):
+        self.batches += 1
+
+    def state_dict(self):
+        return {"best": self.best, "batches": self.batches}
+
+    def set_state_dict(self, state):
+        self.best, self.batches = state["best"], state["batches"]
+
+
+def test_a_state_may_be_infinite_and_a_callback_is_not_forgotten(home, monkeypatch):
+    monkeypatch.chdir(home)
+    folder = fit(small(), "runs", "counted", callbacks=[Counting()]).folder
+    before = content(folder)
+    with pytest.raises(UserError, match="callbacks: this run was trained with Counting; give"):
+        resume(folder, ["training.epochs=3"])
+    assert content(folder) == before
+    counting = Counting()
+    resume(folder, ["training.epochs=3"], callbacks=[counting])
+    assert (counting.best, counting.batches) == (float("inf"), 9)
+
+
+@pytest.mark.parametrize("name", ["loader", "history", "clock", "metrics", "scaler"])
+def test_names_that_the_run_uses_itself_are_refused(home, monkeypatch, name):
+    monkeypatch.chdir(home)
+    own = type(name, (Counting,), {})()
+    with pytest.raises(UserError, match=f"callbacks: {name} is a name of the run's own"):
+        fit(small(), "runs", "named", callbacks=[own])
+    assert not Path("runs/named").exists()
+
+
+def test_a_callback_that_the_config_has_as_well_is_refused(home, monkeypatch):
+    monkeypatch.chdir(home)
+    own = type("weight_average", (Counting,), {})()
+    with pytest.raises(UserError, match="weight_average is turned on in the config and handed"):
+        fit(small("callbacks.weight_average={}"), "runs", "twice", callbacks=[own])
+
+
 # --- its length -----------------------------------------------------------------------
 
 

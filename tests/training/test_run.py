@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 
-from resnet_fit import fit, load_config, parse_config
+from resnet_fit import fit, load_config, open_run, parse_config, resume
 from resnet_fit.backends import use_backend
 from resnet_fit.callbacks import Checkpoint, SlowData
 from resnet_fit.data.copies import Copies
@@ -144,6 +145,54 @@ def test_a_run_is_never_overwritten(finished, tiny):
     with pytest.raises(UserError, match="exists already"):
         fit(parse_config(tiny), finished.folder.parent, "first")
     assert (finished.folder / "summary.json").read_bytes() == before
+
+
+def test_runs_that_begin_together_have_names_of_their_own(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "strftime", lambda _: "now")
+    config = parse_config(tiny, ["training.epochs=1", "callbacks.visualdl=null"])
+    folders = [fit(config, tmp_path).folder.name for _ in range(3)]
+    assert folders == ["now", "now-2", "now-3"]
+    assert fit(config, tmp_path, "now", numbered=True).folder.name == "now-4"
+    with pytest.raises(UserError, match="exists already"):
+        fit(config, tmp_path, "now")
+
+
+def test_a_tilde_is_the_home_folder(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    config = parse_config(tiny, ["training.epochs=1", "callbacks.visualdl=null"])
+    assert fit(config, "~/runs", "a").folder == tmp_path / "runs/a"
+    assert open_run("~/runs/a").classes == tuple("0123456789")
+    assert resume("~/runs/a", ["training.epochs=2"]).summary["epochs"] == 2
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_network_for_images_that_are_not_square(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 1, 6, 10), np.uint8)
+    data = (ArrayDataset(images, np.arange(40) % 2, ("cat", "dog")),) * 2
+    config = parse_config(
+        {
+            "model": {"name": "given"},
+            "data": {"name": "given", "batch_size": 8},
+            "augmentation": {"train": ["normalize"]},
+            "optimizer": {"name": "sgd", "learning_rate": 0.1},
+            "training": {"epochs": 1},
+        }
+    )
+    network = nn.Sequential(nn.Conv2D(1, 2, 3), nn.Flatten(), nn.Linear(2 * 4 * 8, 2))
+    run = fit(config, tmp_path, "oblong", network=network, data=data)
+    assert run.summary["macs"] == 2 * 9 * 4 * 8 + 2 * 4 * 8 * 2
+
+
+def test_a_callback_may_end_the_training_before_the_first_evaluation(tiny, tmp_path):
+    class Enough(paddle.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    config = parse_config(tiny, ["training.epochs=4", "training.evaluate_every=2"])
+    run = fit(config, tmp_path, "run", callbacks=[Enough()])
+    assert run.summary["last"]["epoch"] == 1
+    assert "eval" not in run.summary["last"]
 
 
 def test_redirected_output_is_plain_lines(tiny, tmp_path, capsys):

@@ -18,7 +18,7 @@ from resnet_fit.checkpoints.optimizer_state import accumulators
 from resnet_fit.errors import check_choice
 from resnet_fit.files import finite
 from resnet_fit.training.finite import not_finite
-from resnet_fit.training.settings import better
+from resnet_fit.training.metric_names import better
 
 
 class Stateful(Protocol):
@@ -40,6 +40,7 @@ class Checkpoint(Clocked):
         monitor: a metric of the evaluation.
         mode: ``max`` or ``min``: which direction is better; ``min`` for a loss by default.
         every_minutes, every_steps: how often ``last`` is saved within an epoch; never by default.
+            Of accumulated batches it is saved after the group in which it is due.
         keep: of how many epochs, the newest ones, to keep the checkpoint as ``epoch-0001`` etc.
             Folders of other names are never touched.
         average, parts, documents: what is saved besides weights, optimizer, schedule, metrics and
@@ -86,6 +87,7 @@ class Checkpoint(Clocked):
         self.awaits_evaluation = False
         self._unsaved = False
         self._saved_at = time.monotonic()
+        self._saved_step = 0  # of the epoch
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         read.require_metric(self, "checkpoint.monitor", self.monitor)
@@ -96,6 +98,7 @@ class Checkpoint(Clocked):
         if self._unsaved:  # the epoch before, where no evaluation followed it
             self._save_epoch()
         super().on_epoch_begin(epoch, logs)
+        self._saved_step = self.clock.epoch_step  # 0, unless the epoch goes on
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(step, logs)
@@ -145,8 +148,11 @@ class Checkpoint(Clocked):
 
     @property
     def _is_due(self) -> bool:
-        by_steps = self.every_steps is not None and self.clock.epoch_step % self.every_steps == 0
-        return by_steps or self._is_due_by_time
+        every = self.every_steps
+        # A multiple of it may have gone by: amid accumulated batches nothing can be saved.
+        if every is not None and self.clock.epoch_step // every > self._saved_step // every:
+            return True
+        return self._is_due_by_time
 
     @property
     def _is_due_by_time(self) -> bool:
@@ -177,7 +183,7 @@ class Checkpoint(Clocked):
         last = self.folder / "last"
         parallel.first(lambda: save_checkpoint(last, model, state, self.average, self.documents))
         self._unsaved = False
-        self._saved_at = time.monotonic()
+        self._saved_at, self._saved_step = time.monotonic(), self.clock.epoch_step
 
     def save_before_evaluation(self) -> None:
         """Save an epoch before or amid its evaluation, which a run that goes on makes first.
@@ -199,7 +205,8 @@ class Checkpoint(Clocked):
         if name is None and self.average is not None:
             name = not_finite(self.average.weights())
             name = name and f"the average of {name}"
-        if name is None and finite(state) != state:
+        metrics = state["metrics"]
+        if name is None and finite(metrics) != metrics:
             name = "a metric"
         if name is not None:
             raise diverged(f"{name} became NaN or infinite", self)

@@ -26,8 +26,9 @@ class Clock:
     Attributes:
         epoch: epochs begun; the first is 1.
         step: batches trained on, over the whole run.
-        epoch_step, epoch_images, epoch_seconds: the same within the epoch. Seconds are those of
-            training, loading included and evaluation not.
+        epoch_step, epoch_images, epoch_seconds: the same within the epoch, images without those of
+            steps that were left out. Seconds are those of training, loading included and
+            evaluation not.
         epoch_wait_seconds: those of them in which the next batch was not there yet.
         epoch_steps: the steps a whole epoch has, where `fit` knows them.
         within_epoch: whether an epoch has begun and not ended.
@@ -61,7 +62,7 @@ class Clock:
         return self.epoch_wait_seconds / self.epoch_seconds if self.epoch_seconds else 0.0
 
     def begin(self, steps: int | None = None) -> None:
-        """`fit` starts; of an epoch that goes on, its ``steps`` are the rest."""
+        """`fit` starts; after a resume amid an epoch ``steps`` is what is left of it."""
         if self._is_news("begin"):
             self._begun = time.perf_counter()
             done = self.epoch_step if self.within_epoch else 0
@@ -113,6 +114,23 @@ class Clock:
         """The number of the batch in hand, over the whole run and all processes, from 1."""
         turn = self.turn
         return self.step + 1 if turn is None else self.step - self.epoch_step + turn.batch + 1
+
+    @property
+    def is_first_batch(self) -> bool:
+        """Whether the batch in hand is the epoch's first one."""
+        return self.epoch_step == 0 if self.turn is None else self.turn.batch == 0
+
+    @property
+    def is_last_batch(self) -> bool:
+        """Whether the batch in hand is this process's last one of the epoch."""
+        turn = self.turn
+        if turn is None:
+            return self.epoch_step + 1 == self.epoch_steps
+        return turn.ends_group and turn.end == turn.batches
+
+    def leave_out(self, images: int) -> None:
+        """The step that was counted last was not trained on; its images do not count."""
+        self.epoch_images -= images
 
     def await_batch(self) -> None:
         """Callbacks are done with a step: what goes by from now on is waiting for the next batch.

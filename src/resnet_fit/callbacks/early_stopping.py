@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.errors import check_choice, require
-from resnet_fit.training.settings import better
+from resnet_fit.training.metric_names import better
 
 
 class EarlyStopping(Clocked):

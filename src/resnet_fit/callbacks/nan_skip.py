@@ -67,6 +67,7 @@ class NaNSkip(Clocked):
         self.skipped += 1
         self._in_a_row += 1
         clock = self.clock
+        clock.leave_out(logs["batch_size"] if logs else 0)
         whole_epoch = self._in_a_row >= clock.epoch_step == clock.epoch_steps
         if self._in_a_row >= self.most or whole_epoch:
             raise diverged(

@@ -14,6 +14,7 @@ from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.callbacks.time_left import TimeLeft
 from resnet_fit.live_line import Column, LiveLine, clock_time
 from resnet_fit.terminal import packed, record, training_console
+from resnet_fit.training.metric_names import is_share
 
 # The share of an epoch that is spent on waiting for data is shown from here on.
 WORTH_SAYING = 0.05
@@ -181,8 +182,6 @@ def _groups(metrics: dict[str, float], what: str = "") -> list[str]:
 def show(metrics: dict[str, float]) -> str:
     """``loss 1.2345 top1 56.70 %``."""
     return " ".join(
-        f"{name} {100 * value:5.2f} %"
-        if name.rpartition("_")[2].startswith("top")  # of other weights or images as well
-        else f"{name} {value:.4f}"
+        f"{name} {100 * value:5.2f} %" if is_share(name) else f"{name} {value:.4f}"
         for name, value in metrics.items()
     )

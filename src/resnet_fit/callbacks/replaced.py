@@ -1,4 +1,4 @@
-"""A method of one object that is another one for a while."""
+"""Temporarily calls a function before a method of one object."""
 
 from __future__ import annotations
 

@@ -104,23 +104,24 @@ class VisualDL(Clocked):
     def on_train_batch_begin(self, step: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_begin(step, logs)
         clock = self.clock
-        if self.images and clock.epoch_step == 0 and _is_among_ten(clock.epoch):
+        if self.images and clock.is_first_batch and _is_among_ten(clock.epoch):
             self._watched.append(Replaced(self.model, "train_batch", self._add_images))
-        if self.histograms and clock.epoch_step + 1 == clock.epoch_steps:
+        if self.histograms and clock.is_last_batch:
             network = self.model.network
             self._watched.append(Replaced(network, "clear_gradients", self._add_gradients))
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         self._watch_no_more()
         super().on_train_batch_end(step, logs)
-        if self.clock.epoch_step % self.every_steps == 0:
+        # Of several processes the steps of a whole group are counted at once.
+        passed = self.clock.epoch_step // self.every_steps
+        if passed > self._window.step // self.every_steps:
             self._add_window(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         super().on_epoch_end(epoch, logs)
         clock = self.clock
-        if clock.epoch_images > self._window.images:
-            self._add_window(logs)
+        self._add_window(logs)
         self._window = _Window()
         pace = {
             "speed/images_per_second": clock.images_per_second,
@@ -217,6 +218,8 @@ class VisualDL(Clocked):
         return found
 
     def _add_window(self, logs: dict[str, Any] | None) -> None:
+        if self.clock.epoch_images == self._window.images:  # or all its steps were left out
+            return
         values = read.metrics(self, logs)
         means = self._window.advance(values, self.clock) | read.of_last_batch(self, values)
         scalars = _tagged("step", {**means, "learning_rate": self.rate})
@@ -250,9 +253,13 @@ class _Window:
     """Means since the last point, from means since the epoch's begin."""
 
     def __init__(
-        self, images: int = 0, seconds: float = 0.0, sums: dict[str, float] | None = None
+        self,
+        images: int = 0,
+        seconds: float = 0.0,
+        sums: dict[str, float] | None = None,
+        step: int = 0,
     ) -> None:
-        self.images, self.seconds, self.sums = images, seconds, sums or {}
+        self.images, self.seconds, self.sums, self.step = images, seconds, sums or {}, step
 
     def advance(self, means: dict[str, float], clock: Clock) -> dict[str, float]:
         images = clock.epoch_images - self.images
@@ -261,6 +268,7 @@ class _Window:
         window = {name: (total - self.sums.get(name, 0.0)) / images for name, total in sums.items()}
         window["images_per_second"] = images / seconds
         self.images, self.seconds, self.sums = clock.epoch_images, clock.epoch_seconds, sums
+        self.step = clock.epoch_step
         return window
 
 

@@ -62,7 +62,8 @@ def save_checkpoint(
             paddle.save(average.weights(), str(part / AVERAGE))
         arrays: dict[str, Any] = get_optimizer_state(model._optimizer, model.network)
         np.savez(part / OPTIMIZER, **arrays)
-        texts = {STATE: json_text(state | _schedule_and_scaler(model)), **documents}
+        state_text = json_text(state | _schedule_and_scaler(model), is_strict=False)
+        texts = {STATE: state_text, **documents}
         for name, text in texts.items():
             (part / name).write_text(text, encoding="utf-8")
         checksums = {f.name: sha256(f) for f in sorted(part.iterdir())}

@@ -23,8 +23,9 @@ class OrthogonalMomentum(paddle.optimizer.Momentum):
     """`paddle.optimizer.Momentum` whose convolutions step by an orthogonalised velocity.
 
     A step is ``learning_rate`` times the norm of the weights, which keep the norm they have: the
-    rate is the angle (in radians) by which a step turns them. A batch norm follows each of them, so
-    that their norm has no effect, and weight decay would have none.
+    rate is the angle (in radians) by which a step turns them. Where a batch norm follows, as in the
+    networks of this library, the norm of the weights has no effect, nor would weight decay have.
+    A convolution without one keeps the scale that it started with.
     All else (norms, biases, the last layer) is trained by momentum at that parameter's rate factor.
 
     Arguments are those of `paddle.optimizer.Momentum`.

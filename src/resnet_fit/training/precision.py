@@ -17,9 +17,9 @@ from resnet_fit.machine import has_bfloat16
 
 
 class LossScaler(paddle.amp.GradScaler):
-    """Paddle's, which keeps the loss of float16 large; a smaller scale is not told.
+    """Paddle's scaler of float16 losses, which lowers the scale without a message.
 
-    Paddle prints each, and for that calls ``float`` on a tensor of one axis: with Paddle 3.3 a
+    Paddle prints one, and for that calls ``float`` on a tensor of one axis: with Paddle 3.3 a
     TypeError from NumPy 2.4 on (``_update`` in ``paddle/amp/grad_scaler.py``).
     """
 

@@ -64,7 +64,7 @@ class Reduction:
         return weighted
 
     def before(self, scaler: paddle.amp.GradScaler) -> paddle.amp.GradScaler:
-        """Add up before a scaler looks for overflow, which one process may have alone."""
+        """Add up before a scaler looks for overflow, so that one in a process skips it in all."""
         minimize = scaler.minimize
 
         def minimize_sum(*arguments: Any, **options: Any) -> Any:

@@ -11,6 +11,7 @@ from pydantic import Field
 from resnet_fit.config.problems import Problem
 from resnet_fit.config.settings import NonNegativeInt, OrOff, Positive, PositiveInt, Settings
 from resnet_fit.runtime import DEVICE
+from resnet_fit.training.metric_names import better
 
 if TYPE_CHECKING:
     from resnet_fit.runs.config import Config
@@ -59,11 +60,6 @@ class Training(Settings):
                 f"skip needs training.accumulate: 1, received {self.accumulate}: of accumulated "
                 "batches no single one can be left out",
             )
-
-
-def better(metric: str) -> str:
-    """Which direction of a metric is better, ``min`` for a loss and ``max`` for all others."""
-    return "min" if metric.endswith("loss") else "max"
 
 
 class Checkpoint(Settings):

@@ -9,6 +9,7 @@ from resnet_fit.callbacks.optional.callback import CallbackPart, Context
 from resnet_fit.config.problems import Problem
 from resnet_fit.config.registry import part
 from resnet_fit.config.settings import NonNegative, PositiveInt
+from resnet_fit.training.evaluated_epochs import EvaluatedEpochs
 
 if TYPE_CHECKING:
     import paddle
@@ -18,20 +19,23 @@ if TYPE_CHECKING:
 
 @part("callback", "early_stopping")
 class EarlyStopping(CallbackPart):
-    """Ends the training after epochs that did not beat the best ``checkpoint.monitor``.
+    """Ends the training after evaluations that did not beat the best ``checkpoint.monitor``.
 
     Args:
-        patience: so many epochs.
-        min_delta: an epoch must beat the best one by more than this.
+        patience: so many evaluations, one each ``training.evaluate_every`` epochs.
+        min_delta: an evaluation must beat the best one by more than this.
     """
 
     patience: PositiveInt
     min_delta: NonNegative = 0.0
 
     def no_effect(self, config: Config) -> Iterator[Problem]:
-        epochs = config.training.epochs
-        if self.patience >= epochs:
-            yield Problem(("patience",), f"{self.patience} epochs of {epochs} can never go by")
+        training = config.training
+        evaluations = EvaluatedEpochs(training.epochs, training.evaluate_every).after(0)
+        if self.patience >= evaluations:
+            yield Problem(
+                ("patience",), f"{self.patience} evaluations of {evaluations} can never go by"
+            )
 
     def build(self, context: Context) -> paddle.callbacks.Callback:
         from resnet_fit.callbacks.early_stopping import EarlyStopping

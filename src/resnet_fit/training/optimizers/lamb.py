@@ -17,10 +17,15 @@ if TYPE_CHECKING:
 class Lamb(Moments):
     """LAMB: Adam's step scaled by a layer-wise trust ratio, for large batches (You et al. 2019).
 
+    Parameters without weight decay have no trust ratio, as norms and biases by default.
+
     Args:
+        weight_decay: as of the other optimizers; above 0, since Paddle takes the trust ratio of
+            decayed parameters only.
         epsilon: added to the divisor, which keeps it from zero.
     """
 
+    weight_decay: Positive
     epsilon: Positive = 1e-6
 
     def build(

@@ -32,8 +32,8 @@ class Optimizer(Part):
         clip_norm: bound of the gradients' global norm.
     """
 
-    # Tensors as large as a weight that a checkpoint holds for each weight.
-    slots: ClassVar[int]
+    # Numbers that the optimizer keeps for each weight, for estimates of memory and disk space.
+    slots: ClassVar[int] = 2
 
     learning_rate: Positive
     reference_batch_size: PositiveInt | None = None
@@ -46,6 +46,8 @@ class Optimizer(Part):
         for layer, factor in self.lr_factors.items():
             if factor == 1:
                 yield Problem(("lr_factors", layer), "a factor of 1")
+        if self.decay_norms_and_biases and not self.weight_decay:
+            yield Problem(("decay_norms_and_biases",), "without optimizer.weight_decay")
 
     def full_rate(self, images: int) -> float:
         """The learning rate for so many images a step."""

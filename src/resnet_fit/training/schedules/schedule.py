@@ -36,6 +36,10 @@ class Schedule(Part):
                 f"{self.warmup_epochs:g}",
             )
 
+    def no_effect(self, config: Config) -> Iterator[Problem]:
+        if self.warmup_start and not self.warmup_epochs:
+            yield Problem(("warmup_start",), "without schedule.warmup_epochs")
+
     def share(self, epoch: float, epochs: float) -> float:
         """The share of the full rate after ``epoch`` of ``epochs``, a fraction too; no warm-up."""
         raise NotImplementedError

@@ -39,6 +39,7 @@ class Step(Schedule):
     factor: Between0And1 = 0.1
 
     def no_effect(self, config: Config) -> Iterator[Problem]:
+        yield from super().no_effect(config)
         yield from _never_reached("every_epochs", [self.every_epochs], config)
 
     def share(self, epoch: float, epochs: float) -> float:
@@ -65,6 +66,7 @@ class MultiStep(Schedule):
             )
 
     def no_effect(self, config: Config) -> Iterator[Problem]:
+        yield from super().no_effect(config)
         yield from _never_reached("at_epochs", self.at_epochs, config)
 
     def share(self, epoch: float, epochs: float) -> float:
