@@ -168,17 +168,19 @@ def test_a_run_is_named_after_its_config_and_the_time(tiny, tmp_path, monkeypatc
     file.parent.mkdir(exist_ok=True)
     file.write_text(dump(tiny))
     given = []
-    monkeypatch.setattr("resnet_fit.runs.fit.fit", lambda *a: given.append(a))
+    monkeypatch.setattr(
+        "resnet_fit.runs.fit.fit", lambda *a, numbered: given.append((*a, numbered))
+    )
     assert main(["--config", str(file)]) == 0
-    ((_, output, run_name),) = given
-    assert output == "runs"
+    ((_, output, run_name, numbered),) = given
+    assert (output, numbered) == ("runs", True)
     assert re.fullmatch(re.escape(folder) + r"\d{8}-\d{6}", run_name)
 
 
 def test_a_run_that_fails_by_itself_exits_with_one(config, tmp_path, capsys, monkeypatch):
     from resnet_fit.errors import RunFailed
 
-    def fail(*_):
+    def fail(*_, **__):
         raise RunFailed("the disk is full")
 
     monkeypatch.setattr("resnet_fit.runs.fit.fit", fail)

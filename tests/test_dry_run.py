@@ -103,6 +103,9 @@ def test_a_run_to_go_on_with_stays_as_it_is(tiny, tmp_path, capsys):
     assert yaml.safe_load(text)["training"]["epochs"] == 6
     assert "# what is left, 4 of 6 epochs, takes about " in text
     assert contents(folder) == before
+    shorter = ["--resume", str(folder), "--set", "training.epochs=1", "--dry-run"]
+    assert main(shorter) == 2
+    assert "received 1, expected 2 or more, which this run has begun" in capsys.readouterr().err
     shutil.rmtree(folder / "checkpoints")
     assert main(arguments) == 2
     assert "no whole checkpoint" in capsys.readouterr().err

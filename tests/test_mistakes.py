@@ -254,6 +254,7 @@ ON_THE_COMMAND_LINE: dict[str, tuple[list[str], tuple[str, ...]]] = {
         ["--config", "FILE", "--set", "augmentation.train.9=normalize"],
         ("augmentation.train", "0 to 1"),
     ),
+    "override of nothing": (["--config", "FILE", "--set", "data.limit="], ("no value", "null")),
     "override that is not YAML": (["--config", "FILE", "--set", "a={"], ("not valid YAML",)),
     "unknown device": (["--config", "FILE", "--device", "tpu"], ("training.device", "tpu")),
     "GPU on a CPU build": (["--config", "FILE", "--device", "gpu:7"], ("training.device", "gpu:7")),

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return OUTPUT_CLOSED
     finally:
         with suppress(OutputClosed, RunFailed):
-            close_output()  # of what was left by an exit amid it, as after --help
+            close_output()  # also after an exit in the middle of a command, as by --help
 
 
 def _run(arguments: list[str]) -> int:

@@ -106,6 +106,14 @@ def test_base_is_read_first_and_changed(tiny, write_yaml):
     assert config.optimizer.model_dump()["nesterov"] is True
 
 
+def test_a_base_may_be_a_config_that_comes_with_the_library(write_yaml):
+    for name in ("resnet18_digits", "resnet18_digits.yaml"):
+        config = load_config(write_yaml(f"base: {name}\ntraining: {{seed: 5}}\n"))
+        assert (config.data.part_name, config.training.seed) == ("digits", 5)
+    with pytest.raises(UserError, match=r"base: there is no file .*/resnet18_digit$"):
+        load_config(write_yaml("base: resnet18_digit\n"))
+
+
 def test_a_mistake_in_a_base_is_shown_where_it_stands(tiny, write_yaml, tmp_path):
     tiny["training"]["epochs"] = -1
     write_yaml(tiny, "base.yaml")

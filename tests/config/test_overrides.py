@@ -239,3 +239,18 @@ def test_mistakes_of_two_files_and_an_override_each_have_their_place(tiny, write
     assert stem.startswith("--set model.stem: unknown value 'cifer'")
     assert batch.startswith(f"{child}:2: data.batch_size: ")
     assert epochs.startswith(f"{tmp_path}/base.yaml:")
+
+
+@pytest.mark.parametrize("assignment", ["data.limit=", "model.weights=  "])
+def test_no_value_is_not_taken_for_null(tiny, assignment):
+    """As of a variable of the shell that is not set."""
+    with pytest.raises(UserError, match=rf"--set {assignment}: no value; null stands for nothing"):
+        parse_config(tiny, [assignment])
+    assert parse_config(tiny, ["data.limit=null"]).data.limit is None
+
+
+@pytest.mark.parametrize("switch", ["true", "false", "null"])
+def test_settings_of_a_callback_turn_it_on(tiny, switch):
+    first = f"callbacks.weight_average={switch}"
+    config = parse_config(tiny, [first, "callbacks.weight_average.decay=0.9"])
+    assert config.callbacks["weight_average"].decay == 0.9

@@ -70,7 +70,7 @@ def test_what_is_set_wins(tiny, key):
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "muon", "rmsprop"])
 def test_optimizers_without_fused_steps_have_none(tiny, name):
-    tiny["optimizer"] = {"name": name, "learning_rate": 0.1}
+    tiny["optimizer"] = {"name": name, "learning_rate": 0.1, "weight_decay": 0.01}
     if name == "muon":
         tiny["optimizer"]["head_and_norm_lr"] = 0.1
     assert not taken(parse_config(tiny, [HALF]), "gpu:0").fused

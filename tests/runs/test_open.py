@@ -137,6 +137,16 @@ def test_it_is_the_network_that_load_weights_gives(tiny, tmp_path):
     np.testing.assert_allclose(run.network(images), network(images), rtol=1e-4, atol=1e-5)
 
 
+def test_fine_tuning_starts_from_the_weights_that_a_run_was_judged_by(tiny, tmp_path):
+    tiny["callbacks"] = {"weight_average": {"decay": 0.9}, "visualdl": None}
+    for monitor, file in (("ema_top1", "average.pdparams"), ("top1", "model.pdparams")):
+        tiny["checkpoint"] = {"monitor": monitor}
+        folder = fit(parse_config(tiny), tmp_path, monitor).folder
+        network = resnet([1, 1], 10, "cifar", width=8, in_channels=1)
+        assert load_weights(network, folder).file == str(folder / "checkpoints/best" / file)
+        assert open_run(folder).is_average == (file == "average.pdparams")
+
+
 def test_its_own_held_out_images_and_a_folder_of_others(photos, tmp_path):
     config = parse_config(COLOURS | {"data": COLOURS["data"] | {"path": str(photos)}})
     summary = fit(config, tmp_path, "run").summary

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from resnet_fit.commands.parser import Parser
+from resnet_fit.home import expand
 from resnet_fit.terminal import command_console
 
 
@@ -22,4 +22,4 @@ def run(arguments: Sequence[str]) -> None:
 
     from resnet_fit.reports.doctor import diagnose
 
-    diagnose(Path(options.output), command_console(), not options.no_measure, options.json)
+    diagnose(expand(options.output), command_console(), not options.no_measure, options.json)

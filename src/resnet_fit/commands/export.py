@@ -15,7 +15,7 @@ def run(arguments: Sequence[str]) -> None:
         prog="resnet-fit export",
         description="Write a trained network as an ONNX file or in Paddle's format, with its "
         "normalisation and the names of its classes, and compare it with the network on the run's "
-        "held-out images. Nothing is left where they disagree.",
+        "held-out images. If they disagree, no file is written.",
     )
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("--format", default="onnx", help="onnx or paddle (onnx)")

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from resnet_fit.errors import UserError
+from resnet_fit.home import expand
 
 
 class Parser(argparse.ArgumentParser):
@@ -76,7 +77,7 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 def picture_file(text: str) -> Path:
     """The type of an argument that names a picture to write: PNG, SVG or PDF by its ending."""
-    file = Path(text)
+    file = expand(text)
     if file.suffix not in (".png", ".svg", ".pdf"):
         raise argparse.ArgumentTypeError(
             f"received {text!r}, expected a name that ends in .png, .svg or .pdf"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnet_fit.commands.parser import Parser, wake_paddle
+from resnet_fit.commands.parser import Parser, wake_paddle, whole_number
 from resnet_fit.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +45,9 @@ def run(arguments: Sequence[str]) -> None:
         nargs="+",
         help="files, folders of them, or - for names of files from standard input, one a line",
     )
-    parser.add_argument("--top", metavar="N", type=int, default=5, help="classes an image (5)")
+    parser.add_argument(
+        "--top", metavar="N", type=whole_number(1), default=5, help="classes an image (5)"
+    )
     parser.add_argument(
         "--format", choices=("text", "csv", "json"), default="text", help="of the output (text)"
     )
@@ -54,13 +56,9 @@ def run(arguments: Sequence[str]) -> None:
         "--device", metavar="cpu|gpu|gpu:N", default="auto", help="where to compute (auto)"
     )
     parser.add_argument(
-        "--batch-size", metavar="N", type=int, default=32, help="images at a time (32)"
+        "--batch-size", metavar="N", type=whole_number(1), default=32, help="images at a time (32)"
     )
     options = parser.parse_args(arguments)
-    for option in ("top", "batch_size"):
-        if getattr(options, option) < 1:
-            name = option.replace("_", "-")
-            parser.error(f"--{name}: received {getattr(options, option)}, expected 1 or more")
     if "-" in options.images and len(options.images) > 1:
         parser.error("-: standard input cannot be read beside other files and folders")
 

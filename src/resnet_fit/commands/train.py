@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from resnet_fit import __version__, parallel
 from resnet_fit.commands.parser import Parser, wake_paddle
 from resnet_fit.errors import UserError, require
-from resnet_fit.terminal import command_console, recording, say
+from resnet_fit.terminal import command_console, put, recording, say
 
 EXAMPLES = """\
 examples:
@@ -92,7 +95,13 @@ def run(arguments: Sequence[str], commands: Mapping[str, str]) -> None:
         overrides.append(f"training.device={options.device}")
     if options.resume is not None and (options.output or options.name):
         parser.error("--output and --name do not go with --resume, which stays in the run's folder")
-    if options.processes != 1 and parallel.size() == 1:  # else this is one of them
+    started = parallel.size()  # by a launcher, of which this is one
+    if started > 1 and options.processes not in (1, started):
+        raise UserError(
+            f"--processes: received {options.processes}, expected {started}, as many as the "
+            "launcher has started"
+        )
+    if options.processes != 1 and started == 1:
         _train_by(options.processes, options, overrides)
         return
     if options.dry_run:
@@ -115,10 +124,11 @@ def _train_by(processes: int, options: argparse.Namespace, overrides: list[str])
     require(processes >= 1, "--processes", processes, "1 or more")
     if options.dry_run or options.config == "-":
         raise UserError("--processes: not with --dry-run, nor with a config from standard input")
-    if options.resume is None:
-        config = load_config(options.config, overrides)
-    else:
-        config = load_run_config(options.resume, overrides)
+    with _warned_of_later():
+        if options.resume is None:
+            config = load_config(options.config, overrides)
+        else:
+            config = load_run_config(options.resume, overrides)
     check_processes(config, processes)
     code = launch(sys.orig_argv, processes)
     if code:
@@ -132,18 +142,27 @@ def _fit(file: str, overrides: list[str], output: str, name: str | None) -> None
     wake_paddle(overrides, say)
     from resnet_fit.runs.fit import fit
 
-    fit(config, output, name or _run_name(file))
+    fit(config, output, name or _run_name(file), numbered=name is None)
 
 
 def _resume(folder: str, overrides: list[str]) -> None:
     from resnet_fit.runs.resuming import load_run_config
 
     if parallel.is_first():  # other machines need not have the folder
-        load_run_config(folder, overrides)
+        with _warned_of_later():
+            load_run_config(folder, overrides)  # a mistake is told before Paddle is imported
     wake_paddle(overrides, say)
     from resnet_fit.runs.fit import resume
 
     resume(folder, overrides)
+
+
+@contextmanager
+def _warned_of_later() -> Iterator[None]:
+    """A config is read once more where it is used, and that is when its warnings are shown."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _dry_run(file: str | None, run: str | None, overrides: list[str]) -> None:
@@ -156,7 +175,7 @@ def _dry_run(file: str | None, run: str | None, overrides: list[str]) -> None:
         config = load_run_config(run, overrides)
     else:
         config = load_config(file, overrides)
-    print(dump_config(config), end="", flush=True)
+    put(dump_config(config))
     wake_paddle()
     from resnet_fit.reports.dry_run import dry_run
 
@@ -164,9 +183,14 @@ def _dry_run(file: str | None, run: str | None, overrides: list[str]) -> None:
 
 
 def _run_name(config: str) -> str:
-    """The config's name and the time; the config of a run is named by the run's folder."""
+    """The config's name and the time; the config of a run is named by the run's folder.
+
+    Of a config from standard input or a pipe the time alone.
+    """
     now = time.strftime("%Y%m%d-%H%M%S")
-    if config == "-":
+    path = Path(config)
+    if config == "-" or (path.exists() and not path.is_file()):
         return now
-    path = Path(config).resolve()
-    return f"{path.parent.name if path.stem == 'config' else path.stem}-{now}"
+    path = path.resolve()
+    stem = path.parent.name if path.stem == "config" else path.stem
+    return re.sub(r"[^\w.+=@-]+", "-", f"{stem}-{now}")

@@ -1,4 +1,4 @@
 """Reading configs: YAML with its places, overrides, parts by name, mistakes in one line.
 
-What is read lies above: each part owns its settings.
+The settings themselves are defined by the parts that they describe, in the packages above.
 """

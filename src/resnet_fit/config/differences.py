@@ -11,8 +11,8 @@ from resnet_fit.config.document import Path
 def differences(was: Any, now: Any, path: Path = ()) -> Iterator[tuple[Path, Any, Any]]:
     """The path of each setting that differs, and its two values; None where it is not set.
 
-    Of sections that have another ``name`` that name alone is given, since their other keys mean
-    something else; sections without a common key are given whole.
+    If the ``name`` of a section differs, only the name is given, since the other keys then mean
+    something else. Sections without a common key are given whole.
     """
     if isinstance(was, dict) and isinstance(now, dict) and not _disjoint(was, now):
         names = ["name"] if was.get("name") != now.get("name") else was | now

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from resnet_fit.config.registry import CHOICES
+from resnet_fit.config.shipped import shipped_file
 from resnet_fit.config.yaml12 import Builder, Dumper, NotYAML, Path, compose
 from resnet_fit.errors import UserError
 
@@ -68,7 +69,8 @@ class _Source:
 def read_document(file: FilePath) -> Document:
     """Read a YAML mapping; ``-`` is the standard input.
 
-    ``base: other.yaml`` starts from that file and changes what follows.
+    ``base: other.yaml`` starts from that file, or from the config of that name that comes with
+    this library, and changes what follows.
 
     Raises UserError, naming file and line, for whatever is not a plain mapping.
     """
@@ -107,7 +109,7 @@ def _read(source: _Source, seen: tuple[FilePath, ...]) -> Document:
 def with_base(
     document: Document, folder: FilePath = FilePath(), seen: tuple[FilePath, ...] = ()
 ) -> Document:
-    """A document laid over the file that its ``base`` names, where it has one.
+    """A document laid over the file or shipped config that its ``base`` names, where it has one.
 
     Args:
         document: a mapping.
@@ -128,7 +130,10 @@ def with_base(
     if file in seen:
         raise UserError(f"{where}: {base} leads back to this file")
     if not file.is_file():
-        raise UserError(f"{where}: there is no file {file}")
+        found = shipped_file(base)
+        if found is None:
+            raise UserError(f"{where}: there is no file {file}")
+        file = found
     below = _read(_file(file), (*seen, file))
     value = merge(below.value, document.value)
     left = {path: place for path, place in below.places.items() if _is_in(value, path)}

@@ -37,7 +37,10 @@ class _Assignment:
         shown = f"--set {_short(printable(assignment))}"
         if not equals or not all(keys):
             raise UserError(f"{shown}: expected KEY=VALUE, such as training.epochs=5")
-        return cls(keys, text.strip(" \t\r\n"), shown)
+        text = text.strip(" \t\r\n")
+        if not text:  # most likely a variable of the shell that is not set
+            raise UserError(f"{shown}: no value; null stands for nothing, '\"\"' for empty text")
+        return cls(keys, text, shown)
 
     @property
     def place(self) -> str:
@@ -81,7 +84,9 @@ def _apply(document: Document, assignment: _Assignment) -> None:
     for key, following in pairwise(keys):
         step = _step(target, key, path, assignment)
         path = (*path, step)
-        if isinstance(target, dict) and target.get(step) is None:
+        if isinstance(target, dict) and (
+            target.get(step) is None or _is_switch(path, target[step])
+        ):
             target[step] = {}
         elif isinstance(target, list) and target[step] == following:
             target[step] = {following: {}}  # an operation, so far without options
@@ -95,6 +100,11 @@ def _apply(document: Document, assignment: _Assignment) -> None:
     path = (*path, step)
     document.replace(path, assignment.place)
     document.texts[path] = assignment.text
+
+
+def _is_switch(path: Path, value: Any) -> bool:
+    """Whether a value turns a callback on or off, which settings of it do as well."""
+    return len(path) == 2 and path[0] == "callbacks" and isinstance(value, bool)
 
 
 def _step(target: Any, key: str, path: Path, assignment: _Assignment) -> Any:

@@ -1,8 +1,8 @@
 """The settings that are ``auto``, resolved here once a run's device is known.
 
-On a CPU they are what a run without them has. On a GPU they are what Paddle's and NVIDIA's
-documents recommend and what gave the same results on a CPU; no card has measured them.
-`benchmarks/gpu.py` does, and says which of them are the fastest.
+On a CPU they are off, but for the backend. On a GPU they are what Paddle's and NVIDIA's documents
+recommend and what gave the same results on a CPU; no card has measured them. `benchmarks/gpu.py`
+does, and says which of them are the fastest.
 """
 
 from __future__ import annotations

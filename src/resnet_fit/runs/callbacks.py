@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,10 @@ from resnet_fit.machine import usable_cores
 from resnet_fit.runs.experiment import Experiment
 from resnet_fit.runs.folder import documents
 from resnet_fit.training.evaluated_epochs import EvaluatedEpochs
+
+# Names in a checkpoint's state that no callback of a config or of a program may have.
+OWN_STATES = ("checkpoint", "clock", "metrics", "schedule", "scaler")
+OWN_NAMES = (*OWN_STATES, "loader", "history", "nan_skip")
 
 
 class Callbacks:
@@ -67,8 +71,10 @@ class Callbacks:
             training_normalisation(experiment),
         )
         chosen = {name: part.build(context) for name, part in config.callbacks.items() if part}
+        handed = _named(own)
+        _check_names(chosen, handed)
         skips = {"nan_skip": NaNSkip(clock=clock)} if config.training.on_nan == "skip" else {}
-        named = {"history": self.history, **skips, **_here({**chosen, **_named(own)})}
+        named = {"history": self.history, **skips, **_here({**chosen, **handed})}
         self.saved: dict[str, Any] = {"loader": loaders.train}
         self.saved |= {name: c for name, c in named.items() if hasattr(c, "state_dict")}
         self.average = _only(WeightAverage, named)
@@ -135,8 +141,15 @@ class Callbacks:
         """Restore the state of everything from a checkpoint.
 
         Raises:
-            UserError: the checkpoint has no state of one of them.
+            UserError: the checkpoint has no state of one of them, or one of no callback that is
+                there.
         """
+        unknown = sorted(state.keys() - {*OWN_STATES, *self.saved, "visualdl"})
+        if unknown and parallel.is_first():  # of several processes it has all callbacks
+            raise UserError(
+                f"callbacks: this run was trained with {', '.join(unknown)}; give the same to "
+                "resume(folder, callbacks=[...])"
+            )
         self.clock.set_state_dict(state["clock"])
         self.checkpoint.set_state_dict(state["checkpoint"])
         for name, part in self.saved.items():
@@ -183,6 +196,19 @@ def _named(own: Sequence[paddle.callbacks.Callback]) -> dict[str, paddle.callbac
         same = sum(type(other).__name__ == name for other in named.values())
         named[f"{name}-{same + 1}" if same else name] = callback
     return named
+
+
+def _check_names(chosen: Mapping[str, Any], handed: Mapping[str, Any]) -> None:
+    """Refuse a callback that would replace another one, or a state of the run's own."""
+    for name in (*chosen, *handed):
+        if name in OWN_NAMES:
+            raise UserError(f"callbacks: {name} is a name of the run's own; use another one")
+    for name in handed:
+        if name in chosen:
+            raise UserError(
+                f"callbacks: {name} is turned on in the config and handed over as well; leave one "
+                "of them out"
+            )
 
 
 def _only(kind: type, named: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from resnet_fit.checkpoints.files import AVERAGE, CONFIG, DATA, WEIGHTS, find_by_name
 from resnet_fit.errors import UserError
+from resnet_fit.networks.found_weights import is_of_average
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.resuming import checkpoint_config
 
@@ -58,5 +59,5 @@ def weights_name(config: Config, average: bool | None) -> str:
     if average and not kept:
         raise UserError("average: this run was trained without callbacks.weight_average")
     if average is None:
-        average = kept and config.checkpoint.monitor.startswith("ema_")
+        average = kept and is_of_average(config.checkpoint.monitor)
     return AVERAGE if average else WEIGHTS

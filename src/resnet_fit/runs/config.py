@@ -21,10 +21,10 @@ from resnet_fit.config.plain import from_python
 from resnet_fit.config.problems import Problem, lines_of, problems_of, raise_problems, unknown
 from resnet_fit.config.registry import CHOICES, parts
 from resnet_fit.config.settings import Part, Settings
+from resnet_fit.config.shipped import find_config
 from resnet_fit.data.augment.settings import Augmentation
 from resnet_fit.data.datasets import Data
 from resnet_fit.networks.families import Network
-from resnet_fit.runs.shipped import find_config
 from resnet_fit.training.losses import Loss
 from resnet_fit.training.optimizers import Optimizer
 from resnet_fit.training.schedules import Schedule
@@ -110,7 +110,7 @@ def resolve(document: Document, overrides: Sequence[str] = ()) -> Config:
     config = Config(**sections)
     raise_problems(list(_conflicts(config)), document)
     for line in lines_of(list(_without_effect(config)), document):
-        warnings.warn(f"{line}: changes nothing", stacklevel=4)
+        warnings.warn(f"{line}: changes nothing", stacklevel=3)
     return config
 
 

@@ -89,7 +89,7 @@ def set_up(
     training, compiled = resolved.training, resolved.training.compile != "off"
     backend = choose_backend(training.backend, device, compiled, network, training.precision)
     check_precision(training.precision, device, backend)
-    channels, height, _ = loaders.image_shape
+    channels, height, width = loaders.image_shape
     weights = start_from(
         network, config, len(loaders.classes), channels, with_weights=recorded is None
     )
@@ -100,7 +100,7 @@ def set_up(
     parallel.share(list(network.state_dict().values()))
     counts = {
         "parameters": count_parameters(network),
-        "macs": count_macs(network, height, channels),
+        "macs": count_macs(network, (height, width), channels),
         "classes": len(loaders.classes),
         "train_images": loaders.train.count,
         "eval_images": loaders.evaluation.count,

@@ -24,6 +24,7 @@ from resnet_fit.data.datasets.data import Dataset, Parts
 from resnet_fit.data.record import DataRecord
 from resnet_fit.errors import Diverged, RunFailed, UserError, out_of_memory
 from resnet_fit.files import lock, write_json, write_text
+from resnet_fit.home import expand
 from resnet_fit.live_line import clock_time
 from resnet_fit.machine import has_bfloat16
 from resnet_fit.run_log import RunLog
@@ -31,7 +32,7 @@ from resnet_fit.runs.automatic import recorded
 from resnet_fit.runs.callbacks import Callbacks
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.experiment import Experiment, set_up
-from resnet_fit.runs.folder import make_folder, new_folder, require_space, write_documents
+from resnet_fit.runs.folder import check_name, make_folder, require_space, write_documents
 from resnet_fit.runs.processes import check_processes
 from resnet_fit.runs.resuming import (
     checkpoint_config,
@@ -88,6 +89,7 @@ def fit(
     output: str | Path = "runs",
     name: str | None = None,
     *,
+    numbered: bool = False,
     network: nn.Layer | None = None,
     data: Sequence[Dataset] | None = None,
     callbacks: Sequence[paddle.callbacks.Callback] = (),
@@ -98,6 +100,7 @@ def fit(
         config: from `load_config` or `parse_config`.
         output: the folder that runs go to.
         name: the run's own folder in it; the time of the start by default.
+        numbered: whether a number follows the name if it is taken; always without a name.
         network: maps images ``[N, C, H, W]`` to logits; for ``model: {name: given}``.
         data: the data set to train on, the one to evaluate on and, if there is a third one, the one
             to test on at the end; for ``data: {name: given}``.
@@ -111,18 +114,19 @@ def fit(
     with parallel.telling():
         given = Given.of(config, network, data, callbacks)
         join(config)
+        numbered = numbered or name is None
         name = name or time.strftime("%Y%m%d-%H%M%S")
-        return _begin_in(Path(output), name, config, given)
+        return _begin_in(expand(output), name, numbered, config, given)
 
 
-def _begin_in(output: Path, name: str, config: Config, given: Given) -> Run:
-    folder = Path(parallel.first(lambda: str(new_folder(output, name))))
+def _begin_in(output: Path, name: str, numbered: bool, config: Config, given: Given) -> Run:
+    parallel.first(lambda: check_name(output, name, numbered))
     with recording() as log:
         experiment = set_up(config, given.network, given.data)
-        follows = Callbacks(experiment, folder, given.callbacks)
-        parallel.first(lambda: make_folder(folder))
+        folder = Path(parallel.first(lambda: str(make_folder(output, name, numbered))))
         try:
             with _owned(folder):
+                follows = Callbacks(experiment, folder, given.callbacks)
                 _open_log(log, folder)
                 parallel.first(lambda: _begin(folder, experiment))
                 if experiment.weights is not None:
@@ -154,7 +158,7 @@ def resume(
         UserError: not a run, nothing to go on from, or settings or data that are not the run's;
             then nothing is written.
     """
-    folder = Path(folder)
+    folder = expand(folder)
     with parallel.telling(), recording() as log:
         config = run_config(folder, overrides)
         given = Given.of(config, network, data, callbacks)
@@ -236,7 +240,7 @@ def _train(experiment: Experiment, follows: Callbacks) -> Run:
     if parallel.is_first():
         write_json(folder / "summary.json", summary)
     say(f"{clock_time(summary['seconds'])}, all in {folder}")
-    for which, metrics in (("evaluation", summary["last"]["eval"]), ("test", test or {})):
+    for which, metrics in (("evaluation", summary["last"].get("eval", {})), ("test", test or {})):
         problem = absurd(metrics)
         if problem:
             raise RunFailed(f"the training diverged: the last {which}'s {problem}; {ADVICE}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
+from itertools import count
 from pathlib import Path
 
 from resnet_fit.checkpoints.files import CONFIG, DATA
@@ -13,28 +15,46 @@ from resnet_fit.runs.config import dump_config
 from resnet_fit.runs.experiment import Experiment
 
 
-def new_folder(output: Path, name: str) -> Path:
-    """Where a run goes; refused if something is there already."""
+def check_name(output: Path, name: str, numbered: bool) -> None:
+    """Refuse the name of a run before anything is built.
+
+    Raises:
+        UserError: it has other characters than a folder's name should have, or is taken.
+    """
     right = re.fullmatch(r"[\w.+=@-]+", name) is not None and name not in (".", "..")
     require(right, "--name", name, "letters, digits and any of . + = @ - _")
-    folder = output / name
-    if folder.exists():
-        raise UserError(
-            f"{folder}: exists already, and a run is never overwritten; use another name"
-        )
-    return folder
+    if not numbered and (output / name).exists():
+        raise _taken(output / name)
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(output: Path, name: str, numbered: bool) -> Path:
     """Make the folder of a new run.
+
+    Args:
+        output: the folder that runs go to.
+        name: of the run.
+        numbered: whether a number follows a name that is taken, as of runs that began together.
 
     Raises:
         UserError: it cannot be made there.
     """
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"{folder}: cannot be made ({error.strerror}); see --output") from None
+    for number in count(1):
+        folder = output / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            if not folder.exists():
+                reason = f"cannot be made ({error.strerror}); see --output"
+                raise UserError(f"{folder}: {reason}") from None
+            if not numbered:
+                raise _taken(folder) from None
+        else:
+            return folder
+    raise AssertionError("count has no end")
+
+
+def _taken(folder: Path) -> UserError:
+    return UserError(f"{folder}: exists already, and a run is never overwritten; use another name")
 
 
 def documents(experiment: Experiment) -> dict[str, str]:
@@ -53,8 +73,10 @@ def write_documents(folder: Path, experiment: Experiment) -> None:
 def checkpoint_bytes(experiment: Experiment) -> int:
     """About how large a checkpoint is: weights, their average, and the optimizer's state."""
     config = experiment.config
-    averages = config.averages_weights
-    return 4 * experiment.counts["parameters"] * (1 + config.optimizer.slots + averages)
+    tensors = experiment.model.network.state_dict().values()
+    weights = sum(math.prod(tensor.shape) for tensor in tensors)  # frozen ones as well
+    trained = experiment.counts["parameters"]
+    return 4 * (weights * (1 + config.averages_weights) + trained * config.optimizer.slots)
 
 
 def require_space(folder: Path, experiment: Experiment) -> None:

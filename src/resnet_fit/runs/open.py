@@ -18,6 +18,7 @@ from resnet_fit.checkpoints.files import (
     AVERAGE,
     CONFIG,
     DATA,
+    STATE,
     WEIGHTS,
     find_checkpoint,
 )
@@ -27,6 +28,7 @@ from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader
 from resnet_fit.data.preparing import Preparation, read_as
 from resnet_fit.data.record import DataRecord
 from resnet_fit.errors import UserError, require
+from resnet_fit.home import expand
 from resnet_fit.networks.weights import read_tensors, set_weights
 from resnet_fit.runs.chosen import choose
 from resnet_fit.runs.config import Config
@@ -113,12 +115,14 @@ class OpenedRun:
                     "their paths"
                 )
             return FileDataset([os.fspath(path) for path in images], labels, self.classes)
+        names = None
         if not isinstance(images, np.ndarray):
+            names = tuple(os.fspath(path) for path in images)
             images = np.stack([self.read(path) for path in images])
         expected = ", ".join(map(str, ("N", *self.record.stored_shape)))
         fits = images.shape[1:] == self.record.stored_shape
         require(fits, "images", list(images.shape), f"[{expected}]")
-        return ArrayDataset(images, labels, self.classes)
+        return ArrayDataset(images, labels, self.classes, names)
 
     def loader(self, dataset: Dataset, batch_size: int = 100, **options: Any) -> Loader:
         """Batches ``[images, labels]`` of a data set, prepared as in the training's evaluations.
@@ -175,7 +179,7 @@ def open_run(
     Raises:
         UserError: no such run or checkpoint, a damaged one, or a network that it does not fit.
     """
-    chosen = choose(Path(folder), checkpoint, average, [WEIGHTS, CONFIG, DATA])
+    chosen = choose(expand(folder), checkpoint, average, [WEIGHTS, CONFIG, DATA, STATE])
     found, config, name = chosen.folder, chosen.config, chosen.weights
     record = DataRecord.read(found / DATA)
     if name != WEIGHTS:  # whose checksum was compared
@@ -184,6 +188,8 @@ def open_run(
     classes = record.contents.classes
     if network is None:
         network = config.model.build(len(classes), record.image_shape[0])
+    elif paddle.is_compiled_with_cuda():
+        network.to(device)  # it may have been made on another one
     set_weights(network, read_tensors(found / name), found / name)
     network.eval()
     use_backend(network, choose_backend("auto", device, network=network))

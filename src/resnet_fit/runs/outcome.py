@@ -13,6 +13,7 @@ from resnet_fit.checkpoints.files import CONFIG
 from resnet_fit.config.document import read_document
 from resnet_fit.errors import UserError
 from resnet_fit.files import is_locked
+from resnet_fit.training.metric_names import better
 
 Row = dict[str, Any]
 State = Literal["running", "finished", "stopped", "diverged", "failed"]
@@ -101,7 +102,7 @@ class Outcome:
     def best(self) -> dict[str, Point]:
         """The best value of each metric, and the first epoch that had it."""
         return {
-            name: (min if lower_is_better(name) else max)(points, key=lambda point: point.value)
+            name: (min if better(name) == "min" else max)(points, key=lambda point: point.value)
             for name, points in self.curves().items()
         }
 
@@ -113,16 +114,6 @@ class Outcome:
                 for name, value in finite_only(row.get(part, {})).items():
                     found.setdefault(f"{part}.{name}", []).append(Point(value, row["epoch"]))
         return found
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether a metric, such as ``eval.ema_loss``, is a loss."""
-    return metric.endswith("loss")
-
-
-def is_share(metric: str) -> bool:
-    """Whether a metric, such as ``eval.ema_top1``, is a share, which is shown in percent."""
-    return metric.rpartition(".")[2].rpartition("_")[2].startswith("top")
 
 
 def finite_only(metrics: dict[str, float | None]) -> dict[str, float]:

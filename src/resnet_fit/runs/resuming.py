@@ -19,6 +19,7 @@ from resnet_fit.config.document import read_document
 from resnet_fit.config.problems import Problem, raise_problems, shown
 from resnet_fit.data.make_loaders import sizes_by_epoch
 from resnet_fit.errors import UserError, listed, require
+from resnet_fit.home import expand
 from resnet_fit.runs.config import Config, load_config, resolve
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def load_run_config(folder: str | Path, overrides: Sequence[str] = ()) -> Config
         UserError: not a run's folder, no checkpoint, or, in one line each, the settings that would
             change the run.
     """
-    folder = Path(folder)
+    folder = expand(folder)
     file = folder / CONFIG
     if not file.is_file():
         raise UserError(f"{folder}: not a run's folder: there is no {CONFIG} in it")

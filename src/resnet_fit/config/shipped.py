@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from resnet_fit.errors import UserError, suggest
+from resnet_fit.home import expand
 
 PACKAGE = Path(__file__).resolve().parents[1]
 # In the wheel they lie in the package, in a checkout beside src/.
@@ -42,18 +43,25 @@ def find_config(name: str | Path) -> Path:
     Raises:
         UserError: neither is there; the message has the nearest name.
     """
-    file = Path(name)
+    file = expand(name)
     if file.exists() and not file.is_dir():  # a pipe as well
         return file
-    names = {config.name: config.file for config in shipped()}
-    if file.name == str(name) and file.name.removesuffix(".yaml") in names:
-        return names[file.name.removesuffix(".yaml")]
+    found = shipped_file(str(name))
+    if found is not None:
+        return found
+    names = [config.name for config in shipped()]
     folder = file.parent if file.parent.is_dir() else Path()
     there = sorted(path.name for path in folder.glob("*.y*ml"))
     hint = suggest(file.name, [*there, *names])
     if not hint:
         hint = f" {folder}/ has: {', '.join(there)}" if there else f" Valid: {', '.join(names)}"
     raise UserError(f"{name}: there is no such config file.{hint}")
+
+
+def shipped_file(name: str) -> Path | None:
+    """The file of a config that comes with this library, by its name with or without ``.yaml``."""
+    stem = name.removesuffix(".yaml")
+    return next((config.file for config in shipped() if config.name == stem), None)
 
 
 def _comment(file: Path) -> str:
