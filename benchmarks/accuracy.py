@@ -100,6 +100,15 @@ def make_network(config: Config, classes: int) -> nn.Module:
         raise UserError(f"model: {', '.join(other)}: not in this script's network")
     if not isinstance(config.loss, CrossEntropy) or config.augmentation.mix is not None:
         raise UserError("loss.name, augmentation.mix: expected cross entropy without mixing")
+    others = {
+        "training.accumulate": config.training.accumulate > 1,
+        "optimizer.clip_norm": config.optimizer.clip_norm is not None,
+        "optimizer.lr_factors": bool(config.optimizer.lr_factors),
+        "loss.class_weights": config.loss.class_weights is not None,
+    }
+    for key, is_set in others.items():
+        if is_set:
+            raise UserError(f"{key}: this script's training has none")
     if not isinstance(model, Settings) or model.shortcut == "none":
         raise UserError("model: expected a resnet of one depth with shortcuts")
     if not isinstance(model.depth, int):

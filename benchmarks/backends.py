@@ -58,7 +58,7 @@ def main() -> None:
     rounds = 2 if options.quick else 7
     if options.beside_busy:
         names = options.networks or ["resnet20"]
-        report("engine_beside_busy", **compare_beside_busy(names, options.quick, rounds))
+        report("backend_beside_busy", **compare_beside_busy(names, options.quick, rounds))
         return
     names = options.networks or [
         name

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from itertools import count
-from pathlib import Path
 
 import numpy as np
-from alternate import WORKER, Side, alternate, machine, report, serve
+from alternate import WORKER, Side, alternate, machine, report, serve, temporary_folder
 
 BATCH = 128
 GUARDED = 2000  # steps
@@ -86,7 +84,7 @@ def _fit(steps: int, skip: bool = False) -> Callable[[], None]:
     loader, network, loss, _, optimizer = _parts(steps)
     model = paddle.Model(network)
     model.prepare(optimizer, loss, classification_metrics(loss, 10))
-    folder = Path(tempfile.mkdtemp())
+    folder = temporary_folder()
     number = count()
 
     def work() -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from alternate import WORKER, Side, alternate, machine, report, serve
+from alternate import WORKER, Side, alternate, machine, report, serve, temporary_folder
 
 BATCH = 128
 SHAPE = (3, 32, 32)
@@ -66,7 +65,7 @@ def _bytes() -> dict[str, float]:
     prepare_environment()
     sizes = {}
     for side in ("curves", "images", "histograms"):
-        folder = Path(tempfile.mkdtemp())
+        folder = temporary_folder()
         _fit(side, 20, folder)()
         sizes[side] = sum(file.stat().st_size for file in folder.rglob("vdlrecords*"))
     return {
@@ -79,7 +78,7 @@ def worker(side: str, steps: int) -> None:
     from resnet_fit.runtime import prepare_environment
 
     prepare_environment()
-    folder = Path(tempfile.mkdtemp())
+    folder = temporary_folder()
     serve(_fit(side, steps, folder) if side in SHOWN else ALONE[side](folder))
 
 

@@ -5,7 +5,8 @@
 A study is a YAML file: ``runs``, each a config with settings of its own, and ``set``, settings for
 all. Runs go to ``runs/<study>/<run>``, and the picture of their curves beside them. What is
 finished is not run again, and what was interrupted goes on, so that the same command continues a
-study. ``resnet-fit compare runs/<study>`` shows the same table.
+study; a run that ended before its first checkpoint begins anew.
+``resnet-fit compare runs/<study>`` shows the same figures.
 
     python examples/study.py examples/studies/article.yaml --set training.epochs=3
 
@@ -15,6 +16,7 @@ changes a setting in every run.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -97,9 +99,10 @@ def train(study: Study, folder: Path, output: Path, overrides: list[str]) -> dic
         if (output / name / "summary.json").exists():
             continue
         print(f"== {name}", flush=True)
-        if (output / name / "checkpoints" / "last").exists():
+        if any((output / name / "checkpoints").glob("*last*")):  # `last` or `.last.previous`
             resume(output / name)
         else:
+            shutil.rmtree(output / name, ignore_errors=True)
             fit(config, output, name)
     return {run.label: read_outcome(output / name) for name, run in study.runs.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,12 @@ def test_study_trains_draws_and_goes_on(tmp_path, tiny):
     assert "== narrow" not in again.stdout
     assert "== wide" in again.stdout
     assert (output / "narrow" / "metrics.jsonl").stat().st_mtime_ns == before
+    assert (output / "wide" / "summary.json").exists()
+    # One that ended before its first checkpoint has nothing to go on from.
+    (output / "wide" / "summary.json").unlink()
+    shutil.rmtree(output / "wide" / "checkpoints")
+    anew = run("study.py", "widths.yaml", "--set", "training.seed=3", cwd=tmp_path)
+    assert anew.returncode == 0, anew.stderr
     assert (output / "wide" / "summary.json").exists()
     # Figures of the old seed would pass for those of another.
     other = run("study.py", "widths.yaml", "--set", "training.seed=4", cwd=tmp_path)

@@ -10,7 +10,7 @@ import paddle
 import pytest
 from PIL import Image
 
-from resnet_fit import parse_config
+from resnet_fit import parse_config, resnet
 from resnet_fit.cli import main
 from resnet_fit.reports.lr_range import SMOOTHING, RangeTest, find_lr
 from resnet_fit.runs.experiment import set_up
@@ -106,6 +106,17 @@ def test_an_accumulated_step_is_one_of_a_big_batch(tiny, clean_registry):
     tiny["training"]["accumulate"] = 4
     parts = find_lr(parse_config(tiny), 1e-3, 1, 22)  # the full batches of an epoch
     np.testing.assert_allclose(parts.losses, whole.losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_first_loss_that_is_no_number_is_an_error(tiny, write_yaml, tmp_path, value, capsys):
+    network = resnet([1, 1], 10, "cifar", width=8, in_channels=1)
+    network.fc.bias.set_value(paddle.full([10], value))
+    paddle.save(network.state_dict(), str(tmp_path / "w.pdparams"))
+    file = write_yaml(tiny | {"model": tiny["model"] | {"weights": str(tmp_path / "w.pdparams")}})
+    assert main(["find-lr", "--config", str(file), "--steps", "10"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the loss is nan at the first step" in line
 
 
 def test_a_short_epoch_goes_round(tiny):

@@ -22,6 +22,7 @@ from sklearn import metrics
 
 from resnet_fit import RunFailed, UserError, fit, open_run, parse_config
 from resnet_fit.cli import main
+from resnet_fit.data.dataset import ArrayDataset
 from resnet_fit.evaluation import evaluate, save
 from resnet_fit.evaluation import folder as saving
 from resnet_fit.evaluation.tables import cell
@@ -236,8 +237,61 @@ def test_a_folder_of_some_of_the_classes(run, tmp_path, capsys):
     assert by_name["0"]["images"] == 0
     assert by_name["0"]["recall"] is None
     assert by_name["3"]["images"] + by_name["8"]["images"] == 30
+    with open(copied / "evaluation/predictions.csv", encoding="utf-8", newline="") as file:
+        names = [row["image"] for row in csv.DictReader(file)]
+    assert sorted(names) == sorted(map(str, (tmp_path / "digits").rglob("*.png")))
     page = Page((copied / "evaluation/report.html").read_text("utf-8"))
     assert "8 of 10 classes have no images here" in " ".join(page.text.split())
+
+
+def test_a_folder_that_cannot_be_replaced_is_told_before_the_work(
+    run, tmp_path, monkeypatch, capsys
+):
+    copied = tmp_path / "run"
+    shutil.copytree(run[0], copied, ignore=shutil.ignore_patterns("evaluation"))
+    (copied / "evaluation").mkdir()
+    (copied / "evaluation/notes.txt").write_text("mine")
+    monkeypatch.setattr(
+        "resnet_fit.reports.evaluate.evaluate", lambda *_, **__: raise_(AssertionError("it works"))
+    )
+    code, out, err = command(capsys, copied)
+    assert (code, out) == (2, "")
+    assert "holds no evaluation" in err
+
+
+def test_figures_are_printed_where_they_cannot_be_written(run, monkeypatch, capsys):
+    monkeypatch.setattr(saving, "write_json", lambda *_: raise_(OSError(28, "No space left")))
+    code, out, err = command(capsys, run[0])
+    assert code == 1
+    assert "top-1" in out
+    assert "could not be written (No space left)" in err
+
+
+def test_a_state_cut_short_is_one_line(run, tmp_path, capsys):
+    copied = tmp_path / "run"
+    shutil.copytree(run[0], copied)
+    state = copied / "checkpoints/best/state.json"
+    state.write_bytes(state.read_bytes()[:20])
+    code, out, err = command(capsys, copied)
+    assert (code, out) == (2, "")
+    assert "state.json" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_images_of_another_size_are_refused(run):
+    opened = open_run(run[0])
+    large = ArrayDataset(np.zeros((4, 1, 16, 16), np.uint8), np.arange(4), opened.classes)
+    with pytest.raises(
+        UserError, match=r"images: received \[4, 1, 16, 16\], expected \[N, 1, 8, 8"
+    ):
+        evaluate(opened, large)
+
+
+def test_arrays_for_a_network_of_image_files_are_refused(photos):
+    opened = open_run(photos)
+    arrays = ArrayDataset(np.zeros((4, 3, 12, 12), np.uint8), np.arange(4) % 2, opened.classes)
+    with pytest.raises(UserError, match="this network was trained on image files"):
+        evaluate(opened, arrays)
 
 
 def test_the_last_line_names_the_report(run, capsys, monkeypatch):

@@ -23,13 +23,28 @@ def test_the_confident_joint_by_hand():
         ]
     )
     labels = np.array([0, 0, 0, 1, 1, 0])
-    assert suspected_labels(probabilities, labels).tolist() == [2]
+    suspects, look_like = suspected_labels(probabilities, labels)
+    assert (suspects.tolist(), look_like.tolist()) == ([2], [1])
+
+
+def test_a_suspect_looks_like_the_class_whose_threshold_it_reaches():
+    """Not like the likeliest one, where images of that class are classified more surely."""
+    probabilities = np.array(
+        [
+            [0.9, 0.05, 0.05],
+            [0.35, 0.33, 0.32],
+            [0.1, 0.2, 0.7],
+            [0.5, 0.34, 0.16],  # labelled 2, likelier 0, and as sure of 1 as the one labelled 1
+        ]
+    )
+    suspects, look_like = suspected_labels(probabilities, np.array([0, 1, 2, 2]))
+    assert (suspects.tolist(), look_like.tolist()) == ([3], [1])
 
 
 def test_the_most_likely_ones_come_first_and_a_class_without_images_is_not_seen():
     probabilities = np.array([[0.98, 0.02, 0.0], [0.1, 0.1, 0.8], [0.97, 0.03, 0], [0.03, 0.97, 0]])
     labels = np.array([1, 1, 0, 1])
-    assert suspected_labels(probabilities, labels).tolist() == [0]
+    assert suspected_labels(probabilities, labels)[0].tolist() == [0]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +74,7 @@ def test_planted_errors_among_digits_are_found(digits):
         wrong = rng.choice(len(data), len(data) // 20, replace=False)
         labels = data.labels.copy()
         labels[wrong] = (labels[wrong] + rng.integers(1, 10, len(wrong))) % 10
-        found = suspected_labels(predictions(logits, labels).probabilities, labels)
+        found, _ = suspected_labels(predictions(logits, labels).probabilities, labels)
         planted, suspected = planted + len(wrong), suspected + len(found)
         hits += np.isin(wrong, found).sum()
     assert hits / planted >= 0.85

@@ -275,9 +275,15 @@ def test_text_is_aligned_and_fits_a_narrow_terminal():
 
 MISTAKES = [
     (["{run}"], "arguments are required: IMAGE|FOLDER|-"),
-    (["{run}", "{photo}", "--top", "0"], "--top: received 0, expected 1 or more"),
-    (["{run}", "{photo}", "--top", "x"], "argument --top: invalid int value: 'x'"),
-    (["{run}", "{photo}", "--batch-size", "0"], "--batch-size: received 0, expected 1 or more"),
+    (["{run}", "{photo}", "--top", "0"], "--top: received '0', expected a whole number from 1"),
+    (
+        ["{run}", "{photo}", "--top", "x"],
+        "--top: received 'x', expected a whole number from 1",
+    ),
+    (
+        ["{run}", "{photo}", "--batch-size", "0"],
+        "--batch-size: received '0', expected a whole number from 1",
+    ),
     (["{run}", "{photo}", "--format", "xml"], "argument --format: invalid choice: 'xml'"),
     (["{run}", "-", "{photo}"], "-: standard input cannot be read beside"),
     (["{run}x", "{photo}"], "no such file or folder. Did you mean 'run'?"),

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from resnet_fit.evaluation.calibration import Bin
+from resnet_fit.fonts import can_be_drawn, for_any_name
 
 # Placeholder colours, replaced by CSS variables of the page, which differ in light and dark mode.
 PAGE_COLOURS = {
@@ -52,13 +53,22 @@ def confusion_picture(matrix: np.ndarray, classes: tuple[str, ...]) -> np.ndarra
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     count = len(classes)
     side = min(10.0, max(4.5, 0.3 * count + 2))
+    with for_any_name():
+        return _draw_matrix(shares, classes, side)
+
+
+def _draw_matrix(shares: np.ndarray, classes: tuple[str, ...], side: float) -> np.ndarray:
+    count = len(classes)
     figure = Figure(figsize=(side, side * 0.9), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    # By default matplotlib averages cells where they are smaller than a pixel.
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="prediction", ylabel="label")
     if count <= NAMED:
-        names = [name if len(name) <= 18 else f"{name[:17]}…" for name in classes]
+        # Without a font for a name its class is told by number.
+        names = [n if can_be_drawn(n) else f"class {i}" for i, n in enumerate(classes)]
+        names = [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
         names = [name.replace("$", r"\$") for name in names]  # else matplotlib sets it as a formula
         axes.set_xticks(range(count), names, rotation=90)
         axes.set_yticks(range(count), names)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_fit.data.dataset import Dataset
+from resnet_fit.data.dataset import ArrayDataset, Dataset
 from resnet_fit.errors import UserError
 from resnet_fit.evaluation import figures
 from resnet_fit.evaluation.calibration import Calibration, calibrate
@@ -40,6 +40,7 @@ class Evaluation:
         confusions: the most frequent first.
         mistakes: indices of misclassified images with pictures, the most confident first.
         suspects: indices of images whose label is likely to be wrong, the most likely first.
+        look_like: the class that each suspect looks like.
         suspect_pictures: pictures of the first suspects.
         speed: time of the network by batch size.
     """
@@ -53,6 +54,7 @@ class Evaluation:
     mistakes: np.ndarray
     mistake_pictures: Pictures | None
     suspects: np.ndarray
+    look_like: np.ndarray
     suspect_pictures: Pictures | None
     speed: list[dict[str, float]]
 
@@ -85,27 +87,44 @@ def evaluate(
             f"data: classes {', '.join(dataset.classes[:5])}, ..., but the network's are "
             f"{', '.join(run.classes[:5])}, ..."
         )
+    if dataset is data:
+        dataset = _as_of_the_run(run, dataset)
+    source = describe_source(run, data)
     size = min(batch_size or run.config.data.eval_batch_size, max(1, len(dataset)))
     found = predict(run, dataset, size, flip=flip, progress=progress)
     mistakes = figures.surest_mistakes(found, SHOWN_MISTAKES)
-    suspects = suspected_labels(found.probabilities, found.labels)
+    suspects, look_like = suspected_labels(found.probabilities, found.labels)
 
-    def pictures(which: np.ndarray) -> Pictures | None:
-        return take_pictures(run, dataset.take(which), found.predicted[which])
+    def pictures(which: np.ndarray, classes: np.ndarray) -> Pictures | None:
+        return take_pictures(run, dataset.take(which), classes)
 
     return Evaluation(
-        describe_source(run, data),
+        source,
         found,
         _figures(found),
         figures.per_class(found),
         figures.top_confusions(found, KEPT_CONFUSIONS),
         calibrate(found),
         mistakes,
-        pictures(mistakes),
+        pictures(mistakes, found.predicted[mistakes]),
         suspects,
-        pictures(suspects[:SHOWN_SUSPECTS]),
+        look_like,
+        pictures(suspects[:SHOWN_SUSPECTS], look_like[:SHOWN_SUSPECTS]),
         time_network(run, (1, size)),
     )
+
+
+def _as_of_the_run(run: OpenedRun, dataset: Dataset) -> Dataset:
+    """A program's images as the kind of data set that the network was trained on.
+
+    Raises:
+        UserError: they are of another kind or size.
+    """
+    if isinstance(dataset, ArrayDataset):
+        return run.dataset(dataset.images, dataset.labels)
+    if run.record.stored_shape is None:
+        return dataset
+    return run.dataset(dataset.paths, dataset.labels)
 
 
 def _figures(found: Predictions) -> dict[str, Any]:

@@ -7,20 +7,23 @@ import numpy as np
 from resnet_fit.evaluation.figures import own
 
 
-def suspected_labels(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Images whose label is likely to be wrong, the most likely first.
+def suspected_labels(
+    probabilities: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images whose label is likely to be wrong, the most likely first, and what they look like.
 
-    The threshold of a class is its mean probability over the images with this label. An image is
-    suspected if another class than its label reaches its threshold (the most probable, if several
-    do): it is then off the diagonal of the confident joint (section 3.1). Suspects are sorted by
-    the probability of the label minus that of this class.
+    The threshold of a class is its mean probability over the images with this label. Of the classes
+    that reach theirs, an image looks like the most probable one; an image that looks like another
+    class than its label is off the diagonal of the confident joint (section 3.1). It is suspected
+    if it is misclassified as well. Suspects are sorted by the probability of the label minus that
+    of the class that they look like.
 
     Args:
         probabilities: ``[N, C]`` of images that the network was not trained on.
         labels: int64 ``[N]``.
 
     Returns:
-        int64 indices of images.
+        int64 indices of images, and the class that each looks like.
     """
     classes = probabilities.shape[1]
     counts = np.bincount(labels, minlength=classes)
@@ -32,4 +35,5 @@ def suspected_labels(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
     likeliest = probabilities.argmax(axis=1)
     suspected = np.flatnonzero((seen.max(axis=1) >= 0) & (best != labels) & (likeliest != labels))
     margin = own(probabilities, labels) - own(probabilities, best)
-    return suspected[np.argsort(margin[suspected], kind="stable")]
+    suspected = suspected[np.argsort(margin[suspected], kind="stable")]
+    return suspected, best[suspected]

@@ -113,13 +113,18 @@ def predict(
         loader.close()
     return Predictions(
         run.classes,
-        np.asarray(dataset.labels),
+        dataset.labels,
         np.concatenate(logits),
         np.concatenate(mirrored) if flip else None,
-        dataset.paths if isinstance(dataset, FileDataset) else [str(i) for i in range(done)],
+        _names(dataset),
         features.array(len(dataset)),
         time.perf_counter() - started,
     )
+
+
+def _names(dataset: Dataset) -> Sequence[str]:
+    names = dataset.paths if isinstance(dataset, FileDataset) else dataset.names
+    return names or [str(i) for i in range(len(dataset))]
 
 
 def _logits(run: OpenedRun, images: Tensor) -> np.ndarray:

@@ -13,10 +13,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from resnet_fit.evaluation.charts import confusion_picture, reliability_chart
-from resnet_fit.evaluation.evaluation import Evaluation
+from resnet_fit.evaluation.evaluation import SHOWN_SUSPECTS, Evaluation
 from resnet_fit.evaluation.figures import confusion_matrix, macro_means, worst_classes
 from resnet_fit.evaluation.pictures import Pictures, jpeg
-from resnet_fit.evaluation.tables import image_row
+from resnet_fit.evaluation.tables import image_row, suspect_rows
 from resnet_fit.files import readable
 
 TEMPLATE = "report.html.j2"
@@ -60,12 +60,19 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         "confusions": evaluation.confusions[:SHOWN_CONFUSIONS],
         "calibration": evaluation.calibration,
         "chart": Markup(reliability_chart(evaluation.calibration.bins)),
-        "wrong_cards": _cards(evaluation, evaluation.mistakes, evaluation.mistake_pictures),
+        "wrong_cards": _cards(
+            [image_row(evaluation, i) for i in evaluation.mistakes.tolist()],
+            evaluation.mistake_pictures,
+        ),
         "suspects": len(evaluation.suspects),
-        "suspect_cards": _cards(evaluation, evaluation.suspects, evaluation.suspect_pictures),
+        "suspect_cards": _cards(
+            suspect_rows(evaluation, evaluation.suspects[:SHOWN_SUSPECTS]),
+            evaluation.suspect_pictures,
+        ),
         "method": evaluation.mistake_pictures and evaluation.mistake_pictures.method,
         "speed": evaluation.speed,
         "seconds": found.seconds,
+        "mirrored": found.mirrored is not None,
         "features": None if found.features is None else found.features.shape[1],
     }
 
@@ -92,13 +99,10 @@ def _matrix_picture(evaluation: Evaluation) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def _cards(
-    evaluation: Evaluation, indices: np.ndarray, pictures: Pictures | None
-) -> list[dict[str, Any]]:
-    """Names, probabilities and pictures of each image that has pictures."""
+def _cards(rows: list[dict[str, Any]], pictures: Pictures | None) -> list[dict[str, Any]]:
+    """Names, probabilities and pictures of each image."""
     if pictures is None:
         return []
-    rows = [image_row(evaluation, i) for i in indices[: len(pictures.images)].tolist()]
     return [
         row | {"short": _short(row["image"]), "picture": jpeg(image), "heat": jpeg(heat)}
         for row, image, heat in zip(rows, pictures.images, pictures.heat, strict=True)

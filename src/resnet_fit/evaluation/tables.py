@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from resnet_fit.evaluation.evaluation import Evaluation
 from resnet_fit.evaluation.figures import as_rows, macro_means
 from resnet_fit.files import readable
@@ -30,9 +32,10 @@ def as_document(evaluation: Evaluation) -> dict[str, Any]:
         "classes": as_rows(evaluation.classes),
         "confusions": as_rows(evaluation.confusions),
         "surest_mistakes": [image_row(evaluation, i) for i in evaluation.mistakes.tolist()],
-        "suspected_labels": [image_row(evaluation, i) for i in evaluation.suspects.tolist()],
+        "suspected_labels": suspect_rows(evaluation, evaluation.suspects),
         "speed": {
             "images_per_second_with_reading": len(found) / found.seconds,
+            "with_mirror_images": found.mirrored is not None,
             "network": evaluation.speed,
         },
     }
@@ -49,6 +52,19 @@ def image_row(evaluation: Evaluation, index: int) -> dict[str, Any]:
         "probability": float(found.probabilities[index, taken]),
         "probability_of_label": float(found.probabilities[index, label]),
     }
+
+
+def suspect_rows(evaluation: Evaluation, suspects: np.ndarray) -> list[dict[str, Any]]:
+    """The same of the first suspects, with the class that each looks like and its probability."""
+    found = evaluation.predictions
+    return [
+        image_row(evaluation, image)
+        | {
+            "looks_like": found.classes[class_],
+            "probability_of_looks_like": float(found.probabilities[image, class_]),
+        }
+        for image, class_ in zip(suspects.tolist(), evaluation.look_like.tolist(), strict=False)
+    ]
 
 
 def write_predictions(evaluation: Evaluation, file: Path) -> None:

@@ -20,9 +20,9 @@ from resnet_fit.runs.outcome import (
     PARTS,
     Outcome,
     find_runs,
-    lower_is_better,
     read_outcome,
 )
+from resnet_fit.training.metric_names import better
 
 # Of what a run costs the least comes first, as it does of losses.
 COSTS = ("epochs", "minutes", "parameters", "gmacs")
@@ -139,7 +139,7 @@ def _sorted(runs: Mapping[str, Outcome], by: str) -> dict[str, Outcome]:
             f"--by: no run has '{by}'.{suggest(by, names)} There are: {plain}; and the best of "
             f"all epochs, such as {BEST}eval.top1"
         )
-    sign = 1 if by in COSTS or lower_is_better(by) else -1
+    sign = 1 if by in COSTS or better(by) == "min" else -1
 
     def rank(label: str) -> float:
         value = values[label].get(by)

@@ -14,7 +14,8 @@ from rich.cells import cell_len
 from resnet_fit.config.yaml12 import Dumper
 from resnet_fit.files import json_text, readable
 from resnet_fit.reports.compare import FIGURES, Comparison, Difference
-from resnet_fit.runs.outcome import BEST, Outcome, is_share
+from resnet_fit.runs.outcome import BEST, Outcome
+from resnet_fit.training.metric_names import is_share
 
 NOTHING = "-"
 GAP = "  "

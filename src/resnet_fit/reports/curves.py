@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from resnet_fit.errors import UserError
 from resnet_fit.files import write
-from resnet_fit.runs.outcome import BEST, Outcome, is_share
+from resnet_fit.runs.outcome import BEST, Outcome
+from resnet_fit.training.metric_names import is_share
 
 Axis = Literal["epochs", "minutes"]
 AXES: tuple[Axis, ...] = ("epochs", "minutes")
@@ -51,29 +52,32 @@ def draw(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(
-        len(against),
-        len(drawn),
-        figsize=(4.5 * len(drawn), 3.4 * len(against)),
-        squeeze=False,
-        layout="constrained",
-    )
-    if title is not None:
-        figure.suptitle(_plain(title))
-    try:
-        for axis, line in zip(against, panels, strict=True):
-            for name, panel in zip(drawn, line, strict=True):
-                _draw_panel(panel, runs, name, axis)
-        figure.legend(
-            panels[0][0].get_lines(),
-            [_plain(label) for label in runs],
-            loc="outside right upper",
-            fontsize="small",
-            ncols=1 + len(runs) // NAMES_IN_A_COLUMN,
+    from resnet_fit.fonts import for_any_name
+
+    with for_any_name():
+        figure, panels = pyplot.subplots(
+            len(against),
+            len(drawn),
+            figsize=(4.5 * len(drawn), 3.4 * len(against)),
+            squeeze=False,
+            layout="constrained",
         )
-        write(file, lambda part: figure.savefig(part, format=file.suffix[1:], dpi=110))
-    finally:
-        pyplot.close(figure)
+        if title is not None:
+            figure.suptitle(_plain(title))
+        try:
+            for axis, line in zip(against, panels, strict=True):
+                for name, panel in zip(drawn, line, strict=True):
+                    _draw_panel(panel, runs, name, axis)
+            figure.legend(
+                panels[0][0].get_lines(),
+                [_plain(label) for label in runs],
+                loc="outside right upper",
+                fontsize="small",
+                ncols=1 + len(runs) // NAMES_IN_A_COLUMN,
+            )
+            write(file, lambda part: figure.savefig(part, format=file.suffix[1:], dpi=110))
+        finally:
+            pyplot.close(figure)
 
 
 def worth_drawing(by: str | None) -> list[str]:

@@ -26,7 +26,7 @@ from resnet_fit.reports.steps import begin_at_full_size, is_warm, memory_told
 from resnet_fit.runs.automatic import recorded
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.experiment import Experiment, set_up
-from resnet_fit.runs.resuming import checkpoint_config
+from resnet_fit.runs.resuming import checkpoint_config, require_epochs
 from resnet_fit.training.evaluated_epochs import EvaluatedEpochs
 
 # `Metered`'s least batches, least seconds, and most seconds.
@@ -139,6 +139,7 @@ def dry_run(config: Config, console: Console, run: Path | None = None) -> None:
 def _epochs_done(experiment: Experiment, run: Path, average: WeightAverage | None) -> float:
     """How far a run has come; its weights and all else of its checkpoint are loaded."""
     state, _ = load_checkpoint(run / "checkpoints" / "last", experiment.model, average)
+    require_epochs(experiment.config, state)
     clock = state["clock"]
     if not clock["within_epoch"]:
         return clock["epoch"]

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from resnet_fit.evaluation import Evaluation, evaluate, save
 from resnet_fit.evaluation.figures import ClassFigures, macro_means, worst_classes
-from resnet_fit.evaluation.folder import REPORT
+from resnet_fit.evaluation.folder import REPORT, check_folder
 from resnet_fit.evaluation.report import number, percent
 from resnet_fit.files import readable
 from resnet_fit.live_line import Column, LiveLine
@@ -48,12 +48,13 @@ def evaluate_run(
         UserError: there is no such run or checkpoint, or the images are not right.
         RunFailed: outputs are NaN or infinite, or nothing can be written.
     """
-    import_visualdl()  # fails now or never
+    import_visualdl()  # mistakes are told before the work
+    check_folder(folder / FOLDER)
     run = open_run(folder, checkpoint, average=average, device=device)
     with _live_line(console) as progress:
         evaluation = evaluate(run, data, flip=flip, progress=progress)
-        save(evaluation, folder / FOLDER)
     print_evaluation(evaluation, console)
+    save(evaluation, folder / FOLDER)
     console.print(Text(readable(f"report: {folder / FOLDER / REPORT}")))
     return evaluation
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from resnet_fit.config.describe import Description, Setting, describe
 from resnet_fit.config.problems import unknown
 from resnet_fit.config.registry import CHOICES, KINDS, parts
+from resnet_fit.config.shipped import shipped
 from resnet_fit.errors import UserError
 from resnet_fit.runs.config import SECTIONS
-from resnet_fit.runs.shipped import shipped
 
 WIDTH = 80
 # Where parts of a kind stand in a config.

@@ -16,6 +16,7 @@ import numpy as np
 import paddle
 
 from resnet_fit.data.loading import Batch
+from resnet_fit.errors import RunFailed
 from resnet_fit.files import no_new_files
 from resnet_fit.reports.steps import endless, memory_told
 from resnet_fit.runs.config import Config
@@ -113,7 +114,7 @@ def find_lr(config: Config, first: float = 1e-5, last: float = 10.0, steps: int 
 
     Raises:
         UserError: the run would not start, for the reason told.
-        RunFailed: the memory does not suffice.
+        RunFailed: the memory does not suffice, or the first loss is NaN or infinite.
     """
     factor = (last / first) ** (1 / max(1, steps - 1))
     growing = _Growing(first=first / config.optimizer.learning_rate, factor=factor)
@@ -127,7 +128,13 @@ def find_lr(config: Config, first: float = 1e-5, last: float = 10.0, steps: int 
             memory_told(config),
         ):
             for step in range(steps):
-                if found.add(first * factor**step, _train_step(experiment, batches)):
+                loss = _train_step(experiment, batches)
+                if step == 0 and not math.isfinite(loss):
+                    raise RunFailed(
+                        f"the loss is {loss} at the first step, whatever the rate: see the "
+                        "network, its weights and training.precision"
+                    )
+                if found.add(first * factor**step, loss):
                     break
     return found
 

@@ -54,6 +54,7 @@ class Profile:
         return statistics.median(step.get(phase, 0.0) for step in self.steps)
 
     def share(self, phase: str) -> float:
+        """Of the time of all steps together, in which a single slow one counts."""
         total = sum(sum(step.values()) for step in self.steps)
         return sum(step.get(phase, 0.0) for step in self.steps) / total
 
@@ -211,7 +212,7 @@ def show(found: Profile, top: int, console: Console) -> None:
         f"images/s: medians of {len(found.steps)} steps; {found.computing}"
     )
     rows = [(p, f"{1e3 * found.median(p):.2f}", f"{found.share(p):.1%}") for p in PHASES]
-    print_table(console, ("phase", "ms", "share"), rows, numbers=(1, 2))
+    print_table(console, ("phase", "median ms", "of all time"), rows, numbers=(1, 2))
     _show_layers(found, top, console)
     console.print(f"measuring the phases takes {1e6 * found.mark_seconds:.0f} us of a step")
     if found.layers_cost is not None:
