@@ -149,10 +149,8 @@ class Checkpoint(Clocked):
     @property
     def _is_due(self) -> bool:
         every = self.every_steps
-        # A multiple of it may have gone by: amid accumulated batches nothing can be saved.
-        if every is not None and self.clock.epoch_step // every > self._saved_step // every:
-            return True
-        return self._is_due_by_time
+        by_steps = every is not None and self.clock.has_passed(every, self._saved_step)
+        return by_steps or self._is_due_by_time
 
     @property
     def _is_due_by_time(self) -> bool:

@@ -128,6 +128,13 @@ class Clock:
             return self.epoch_step + 1 == self.epoch_steps
         return turn.ends_group and turn.end == turn.batches
 
+    def has_passed(self, every: int, since: int) -> bool:
+        """Whether a multiple of ``every`` steps of the epoch has gone by since step ``since``.
+
+        Steps of several processes, and of accumulated batches, go by together.
+        """
+        return self.epoch_step // every > since // every
+
     def leave_out(self, images: int) -> None:
         """The step that was counted last was not trained on; its images do not count."""
         self.epoch_images -= images

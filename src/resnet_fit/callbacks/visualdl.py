@@ -113,9 +113,7 @@ class VisualDL(Clocked):
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         self._watch_no_more()
         super().on_train_batch_end(step, logs)
-        # Of several processes the steps of a whole group are counted at once.
-        passed = self.clock.epoch_step // self.every_steps
-        if passed > self._window.step // self.every_steps:
+        if self.clock.has_passed(self.every_steps, self._window.step):
             self._add_window(logs)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -6,9 +6,7 @@ import argparse
 import re
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from resnet_fit import __version__, parallel
@@ -116,7 +114,7 @@ def run(arguments: Sequence[str], commands: Mapping[str, str]) -> None:
 
 def _train_by(processes: int, options: argparse.Namespace, overrides: list[str]) -> None:
     """Check the config here, where a mistake is told at once, and then train by so many."""
-    from resnet_fit.runs.config import load_config
+    from resnet_fit.runs.config import load_config, without_warnings
     from resnet_fit.runs.launch import launch
     from resnet_fit.runs.processes import check_processes
     from resnet_fit.runs.resuming import load_run_config
@@ -124,7 +122,7 @@ def _train_by(processes: int, options: argparse.Namespace, overrides: list[str])
     require(processes >= 1, "--processes", processes, "1 or more")
     if options.dry_run or options.config == "-":
         raise UserError("--processes: not with --dry-run, nor with a config from standard input")
-    with _warned_of_later():
+    with without_warnings():
         if options.resume is None:
             config = load_config(options.config, overrides)
         else:
@@ -146,23 +144,16 @@ def _fit(file: str, overrides: list[str], output: str, name: str | None) -> None
 
 
 def _resume(folder: str, overrides: list[str]) -> None:
+    from resnet_fit.runs.config import without_warnings
     from resnet_fit.runs.resuming import load_run_config
 
     if parallel.is_first():  # other machines need not have the folder
-        with _warned_of_later():
+        with without_warnings():
             load_run_config(folder, overrides)  # a mistake is told before Paddle is imported
     wake_paddle(overrides, say)
     from resnet_fit.runs.fit import resume
 
     resume(folder, overrides)
-
-
-@contextmanager
-def _warned_of_later() -> Iterator[None]:
-    """A config is read once more where it is used, and that is when its warnings are shown."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _dry_run(file: str | None, run: str | None, overrides: list[str]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from resnet_fit import parallel
 from resnet_fit.config.operations import Entry
 from resnet_fit.data.cache import cache_images
-from resnet_fit.data.dataset import ArrayDataset, FileDataset
+from resnet_fit.data.dataset import ArrayDataset
 from resnet_fit.data.datasets.data import Dataset, Parts
 from resnet_fit.data.dealing import Dealer
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader
@@ -118,14 +118,13 @@ def make_loaders(
         }
         if training:
             options |= {"sampler": config.data.order(), "mix": mix, "sizes": sizes}
-            if isinstance(dataset, FileDataset):
-                options["on_bad_image"] = on_bad_image
+            options["on_bad_image"] = on_bad_image
         return _loader(dataset, size, bound[stage], workers, **options)
 
     def sample() -> np.ndarray:
         rows = np.linspace(0, len(train) - 1, min(len(train), SAMPLE)).astype(int)
-        options = {"on_bad_image": on_bad_image} if isinstance(train, FileDataset) else {}
-        images = _loader(train.take(rows), len(rows), bound["train"], workers=0, **options)
+        some = train.take(rows)
+        images = _loader(some, len(rows), bound["train"], workers=0, on_bad_image=on_bad_image)
         return next(iter(images))[0]
 
     record = DataRecord(
@@ -182,12 +181,18 @@ def _require_same(config: Config, difference: str | None) -> None:
 
 
 def _loader(
-    dataset: Dataset, batch_size: int, bound: list[Any], workers: int | None, **options: Any
+    dataset: Dataset,
+    batch_size: int,
+    bound: list[Any],
+    workers: int | None,
+    on_bad_image: Literal["error", "skip"] = "error",
+    **options: Any,
 ) -> Loader:
-    """The loader for this kind of data; images in memory need no workers."""
+    """The loader for this kind of data; images in memory need no workers, and none is bad."""
     if isinstance(dataset, ArrayDataset):
         return ArrayLoader(dataset, batch_size, bound, **options)
-    return FileLoader(dataset, batch_size, bound, workers=workers, **options)
+    options |= {"workers": workers, "on_bad_image": on_bad_image}
+    return FileLoader(dataset, batch_size, bound, **options)
 
 
 def open_parts(config: Config) -> Parts:
@@ -283,8 +288,8 @@ def _full_size(
     wanted = config.augmentation.progressive
     if wanted is None:
         return None
-    options = {"on_bad_image": on_bad_image} if isinstance(train, FileDataset) else {}
-    _, full, width = _image_shape(_loader(train, 1, bound, workers=0, **options))
+    loader = _loader(train, 1, bound, workers=0, on_bad_image=on_bad_image)
+    _, full, width = _image_shape(loader)
     if full != width:
         raise UserError(
             f"augmentation.progressive: received training images of {full}x{width} pixels, "

@@ -48,17 +48,12 @@ def reliability_chart(bins: list[Bin]) -> str:
         return _svg(figure)
 
 
+@for_any_name()
 def confusion_picture(matrix: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:
     """A confusion matrix as a picture, normalised by row: uint8 ``[H, W, 3]``."""
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     count = len(classes)
     side = min(10.0, max(4.5, 0.3 * count + 2))
-    with for_any_name():
-        return _draw_matrix(shares, classes, side)
-
-
-def _draw_matrix(shares: np.ndarray, classes: tuple[str, ...], side: float) -> np.ndarray:
-    count = len(classes)
     figure = Figure(figsize=(side, side * 0.9), dpi=100, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()

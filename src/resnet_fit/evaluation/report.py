@@ -66,8 +66,7 @@ def _content(evaluation: Evaluation) -> dict[str, Any]:
         ),
         "suspects": len(evaluation.suspects),
         "suspect_cards": _cards(
-            suspect_rows(evaluation, evaluation.suspects[:SHOWN_SUSPECTS]),
-            evaluation.suspect_pictures,
+            suspect_rows(evaluation, SHOWN_SUSPECTS), evaluation.suspect_pictures
         ),
         "method": evaluation.mistake_pictures and evaluation.mistake_pictures.method,
         "speed": evaluation.speed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import paddle
 
 from resnet_fit.backends import choose_backend
-from resnet_fit.checkpoints.files import STATE
 from resnet_fit.data.dataset import Dataset
 from resnet_fit.networks import count_parameters
 from resnet_fit.runs.open import OpenedRun
@@ -34,7 +32,7 @@ def describe_source(run: OpenedRun, data: Dataset | str | Path | None) -> dict[s
     return {
         "run": checkpoint.parent.parent.name,
         "checkpoint": checkpoint.name,
-        "epoch": json.loads((checkpoint / STATE).read_text("utf-8"))["clock"]["epoch"],
+        "epoch": run.epoch,
         "weights": "averaged" if run.is_average else "plain",
         "network": run.config.model.part_name,
         "parameters": count_parameters(run.network),

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from resnet_fit.evaluation.evaluation import Evaluation
 from resnet_fit.evaluation.figures import as_rows, macro_means
 from resnet_fit.files import readable
@@ -32,7 +30,7 @@ def as_document(evaluation: Evaluation) -> dict[str, Any]:
         "classes": as_rows(evaluation.classes),
         "confusions": as_rows(evaluation.confusions),
         "surest_mistakes": [image_row(evaluation, i) for i in evaluation.mistakes.tolist()],
-        "suspected_labels": suspect_rows(evaluation, evaluation.suspects),
+        "suspected_labels": suspect_rows(evaluation),
         "speed": {
             "images_per_second_with_reading": len(found) / found.seconds,
             "with_mirror_images": found.mirrored is not None,
@@ -54,8 +52,8 @@ def image_row(evaluation: Evaluation, index: int) -> dict[str, Any]:
     }
 
 
-def suspect_rows(evaluation: Evaluation, suspects: np.ndarray) -> list[dict[str, Any]]:
-    """The same of the first suspects, with the class that each looks like and its probability."""
+def suspect_rows(evaluation: Evaluation, most: int | None = None) -> list[dict[str, Any]]:
+    """The same of so many suspects, with the class that each looks like and its probability."""
     found = evaluation.predictions
     return [
         image_row(evaluation, image)
@@ -63,7 +61,9 @@ def suspect_rows(evaluation: Evaluation, suspects: np.ndarray) -> list[dict[str,
             "looks_like": found.classes[class_],
             "probability_of_looks_like": float(found.probabilities[image, class_]),
         }
-        for image, class_ in zip(suspects.tolist(), evaluation.look_like.tolist(), strict=False)
+        for image, class_ in zip(
+            evaluation.suspects[:most].tolist(), evaluation.look_like[:most].tolist(), strict=True
+        )
     ]
 
 

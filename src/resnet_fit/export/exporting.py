@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from paddle import nn
 
 from resnet_fit import __version__
 from resnet_fit.backends import threads
-from resnet_fit.checkpoints.folder import read_state
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.export import checking, latency, onnx_file
 from resnet_fit.export.agreement import Agreement
@@ -59,6 +58,17 @@ class Exported:
     seconds: dict[str, dict[int, float]]
 
 
+@contextmanager
+def _device_kept() -> Iterator[None]:
+    """Paddle's device is afterwards the one of before: `open_run` chooses another one."""
+    device = paddle.get_device()
+    try:
+        yield
+    finally:
+        paddle.set_device(device)
+
+
+@_device_kept()
 def export_run(
     folder: str | Path,
     format: Format = "onnx",
@@ -92,25 +102,6 @@ def export_run(
     """
     check_request(format, input, int8)
     folder = expand(folder)
-    device = paddle.get_device()
-    try:
-        return _export(folder, format, input, checkpoint, average, int8, data, output, network, say)
-    finally:
-        paddle.set_device(device)  # `open_run` has chosen the CPU
-
-
-def _export(
-    folder: Path,
-    format: Format,
-    input: Input,
-    checkpoint: str,
-    average: bool | None,
-    int8: bool,
-    data: str | Path | None,
-    output: str | Path | None,
-    network: nn.Layer | None,
-    say: Callable[[str], object],
-) -> Exported:
     run = open_run(folder, checkpoint, network=network, average=average, device="cpu")
     metadata = metadata_of(run, input, folder, checkpoint)
     dataset = checking.images_to_check(run, None if data is None else expand(data))
@@ -170,7 +161,7 @@ def metadata_of(run: OpenedRun, input: Input, folder: Path, checkpoint: str) -> 
         preprocessing=before,
         run=folder.resolve().name,
         checkpoint=checkpoint,
-        epoch=read_state(run.checkpoint)["clock"]["epoch"],
+        epoch=run.epoch,
         average=run.is_average,
         resnet_fit=__version__,
         paddle=paddle.__version__,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,14 @@ class Config:
             else:
                 dumped[field.name] = {k: v and v.model_dump() for k, v in section.items()}
         return dumped
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """For a config that is read once more: its warnings are shown another time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def load_config(file: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -22,6 +22,7 @@ from resnet_fit.checkpoints.files import (
     WEIGHTS,
     find_checkpoint,
 )
+from resnet_fit.checkpoints.folder import read_state
 from resnet_fit.config.operations import build
 from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader, Loader
@@ -57,6 +58,11 @@ class OpenedRun:
     classes: tuple[str, ...]
     record: DataRecord
     is_average: bool
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that its weights are of."""
+        return read_state(self.checkpoint)["clock"]["epoch"]
 
     def logits(self, images: np.ndarray | Paths, batch_size: int = 100) -> Tensor:
         """What the network makes of images that are prepared as in the training's evaluations.

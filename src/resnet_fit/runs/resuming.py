@@ -20,7 +20,7 @@ from resnet_fit.config.problems import Problem, raise_problems, shown
 from resnet_fit.data.make_loaders import sizes_by_epoch
 from resnet_fit.errors import UserError, listed, require
 from resnet_fit.home import expand
-from resnet_fit.runs.config import Config, load_config, resolve
+from resnet_fit.runs.config import Config, load_config, resolve, without_warnings
 
 if TYPE_CHECKING:
     from resnet_fit.runs.experiment import Experiment
@@ -80,8 +80,7 @@ def load_run_config(folder: str | Path, overrides: Sequence[str] = ()) -> Config
 
 def checkpoint_config(checkpoint: Path) -> Config:
     """The config that a checkpoint was trained by."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said when the run began
+    with without_warnings():  # shown when the run began
         return load_config(checkpoint / CONFIG)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from resnet_fit import parallel
 from resnet_fit.config.differences import differences
 from resnet_fit.errors import UserError
-from resnet_fit.runs.config import Config, parse_config
+from resnet_fit.runs.config import Config, parse_config, without_warnings
 from resnet_fit.runs.resuming import load_run_config
 
 # What may differ between machines: where things are, not what is computed.
@@ -69,6 +68,5 @@ def checkpoint_of_first(folder: str) -> Iterator[Path]:
 
 
 def _parse(value: dict[str, Any], overrides: Sequence[str] = ()) -> Config:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said by the first process
+    with without_warnings():  # the first process shows them
         return parse_config(value, overrides)
