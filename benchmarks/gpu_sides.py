@@ -110,7 +110,7 @@ def ours(job: dict[str, Any]) -> Work:
 
     def facts() -> dict[str, Any]:
         found = {
-            "means": str(experiment.means),
+            "execution": str(experiment.execution),
             "macs": experiment.counts["macs"],
             "paddle": paddle.__version__,
             "numpy": np.__version__,

@@ -29,7 +29,7 @@ from resnet_fit import channel
 from resnet_fit.channel import Channel
 from resnet_fit.errors import Interrupted, LostProcess, RunFailed, UserError, told
 
-_SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 ADDRESS = "resnet-fit/address"
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -170,7 +170,7 @@ def leave(error: BaseException) -> None:
     if _group.channel is None:
         if _group.here == _group.size:
             return
-        for number in _SIGNALS:
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_DFL)  # the others may never come
         with contextlib.suppress(RunFailed):
             connect()
@@ -194,7 +194,7 @@ def collective(function: F) -> F:
 
     @functools.wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> Any:
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             return function(*arguments, **options)
         except (RuntimeError, ValueError) as error:

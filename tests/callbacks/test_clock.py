@@ -69,7 +69,8 @@ def test_a_state_from_within_an_epoch_ends_as_if_nothing_had_been(time, done):
     state = clock.state_dict()
     time.now += 3600
 
-    resumed = Clock(state)
+    resumed = Clock()
+    resumed.set_state_dict(state)
     assert resumed.within_epoch
     train(resumed, time, first=done)
     assert resumed.state_dict() == expected

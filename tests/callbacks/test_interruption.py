@@ -13,8 +13,8 @@ import pytest
 from softmax import EVAL, TRAIN, make_model
 
 from resnet_fit.callbacks import Checkpoint, Interruption
-from resnet_fit.callbacks.interruption import SIGNALS
 from resnet_fit.errors import Interrupted
+from resnet_fit.parallel import SIGNALS
 
 
 @pytest.fixture

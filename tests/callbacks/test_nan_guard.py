@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -11,7 +12,7 @@ from paddle import nn
 from softmax import CLASSES, EVAL, FEATURES, TRAIN, make_model
 
 from resnet_fit import CrossEntropy, classification_metrics, fit, parse_config, resnet
-from resnet_fit.callbacks import Checkpoint, History, NaNGuard, WeightAverage
+from resnet_fit.callbacks import Checkpoint, Clock, History, NaNGuard, WeightAverage
 from resnet_fit.errors import Diverged, RunFailed
 
 
@@ -44,13 +45,37 @@ def make_network_with_relu():
 
 
 @pytest.mark.parametrize("name", ["0.weight", "1._variance", "1._mean"])
-@pytest.mark.parametrize(("poisoned", "found"), [(1, 2), (2, 2), (3, 3), (4, 4), (5, 6)])
+@pytest.mark.parametrize(("poisoned", "found"), [(1, 2), (2, 2), (3, 3), (4, 5), (6, 6)])
 def test_weights_and_statistics_every_few_steps_and_at_an_epochs_end(name, poisoned, found):
     """An epoch has three steps."""
     model, guard = make_network_with_relu(), NaNGuard(every_steps=2)
     expected = rf"{name} became NaN or infinite in epoch {(found + 2) // 3} at step {found}, at"
     with pytest.raises(Diverged, match=expected):
         model.fit(TRAIN, EVAL, epochs=3, verbose=0, callbacks=[Poison(name, poisoned), guard])
+
+
+def test_steps_of_several_processes_go_by_in_groups():
+    """Of groups of 7 steps the third is the first with a multiple of 20 in it."""
+    dealer, checks = SimpleNamespace(turn=None), []
+    guard = NaNGuard(Clock(dealer), every_steps=20)
+    guard.set_params({"metrics": ["loss"], "steps": None})
+    guard._check_network = lambda: checks.append(guard.clock.step)
+    guard.on_train_begin()
+    for epoch in range(2):
+        guard.on_epoch_begin(epoch)
+        for batch in range(42):
+            group = batch // 7 * 7
+            dealer.turn = SimpleNamespace(
+                batch=batch,
+                begin=group,
+                end=group + 7,
+                images=56,
+                ends_group=batch % 7 == 6,
+                batches=42,
+            )
+            guard.on_train_batch_end(batch, {"loss": 1.0})
+        guard.on_epoch_end(epoch)
+    assert checks == [21, 42, 42, 63, 84, 84]  # and at each epoch's end
 
 
 def test_the_loss_would_not_have_told():

@@ -113,7 +113,8 @@ def test_an_evaluation_that_an_earlier_sitting_has_left(training):
     training.begin(epochs_left=2)
     training.steps(4)
     training.clock.end_epoch()
-    resumed = TimeLeft(Clock(training.clock.state_dict()), evaluated=60)
+    resumed = TimeLeft(clock := Clock(), evaluated=60)
+    clock.set_state_dict(training.clock.state_dict())
     resumed.end_epoch(2)
     training.time.now += 6
     resumed.evaluate(30, share=0.5)

@@ -54,7 +54,7 @@ def test_paths_are_absolute_once_they_are_read(tiny, write_yaml, tmp_path, monke
 def test_another_kind_of_optimizer_starts_its_section_afresh(tiny):
     tiny["optimizer"] |= {"nesterov": True, "weight_decay": 0.1}
     config = parse_config(tiny, ["optimizer.learning_rate=0.003", "optimizer.name=adamw"])
-    assert config.optimizer.name == "adamw"
+    assert config.optimizer.part_name == "adamw"
     assert config.optimizer.model_dump() == {
         "learning_rate": 0.003,
         "reference_batch_size": None,
@@ -74,10 +74,10 @@ DENSE = {"name": "densenet", "depth": 22, "stem": "cifar"}
 
 
 def test_a_model_without_a_name_is_a_resnet(tiny):
-    assert parse_config(tiny).model.name == "resnet"
+    assert parse_config(tiny).model.part_name == "resnet"
     tiny["model"] = DENSE
     model = parse_config(tiny).model
-    assert model.name == "densenet"
+    assert model.part_name == "densenet"
     assert model.model_dump(exclude_defaults=True) == {"depth": 22, "stem": "cifar"}
 
 
@@ -86,7 +86,7 @@ def test_another_kind_of_model_starts_its_section_afresh(tiny, write_yaml):
     assert config.model.model_dump(exclude_defaults=True) == {"depth": 22, "stem": "cifar"}
     write_yaml(tiny, "base.yaml")
     model = load_config(write_yaml({"base": "base.yaml", "model": DENSE})).model
-    assert (model.name, model.depth) == ("densenet", 22)
+    assert (model.part_name, model.depth) == ("densenet", 22)
 
 
 @pytest.mark.parametrize("name", ["", "name: resnet, "])

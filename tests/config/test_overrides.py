@@ -121,14 +121,14 @@ def test_any_text_for_a_section_is_a_config_or_a_line_for_each_mistake(
 @pytest.mark.parametrize("first", ["optimizer.name=sgd", "optimizer={name: sgd, weight_decay: 1}"])
 def test_a_whole_section_replaces_what_was_set_in_it(tiny, first):
     config = parse_config(tiny, [first, "optimizer={name: adam, learning_rate: 0.5}"])
-    assert (config.optimizer.name, config.optimizer.learning_rate) == ("adam", 0.5)
+    assert (config.optimizer.part_name, config.optimizer.learning_rate) == ("adam", 0.5)
     assert config.optimizer.weight_decay == 0
 
 
 def test_a_name_after_a_whole_section_starts_it_afresh(tiny):
     section = "optimizer={name: adam, learning_rate: 0.5}"
     config = parse_config(tiny, [section, "optimizer.learning_rate=0.1", "optimizer.name=sgd"])
-    assert (config.optimizer.name, config.optimizer.learning_rate) == ("sgd", 0.1)
+    assert (config.optimizer.part_name, config.optimizer.learning_rate) == ("sgd", 0.1)
     with pytest.raises(UserError, match=r"^--set optimizer.name: optimizer.learning_rate: "):
         parse_config(tiny, [section, "optimizer.name=sgd"])
 

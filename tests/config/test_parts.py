@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from pydantic import Field
 
 from resnet_fit.config import registry
 from resnet_fit.config.describe import describe
@@ -115,13 +117,19 @@ def test_a_part_of_ones_own_is_as_good_as_ours(clean_registry, tiny):
 
         Args:
             lookback: steps to look back at.
+            mode: one of two.
         """
 
         lookback: PositiveInt = 3
+        mode: Annotated[str, Field(pattern="^[ab]$")] = "a"
 
     config = parse_config(tiny, ["optimizer={name: mine, learning_rate: 0.1, lookback: 5}"])
     assert config.optimizer == Mine(learning_rate=0.1, lookback=5)
     assert config.model_dump()["optimizer"]["name"] == "mine"
+    with pytest.raises(
+        UserError, match=r"mode: expected text that matches \^\[ab\]\$, received 'c'"
+    ):
+        parse_config(tiny, ["optimizer={name: mine, learning_rate: 0.1, mode: c}"])
     wrong = r"--set optimizer\.lookbak: unknown key 'lookbak'\. Did you mean 'lookback'\?"
     with pytest.raises(UserError, match=wrong):
         parse_config(tiny, ["optimizer={name: mine, learning_rate: 0.1}", "optimizer.lookbak=1"])

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from resnet_fit.data.datasets.folder import folder, scan
+from resnet_fit.data.datasets.folder import Folder, folder, scan
 from resnet_fit.errors import UserError
 
 
@@ -49,6 +49,21 @@ def test_val_is_preferred_to_test(tmp_path):
     halves(tmp_path, train=(), val=("cat/9.jpg",), name="test")
     with pytest.warns(UserWarning, match=r"uses train/ and val/; not used: test/$"):
         assert names(folder(tmp_path)[1]) == ["3.jpg", "4.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "fraction", "judged_on"),
+    [("val", 0.0, "validation"), ("Test-Images", 0.0, "test"), (None, 0.5, "validation")],
+)
+def test_images_of_a_test_folder_are_test_images(tmp_path, held_out, fraction, judged_on):
+    """The best epoch is then chosen by test images, and results say so."""
+    root = tmp_path / "test"  # the name of the data set is not that of a part
+    if held_out is None:
+        tree(root, *(f"{name}/{i}.jpg" for name in ("cat", "dog") for i in range(4)))
+    else:
+        halves(root, name=held_out)
+    data = Folder(path=str(root), validation=fraction)
+    assert data.judged_on(data.open().evaluation) == judged_on
 
 
 @pytest.mark.parametrize("fraction", [None, 0.5])

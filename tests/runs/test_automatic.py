@@ -13,7 +13,7 @@ from pretended import let_precision_pass, let_runs_see_a_gpu
 from resnet_fit import densenet, fit, load_config, parse_config, resnet, resume
 from resnet_fit.backends import choose_backend
 from resnet_fit.errors import UserError
-from resnet_fit.runs.automatic import PLACES, Means, means, resolve_auto
+from resnet_fit.runs.automatic import PLACES, Execution, execution, resolve_auto
 from resnet_fit.runs.experiment import set_up
 from resnet_fit.runs.processes import check_processes
 
@@ -33,11 +33,11 @@ def gpu(monkeypatch):
     return monkeypatch
 
 
-def taken(config: Any, device: str, network: Any = None) -> Means:
+def taken(config: Any, device: str, network: Any = None) -> Execution:
     resolved = resolve_auto(config, device)
     training = resolved.training
     compiled = training.compile != "off"
-    return means(
+    return execution(
         resolved,
         choose_backend(training.backend, device, compiled, network, training.precision),
     )
@@ -46,15 +46,15 @@ def taken(config: Any, device: str, network: Any = None) -> Means:
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_half_precision_takes_all_that_is_known_to_be_right(tiny, precision):
     config = parse_config(tiny, [f"training.precision={precision}"])
-    assert taken(config, "gpu:0") == Means("channels_last", "off", True, True)
+    assert taken(config, "gpu:0") == Execution("channels_last", "off", True, True)
 
 
 def test_float32_keeps_paddles_layout(tiny):
-    assert taken(parse_config(tiny), "gpu:1") == Means("paddle", "off", True, False)
+    assert taken(parse_config(tiny), "gpu:1") == Execution("paddle", "off", True, False)
 
 
 def test_a_cpu_is_as_it_was(tiny):
-    expected = Means(choose_backend("auto", "cpu"), "off", False, False)
+    expected = Execution(choose_backend("auto", "cpu"), "off", False, False)
     assert taken(parse_config(tiny), "cpu") == expected
     assert taken(parse_config(tiny, ["training.precision=bfloat16"]), "cpu") == expected
 
@@ -65,7 +65,7 @@ def test_what_is_set_wins(tiny, key):
     name = key.partition(".")[2]
     found = taken(config, "gpu:0").to_dict()
     assert str(found.pop(name)).lower() == EXPLICIT[key]
-    assert found.items() <= Means("channels_last", "off", True, True).to_dict().items()
+    assert found.items() <= Execution("channels_last", "off", True, True).to_dict().items()
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "muon", "rmsprop"])
@@ -103,8 +103,8 @@ def environment(run: Any) -> dict[str, Any]:
     return json.loads((Path(run.folder) / "environment.json").read_text())
 
 
-def of_means(environment: dict[str, Any]) -> Means:
-    return Means(**{key: environment[key] for key in Means.__dataclass_fields__})
+def execution_of(environment: dict[str, Any]) -> Execution:
+    return Execution(**{key: environment[key] for key in Execution.__dataclass_fields__})
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def mixed(tiny):
 
 def test_a_run_says_and_keeps_what_it_took(mixed, tmp_path, gpu, capsys):
     run = fit(parse_config(mixed, [HALF]), tmp_path, "run")
-    assert of_means(environment(run)) == Means("channels_last", "off", True, True)
+    assert execution_of(environment(run)) == Execution("channels_last", "off", True, True)
     said = " ".join(capsys.readouterr().out.split())
     assert "gpu:0, channels_last backend, fused steps, augmentation on the device, float16" in said
     kept = load_config(run.folder / "config.yaml").model_dump()
@@ -140,18 +140,18 @@ def test_a_run_goes_on_by_the_means_it_took(mixed, tmp_path, gpu):
     earlier = environment(run) | {"backend": "paddle", "fused": False, "on_device": False}
     (run.folder / "environment.json").write_text(json.dumps(earlier))
     longer = resume(run.folder, ["training.epochs=3"])
-    assert of_means(environment(longer)) == Means("paddle", "off", False, False)
+    assert execution_of(environment(longer)) == Execution("paddle", "off", False, False)
     chosen = resume(run.folder, ["training.epochs=4", "training.backend=channels_last"])
-    assert of_means(environment(chosen)) == Means("channels_last", "off", False, False)
+    assert execution_of(environment(chosen)) == Execution("channels_last", "off", False, False)
 
 
 def test_on_another_kind_of_device_it_chooses_anew(tiny, tmp_path, gpu):
     run = fit(parse_config(tiny), tmp_path, "run")
-    assert of_means(environment(run)) == Means("paddle", "off", True, False)
+    assert execution_of(environment(run)) == Execution("paddle", "off", True, False)
     gpu.undo()
     longer = resume(run.folder, ["training.epochs=3"])
-    expected = Means(choose_backend("auto", "cpu"), "off", False, False)
-    assert of_means(environment(longer)) == expected
+    expected = Execution(choose_backend("auto", "cpu"), "off", False, False)
+    assert execution_of(environment(longer)) == expected
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"device": "gpu:0"}', None])
@@ -160,7 +160,7 @@ def test_a_run_whose_record_is_lost_chooses_anew(tiny, tmp_path, gpu, text):
     file = run.folder / "environment.json"
     file.unlink() if text is None else file.write_text(text)
     longer = resume(run.folder, ["training.epochs=3"])
-    assert of_means(environment(longer)) == Means("channels_last", "off", True, True)
+    assert execution_of(environment(longer)) == Execution("channels_last", "off", True, True)
 
 
 class Unused(paddle.nn.Layer):
@@ -183,7 +183,7 @@ def test_a_network_of_which_a_part_is_not_used_trains(tiny, tmp_path, gpu):
         paddle.seed(0)
         config = parse_config(tiny, [HALF, f"optimizer.fused={fused}"])
         runs.append(fit(config, tmp_path, f"run-{fused}", network=Unused()))
-    assert of_means(environment(runs[0])) == Means("paddle", "off", True, True)
+    assert execution_of(environment(runs[0])) == Execution("paddle", "off", True, True)
     assert runs[0].summary["last"]["train"] == runs[1].summary["last"]["train"]
 
 

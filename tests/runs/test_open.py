@@ -10,7 +10,8 @@ import paddle
 import pytest
 from PIL import Image
 
-from resnet_fit import UserError, fit, load_weights, open_run, parse_config, resnet
+from resnet_fit import UserError, fit, load_weights, open_run, parse_config, resnet, resume
+from resnet_fit.callbacks import WeightAverage
 from resnet_fit.data.dataset import ArrayDataset
 from resnet_fit.runs.held_out import held_out, trained_on
 
@@ -110,6 +111,35 @@ def test_a_network_that_was_given_is_given_again(tmp_path):
         open_run(tmp_path / "run")
     with pytest.raises(UserError, match=r"1\.weight"):
         open_run(tmp_path / "run", network=paddle.nn.Sequential(paddle.nn.Linear(192, 2)))
+
+
+def test_an_average_that_a_program_hands_over_can_be_opened(tiny, tmp_path):
+    folder = fit(parse_config(tiny), tmp_path, "run", callbacks=[WeightAverage(decay=0.9)]).folder
+    plain, averaged = (open_run(folder, "last", average=average) for average in (None, True))
+    assert (plain.is_average, averaged.is_average) == (False, True)
+    pairs = zip(plain.network.parameters(), averaged.network.parameters(), strict=True)
+    assert any(not np.array_equal(one.numpy(), other.numpy()) for one, other in pairs)
+    file = folder / "checkpoints/last/average.pdparams"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(UserError, match=r"average\.pdparams is damaged"):
+        resume(folder, ["training.epochs=3"], callbacks=[WeightAverage(decay=0.9)])
+
+
+@pytest.mark.parametrize("sets", [0, 1, 4])
+def test_data_are_two_or_three_sets(sets, tmp_path):
+    data = ArrayDataset(np.zeros((4, 1, 8, 8), np.uint8), np.arange(4) % 2, ("cat", "dog"))
+    config = parse_config(
+        {
+            "model": {"depth": [1, 1], "stem": "cifar", "width": 4},
+            "data": {"name": "given"},
+            "optimizer": {"name": "momentum", "learning_rate": 0.01},
+            "training": {"epochs": 1},
+        }
+    )
+    for given in ([data] * sets, *([data] if sets == 1 else [])):
+        with pytest.raises(UserError, match=rf"^data: received {sets}, expected 2 or 3 data sets"):
+            fit(config, tmp_path, data=given)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_mistakes_are_told_in_one_line(tiny, tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import paddle
 import pytest
 
+from resnet_fit import parse_config
 from resnet_fit.errors import UserError
 from resnet_fit.training.losses.loss import balanced_weights
 from resnet_fit.training.objectives import BinaryCrossEntropy, CrossEntropy
@@ -127,6 +130,13 @@ def test_balanced_weights_make_classes_equal_and_keep_the_mean():
 def test_options_that_cannot_be_meant_are_refused(make, message):
     with pytest.raises(UserError, match=message):
         make()
+
+
+@pytest.mark.parametrize("weight", [math.inf, math.nan, 0, -1, True, "2"])
+def test_class_weights_are_finite_numbers_above_0(tiny, weight):
+    tiny["loss"] = {"class_weights": [1] * 9 + [weight]}
+    with pytest.raises(UserError, match=r"loss\.class_weights: expected balanced, or a list with"):
+        parse_config(tiny)
 
 
 def test_class_weights_for_another_number_of_classes_are_refused():

@@ -83,7 +83,7 @@ FUTILE = {
     "augmentation.train=[horizontal_flip: {p: 0}, normalize]": r"train\.0: with these options",
     "augmentation.train=[color_jitter, normalize]": r"train\.0: with these options",
     "augmentation.train=[normalize, random_erasing: {p: 0}]": r"train\.1: with these options",
-    "callbacks.early_stopping={patience: 2}": r"patience: 2 evaluations of 2 can never go by",
+    "callbacks.early_stopping={patience: 2}": r"patience: 2, but this training makes only 2",
     "loss.class_weights=[1, 1, 1, 1, 1, 1, 1, 1, 1, 1]": r"every class has weight 1",
     "optimizer={name: momentum, learning_rate: 1, momentum: 0, nesterov: true}": r"nesterov: with",
     "schedule={name: multi_step, at_epochs: [1, 2, 3.5]}": r"at_epochs: 2, 3\.5 with training",
@@ -109,7 +109,7 @@ def test_what_changes_nothing_together_is_told():
     with pytest.warns(UserWarning, match=r"data\.repeats: nothing in augmentation\.train"):
         parse_config(BASE, ["data.repeats=2", alternating])
     seldom = ["training.epochs=20", "training.evaluate_every=5"]
-    with pytest.warns(UserWarning, match="patience: 4 evaluations of 4 can never go by"):
+    with pytest.warns(UserWarning, match="patience: 4, but this training makes only 4 evaluations"):
         parse_config(BASE, [*seldom, "callbacks.early_stopping={patience: 4}"])
     threshold = ["loss.name=binary_cross_entropy", "loss.target_threshold=0.2"]
     with pytest.warns(UserWarning, match=r"loss\.label_smoothing: .* makes targets 0 or 1"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Container, Mapping
@@ -13,6 +12,7 @@ from resnet_fit import parallel
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.callbacks.nan_guard import diverged
+from resnet_fit.checkpoints.files import epoch_name, epoch_of
 from resnet_fit.checkpoints.folder import Average, copy_checkpoint, save_checkpoint
 from resnet_fit.checkpoints.optimizer_state import accumulators
 from resnet_fit.errors import check_choice
@@ -216,10 +216,10 @@ class Checkpoint(Clocked):
 
     def _keep_epoch(self, source: Path) -> None:
         if self.keep:
-            self._copy(source, _epoch_name(self.clock.epoch))
+            self._copy(source, epoch_name(self.clock.epoch))
             if not parallel.is_first():
                 return
-            kept = {epoch: path for path in self.folder.iterdir() if (epoch := _epoch_of(path))}
+            kept = {epoch: path for path in self.folder.iterdir() if (epoch := epoch_of(path))}
             for epoch in sorted(kept)[: -self.keep]:
                 shutil.rmtree(kept[epoch], ignore_errors=True)
 
@@ -235,16 +235,4 @@ class Checkpoint(Clocked):
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self._best_step = state["best"], state["best_step"]
-        # Not in states of before evaluations could be interrupted.
-        self._unsaved = self.awaits_evaluation = state.get("awaits_evaluation", False)
-
-
-def _epoch_name(epoch: int) -> str:
-    return f"epoch-{epoch:04}"
-
-
-def _epoch_of(folder: Path) -> int:
-    """The epoch of a folder that was named by `_epoch_name`; 0 for any other."""
-    digits = re.fullmatch(r"epoch-([0-9]+)", folder.name)
-    epoch = int(digits[1]) if digits else 0
-    return epoch if folder.name == _epoch_name(epoch) else 0
+        self._unsaved = self.awaits_evaluation = state["awaits_evaluation"]

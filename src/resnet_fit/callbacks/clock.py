@@ -19,7 +19,6 @@ class Clock:
     clock goes on from where an earlier one stopped, in the middle of an epoch as well.
 
     Args:
-        state: of an earlier clock, to go on from.
         dealer: where several processes train together, what deals their batches: the clock then
             counts those of all, whole groups at a time.
 
@@ -34,7 +33,7 @@ class Clock:
         within_epoch: whether an epoch has begun and not ended.
     """
 
-    def __init__(self, state: dict[str, Any] | None = None, dealer: Dealer | None = None) -> None:
+    def __init__(self, dealer: Dealer | None = None) -> None:
         self.dealer = dealer
         self.epoch = self.step = 0
         self.epoch_step = self.epoch_images = 0
@@ -44,8 +43,6 @@ class Clock:
         self.within_epoch = False
         self._begun = self._last = self._free = time.perf_counter()
         self._reported: tuple[object, ...] = ()
-        if state is not None:
-            self.set_state_dict(state)
 
     @property
     def seconds(self) -> float:
@@ -175,8 +172,7 @@ class Clock:
         self.within_epoch = state["within_epoch"]
         self.epoch_step, self.epoch_images = state["epoch_step"], state["epoch_images"]
         self.epoch_seconds = state["epoch_seconds"]
-        # Not in states of before it was counted.
-        self.epoch_wait_seconds = state.get("epoch_wait_seconds", 0.0)
+        self.epoch_wait_seconds = state["epoch_wait_seconds"]
 
     def _is_news(self, *event: object) -> bool:
         news = event != self._reported

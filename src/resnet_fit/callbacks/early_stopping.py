@@ -84,4 +84,4 @@ class EarlyStopping(Clocked):
     def set_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.waited = state["best"], state["waited"]
         self.stopped = state["stopped"]
-        self._trained = state.get("trained", False)  # not in states of before it was saved
+        self._trained = state["trained"]

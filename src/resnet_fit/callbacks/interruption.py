@@ -20,7 +20,6 @@ from resnet_fit.terminal import note
 HANG_UP = getattr(signal, "SIGHUP", None)
 # Paddle's launcher sends each process the same signal three times within 0.4 seconds.
 ONE_SIGNAL = 2.0
-SIGNALS = [signal.SIGINT, signal.SIGTERM, *([HANG_UP] if HANG_UP is not None else [])]
 
 
 class Interruption(paddle.callbacks.Callback):
@@ -53,7 +52,7 @@ class Interruption(paddle.callbacks.Callback):
         self._received = 0
         if threading.current_thread() is threading.main_thread():  # others may not handle signals
             self._terminals = [number for number in (1, 2) if os.isatty(number)]
-            for number in SIGNALS:
+            for number in parallel.SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._handlers[number] = signal.signal(number, self._receive)
 

@@ -29,7 +29,12 @@ def own_metrics(
 
 
 def _numbers(names: list[str], logs: dict[str, Any] | None) -> dict[str, float]:
-    return {n: float(np.ravel(logs[n])[0]) for n in names if logs and n in logs}
+    return as_numbers({n: logs[n] for n in names if n in logs}) if logs else {}
+
+
+def as_numbers(metrics: dict[str, Any]) -> dict[str, float]:
+    """Metrics as Paddle has them, numbers or arrays of one, as plain numbers."""
+    return {name: float(np.ravel(value)[0]) for name, value in metrics.items()}
 
 
 def require_metric(callback: paddle.callbacks.Callback, key: str, monitor: str) -> None:

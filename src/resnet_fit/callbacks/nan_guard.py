@@ -39,13 +39,19 @@ class NaNGuard(Clocked):
     def __init__(self, clock: Clock | None = None, every_steps: int = 20) -> None:
         super().__init__(clock)
         self.every_steps = every_steps
+        self._checked_step = 0  # of the epoch
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
+        self._checked_step = self.clock.epoch_step  # 0, unless the epoch goes on
 
     def on_train_batch_end(self, step: int, logs: dict[str, Any] | None = None) -> None:
         super().on_train_batch_end(step, logs)
         loss = read.metrics(self, logs).get("loss", 0.0)
         if not math.isfinite(loss):
             raise diverged(f"the loss became {loss}", self)
-        if self.clock.step % self.every_steps == 0:
+        if self.clock.has_passed(self.every_steps, self._checked_step):
+            self._checked_step = self.clock.epoch_step
             self._check_network()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

@@ -42,10 +42,11 @@ class SecondEvaluation(Clocked):
         raise NotImplementedError
 
     def evaluate(self, batches: Iterable[Any], what: str = "evaluate") -> dict[str, Any]:
-        """The metrics of `paddle.Model.evaluate` within `applied`."""
+        """The metrics of `paddle.Model.evaluate` within `applied`, with the prefix."""
         relay = Relay(self.watchers, f"{what} {self.name}", self.views)
         with self.applied():
-            return self.model.evaluate(batches, verbose=0, callbacks=[relay])
+            metrics = self.model.evaluate(batches, verbose=0, callbacks=[relay])
+        return {self.prefix + name: value for name, value in metrics.items()}
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         super().on_train_begin(logs)
@@ -65,7 +66,7 @@ class SecondEvaluation(Clocked):
         raw = dict(logs)
         judged = self.evaluate(self.evaluation)
         logs.clear()  # Paddle has one dictionary for all evaluations: now the second's
-        logs.update(raw | {self.prefix + name: value for name, value in judged.items()})
+        logs.update(raw | judged)
 
     def _declare(self) -> None:
         """Add its names to the list of metrics that all callbacks share."""

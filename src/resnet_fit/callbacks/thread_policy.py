@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import NamedTuple
 
+# The least steps and seconds for which a number of threads is measured.
+STEPS, SECONDS = 5, 2.0
+# Time between two trials, as a multiple of the time of a trial.
+REST = 20.0
+# The number changes where a step saves at least this share of its time.
+GAIN = 0.03
+# Seconds over which the cores taken by others are averaged.
+MEMORY = 5.0
+
 
 class Steps(NamedTuple):
     """One or more steps: their seconds and images, and how many seconds of cores others took."""
@@ -29,27 +38,13 @@ class ThreadPolicy:
 
     Args:
         threads: all of them, the number to start with.
-        steps, seconds: the least steps and time for which a number of threads is measured.
-        rest: time between two trials, as a multiple of the time of a trial.
-        gain: the number changes where a step saves at least this share of its time.
-        memory: seconds over which the cores taken by others are averaged.
 
     Attributes:
         threads: the number for the next step.
     """
 
-    def __init__(
-        self,
-        threads: int,
-        steps: int = 5,
-        seconds: float = 2.0,
-        rest: float = 20.0,
-        gain: float = 0.03,
-        memory: float = 5.0,
-    ) -> None:
+    def __init__(self, threads: int) -> None:
         self.all = self._kept = threads
-        self._steps, self._seconds = steps, seconds
-        self._rest, self._gain, self._memory = rest, gain, memory
         self._taken = 0.0
         self._resting = 0.0  # seconds until the next trial
         self.restart()
@@ -66,7 +61,7 @@ class ThreadPolicy:
             seconds, images: of the step that is done.
             taken: cores that other processes kept busy lately.
         """
-        self._taken += (taken - self._taken) * min(1.0, seconds / self._memory)
+        self._taken += (taken - self._taken) * min(1.0, seconds / MEMORY)
         if self.all > 1 and self._taken >= 0.5:
             self.threads = self._course.send(Steps(seconds, images, taken * seconds))
         else:
@@ -83,14 +78,14 @@ class ThreadPolicy:
             left = max(1, self.all - int(usual.taken / usual.seconds + 0.5))
             other = left if left != self._kept else self.all
             tried = yield from self._measure(other)
-            if tried.pace < usual.pace * (1 - self._gain):
+            if tried.pace < usual.pace * (1 - GAIN):
                 self._kept = other
-            self._resting = self._rest * (usual.seconds + tried.seconds)
+            self._resting = REST * (usual.seconds + tried.seconds)
 
     def _measure(self, threads: int) -> Generator[int, Steps, Steps]:
         """Some steps together. The first is left out: it may have to compile."""
         yield threads
         steps: list[Steps] = []
-        while len(steps) < self._steps or sum(step.seconds for step in steps) < self._seconds:
+        while len(steps) < STEPS or sum(step.seconds for step in steps) < SECONDS:
             steps.append((yield threads))
         return Steps(*(sum(values) for values in zip(*steps, strict=True)))

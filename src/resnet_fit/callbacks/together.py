@@ -16,7 +16,7 @@ class GroupSchedule(Clocked, paddle.callbacks.LRScheduler):
     """Steps the learning rate by the batches of all processes, where `fit` sees those of one.
 
     A step that ends with batch ``b`` of the whole run has the rate of that batch, as in one process
-    that accumulates. It is a `paddle.callbacks.LRScheduler` since `fit` adds one of those else.
+    that accumulates. It is a `paddle.callbacks.LRScheduler` since `fit` would otherwise add one.
     """
 
     phase: ClassVar[str] = "schedule"

@@ -171,8 +171,6 @@ class VisualDL(Clocked):
     def set_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after what an earlier sitting had written; later records are dropped."""
         sizes = state["bytes"]
-        if isinstance(sizes, int):  # of before there were several folders
-            sizes = {"": sizes}
         for name, size in sizes.items():
             cut(self.folder / name, size)
         self._folders, self._goes_on = set(sizes), True
@@ -275,7 +273,7 @@ def _tagged(group: str, values: Mapping[str, float]) -> dict[str, float]:
 
 
 def _is_among_ten(epoch: int) -> bool:
-    """Whether an epoch is 1, 2, 4, 8, ... or the last one with images."""
+    """Whether an epoch is a power of two, at most `LAST_WITH_IMAGES`."""
     return 0 < epoch <= LAST_WITH_IMAGES and epoch & (epoch - 1) == 0
 
 

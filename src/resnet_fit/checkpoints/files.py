@@ -19,12 +19,13 @@ from pathlib import Path
 
 from resnet_fit.errors import UserError, suggest
 from resnet_fit.files import beside
+from resnet_fit.networks.found_weights import AVERAGE as AVERAGE
+from resnet_fit.networks.found_weights import CONFIG as CONFIG
+from resnet_fit.networks.found_weights import WEIGHTS as WEIGHTS
 
-WEIGHTS = "model.pdparams"
-AVERAGE = "average.pdparams"
+CHECKPOINTS = "checkpoints"  # the folder of a run that they are in
 OPTIMIZER = "optimizer.npz"
 STATE = "state.json"
-CONFIG = "config.yaml"
 DATA = "data.json"
 CHECKSUMS = "checksums.json"
 
@@ -58,17 +59,34 @@ def find_by_name(run: Path, name: str, files: Sequence[str]) -> Path:
     Raises:
         UserError: ``run`` has no checkpoints, none of this name, or no whole one.
     """
-    place = run / "checkpoints"
+    place = run / CHECKPOINTS
     there = sorted(p.name for p in place.glob("[!.]*") if p.is_dir())
     if not there:
         raise UserError(f"{run}: not a run's folder: there is no checkpoint in it")
     number = re.fullmatch(r"epoch-(\d+)", name)
-    full = f"epoch-{int(number[1]):04}" if number else name
+    full = epoch_name(int(number[1])) if number else name
     if full not in there:
         raise UserError(
             f"{place}: no checkpoint '{name}'.{suggest(name, there)} There are: {', '.join(there)}"
         )
     return find_checkpoint(place / full, files)
+
+
+def last_of(run: Path) -> Path:
+    """The folder of a run's newest checkpoint."""
+    return run / CHECKPOINTS / "last"
+
+
+def epoch_name(epoch: int) -> str:
+    """The name of the folder that keeps an epoch's checkpoint."""
+    return f"epoch-{epoch:04}"
+
+
+def epoch_of(folder: Path) -> int:
+    """The epoch of a folder that was named by `epoch_name`; 0 for any other."""
+    digits = re.fullmatch(r"epoch-([0-9]+)", folder.name)
+    epoch = int(digits[1]) if digits else 0
+    return epoch if folder.name == epoch_name(epoch) else 0
 
 
 def sha256(file: Path) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass, replace
+from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -107,7 +108,7 @@ def _type_in_words(annotation: Any, metadata: Any = ()) -> str:
         return f"list of {words}" if words else "list"
     if origin is dict:
         return "mapping"
-    if origin is Union or "UnionType" in str(type(annotation)):
+    if origin in (Union, UnionType):
         kinds = (_type_in_words(a, metadata) for a in arguments if a is not type(None))
         return " or ".join(dict.fromkeys(kind for kind in kinds if kind))
     if isinstance(annotation, type) and issubclass(annotation, Settings):

@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from pydantic import ValidationError, create_model
 
-from resnet_fit.config.problems import Problem, problems_of, unknown
+from resnet_fit.config.problems import Invalid, Problem, problems_of, unknown
 from resnet_fit.config.settings import Settings
 from resnet_fit.config.yaml12 import Path
 from resnet_fit.errors import UserError
@@ -28,7 +28,7 @@ def parse(
     for i, entry in enumerate(entries):
         try:
             parsed.append(_parse_entry(entry, registry, (*path, i)))
-        except _Problems as found:
+        except Invalid as found:
             problems.extend(found.args)
     return parsed, problems
 
@@ -45,34 +45,30 @@ def _tuples(options: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
 
 
-class _Problems(Exception):
-    pass
-
-
 def _parse_entry(entry: Any, registry: Mapping[str, Callable[..., Any]], path: Path) -> Entry:
     if isinstance(entry, str):
         entry = {entry: {}}
     if not (isinstance(entry, dict) and len(entry) == 1):
-        raise _Problems(Problem(path, f"expected 'name' or 'name: {{...}}', received {entry!r}"))
+        raise Invalid(Problem(path, f"expected 'name' or 'name: {{...}}', received {entry!r}"))
     ((name, given),) = entry.items()
     if name not in registry:
-        raise _Problems(Problem(path, unknown(name, "operation", sorted(registry))))
+        raise Invalid(Problem(path, unknown(name, "operation", sorted(registry))))
     given = {} if given is None else given
     if not isinstance(given, dict):
-        raise _Problems(Problem((*path, name), f"expected options in braces, received {given!r}"))
+        raise Invalid(Problem((*path, name), f"expected options in braces, received {given!r}"))
     operation = registry[name]
     schema = schema_of(operation)
     try:
         options = schema.model_validate(_tuples(given))
     except ValidationError as error:
-        raise _Problems(
-            *(Problem((*path, name, *p.path), p.message) for p in problems_of(error, schema))
+        raise Invalid(
+            *(problem.below((*path, name)) for problem in problems_of(error, schema))
         ) from None
     values = dict(options)
     try:
         operation(**values)
     except UserError as error:
-        raise _Problems(Problem((*path, name), str(error))) from None
+        raise Invalid(Problem((*path, name), str(error))) from None
     return {name: {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}}
 
 

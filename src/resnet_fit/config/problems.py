@@ -29,6 +29,10 @@ class Problem:
         return replace(self, path=(*path, *self.path))
 
 
+class Invalid(Exception):
+    """A section or an entry of a list that is refused; its ``args`` are the `Problem`s."""
+
+
 def raise_problems(problems: Sequence[Problem], document: Document) -> None:
     """Raise one UserError with a line for each problem, in the order of the document."""
     if problems:
@@ -83,7 +87,7 @@ def _expected(kind: str, context: dict[str, Any], message: str) -> str:
         "list_type": "a list",
         "dict_type": "a section with keys of its own",
         "model_type": "a section with keys of its own",
-        "string_pattern_mismatch": "auto, cpu, gpu or gpu:N",
+        "string_pattern_mismatch": "text that matches {pattern}",
     }
     if kind in words:
         return words[kind].format(**context)

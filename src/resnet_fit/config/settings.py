@@ -16,7 +16,8 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from resnet_fit.config.problems import Problem, problems_of
+from resnet_fit.config.document import Document
+from resnet_fit.config.problems import Problem, problems_of, raise_problems
 from resnet_fit.errors import UserError
 from resnet_fit.home import expand
 
@@ -73,9 +74,7 @@ class Settings(BaseModel):
             problems = list(settings.problems(None))
         except ValidationError as error:
             problems = problems_of(error, cls)
-        if problems:
-            lines = (f"{'.'.join(map(str, p.path))}: {p.message}" for p in problems)
-            raise UserError("\n".join(lines))
+        raise_problems(problems, Document({}))
         return settings
 
     def problems(self, config: Config | None) -> Iterator[Problem]:
@@ -100,12 +99,7 @@ class Part(Settings):
     ``build`` may import it. What ``build`` takes and returns is told by the kind's own base class.
     """
 
-    part_name: ClassVar[str] = ""
-
-    @property
-    def name(self) -> str:
-        """What a config calls this part."""
-        return self.part_name
+    part_name: ClassVar[str] = ""  # what a config calls this part
 
 
 def _plain(value: Any) -> Any:

@@ -149,7 +149,7 @@ def _epochs_done(experiment: Experiment, run: Path, average: WeightAverage | Non
 def _sizes(experiment: Experiment) -> Iterator[str]:
     counts, epochs = experiment.counts, experiment.config.training.epochs
     steps = len(experiment.loaders.train)
-    yield f"{experiment.device}, {experiment.means}"
+    yield f"{experiment.device}, {experiment.execution}"
     yield (
         f"{counts['parameters']:,} parameters; {counts['macs']:,} multiply-accumulates for an "
         "image in evaluation"

@@ -103,12 +103,12 @@ def profile(config: Config, steps: int = 20, output: Path | None = None) -> Prof
         experiment = set_up(config)
     accumulate, precision = config.training.accumulate, config.training.precision
     found = Profile(
-        f"{experiment.device}, {experiment.means}, {precision}",
+        f"{experiment.device}, {experiment.execution}, {precision}",
         config.data.batch_size * accumulate,
     )
     watch, model = Stopwatch(experiment.device), experiment.model
     layers = None
-    if experiment.means.compile == "off":
+    if experiment.execution.compile == "off":
         layers = LayerTimes(model.network, experiment.loaders.image_shape, watch)
     watch.follow(model)
     batches = _Batches(experiment, steps, watch, layers, found)

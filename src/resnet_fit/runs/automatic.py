@@ -26,8 +26,8 @@ PLACES = {
 
 
 @dataclass(frozen=True)
-class Means:
-    """By what means a run computes, every ``auto`` resolved.
+class Execution:
+    """How a run computes, with every ``auto`` resolved.
 
     Attributes:
         backend: as of `resnet_fit.backends.use_backend`.
@@ -91,10 +91,12 @@ def resolve_auto(config: Config, device: str, was: Mapping[str, Any] | None = No
     return replace(config, **sections)
 
 
-def means(resolved: Config, backend: str) -> Means:
-    """Those of a config that `resolve_auto` made, and of the backend that was chosen for it."""
+def execution(resolved: Config, backend: str) -> Execution:
+    """How a config computes that `resolve_auto` made, with the backend that was chosen for it."""
     fused = getattr(resolved.optimizer, "fused", False)
-    return Means(backend, resolved.training.compile, fused, resolved.augmentation.on_device is True)
+    return Execution(
+        backend, resolved.training.compile, fused, resolved.augmentation.on_device is True
+    )
 
 
 def recorded(folder: Path, trained_by: Config) -> dict[str, Any]:

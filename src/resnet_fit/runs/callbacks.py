@@ -27,12 +27,14 @@ from resnet_fit.callbacks.optional import Context
 from resnet_fit.callbacks.phases import in_order
 from resnet_fit.callbacks.second_evaluation import SecondEvaluation
 from resnet_fit.callbacks.together import GroupSchedule, SameState
+from resnet_fit.checkpoints.files import CHECKPOINTS
 from resnet_fit.data.augment import Normalize
 from resnet_fit.data.loading import FileLoader, Loader
 from resnet_fit.errors import UserError
 from resnet_fit.machine import usable_cores
 from resnet_fit.runs.experiment import Experiment
 from resnet_fit.runs.folder import documents
+from resnet_fit.runs.outcome import METRICS
 from resnet_fit.training.evaluated_epochs import EvaluatedEpochs
 
 # Names in a checkpoint's state that no callback of a config or of a program may have.
@@ -60,7 +62,7 @@ class Callbacks:
         several = parallel.size() > 1
         self.evaluated = EvaluatedEpochs(config.training.epochs, config.training.evaluate_every)
         self.clock = clock = Clock(dealer=loaders.dealer if several else None)
-        file = folder / "metrics.jsonl" if parallel.is_first() else None
+        file = folder / METRICS if parallel.is_first() else None
         self.history = History(file, clock)
         context = Context(
             config,
@@ -82,7 +84,7 @@ class Callbacks:
         _only(NaNSkip, named)  # refuses a second one
         self.visualdl = _only(VisualDL, named)
         self.checkpoint = Checkpoint(
-            folder / "checkpoints",
+            folder / CHECKPOINTS,
             **config.checkpoint.model_dump(),
             parts=self.saved,
             clock=clock,
@@ -145,7 +147,7 @@ class Callbacks:
                 there.
         """
         unknown = sorted(state.keys() - {*OWN_STATES, *self.saved, "visualdl"})
-        if unknown and parallel.is_first():  # of several processes it has all callbacks
+        if unknown and parallel.is_first():  # only it has all callbacks
             raise UserError(
                 f"callbacks: this run was trained with {', '.join(unknown)}; give the same to "
                 "resume(folder, callbacks=[...])"
@@ -157,7 +159,8 @@ class Callbacks:
                 part.set_state_dict(state[name])
             elif part is not self.visualdl:  # curves may be wanted later
                 raise UserError(f"callbacks: this run was trained without {name}")
-        # Or they are no longer wanted; of several processes the first one alone writes them.
+        # VisualDL was turned off for this resume: its records are cut back to the checkpoint. Only
+        # the first process writes them.
         if "visualdl" in state and self.visualdl is None and parallel.is_first():
             VisualDL(self.folder / "visualdl").set_state_dict(state["visualdl"])
 

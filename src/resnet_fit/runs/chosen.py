@@ -36,7 +36,8 @@ def choose(
     Args:
         run: the folder of the run.
         checkpoint: ``best``, ``last`` or ``epoch-5``.
-        average: as of `weights_name`.
+        average: whether the averaged weights are meant; by default where the best epoch was chosen
+            by them.
         whole: files whose checksums must be right.
 
     Raises:
@@ -44,20 +45,10 @@ def choose(
     """
     found = find_by_name(run, checkpoint, whole)
     config = checkpoint_config(found)
-    return Chosen(found, config, weights_name(config, average))
-
-
-def weights_name(config: Config, average: bool | None) -> str:
-    """The file of a checkpoint with its weights or, where ``average`` is true, their average.
-
-    By default the average where the best epoch was chosen by it.
-
-    Raises:
-        UserError: the run keeps no average.
-    """
-    kept = config.averages_weights
+    # A callback that a program hands over keeps an average as well: only the files tell of it.
+    kept = config.averages_weights or (found / AVERAGE).is_file()
     if average and not kept:
         raise UserError("average: this run was trained without callbacks.weight_average")
     if average is None:
         average = kept and is_of_average(config.checkpoint.monitor)
-    return AVERAGE if average else WEIGHTS
+    return Chosen(found, config, AVERAGE if average else WEIGHTS)

@@ -19,7 +19,14 @@ from resnet_fit.config import operations
 from resnet_fit.config.document import STDIN, Document, dump, read_document
 from resnet_fit.config.overrides import override
 from resnet_fit.config.plain import from_python
-from resnet_fit.config.problems import Problem, lines_of, problems_of, raise_problems, unknown
+from resnet_fit.config.problems import (
+    Invalid,
+    Problem,
+    lines_of,
+    problems_of,
+    raise_problems,
+    unknown,
+)
 from resnet_fit.config.registry import CHOICES, parts
 from resnet_fit.config.settings import Part, Settings
 from resnet_fit.config.shipped import find_config
@@ -138,22 +145,14 @@ def _sections(value: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
     for key in keys:
         try:
             sections[key] = _section(key, value)
-        except _Wrong as wrong:
-            problems.extend(wrong.problems)
+        except Invalid as error:
+            problems.extend(error.args)
     if not problems:
         return sections, list(_resolve_operations(sections))
     return sections, problems
 
 
 OWN_PART = "a part of your own is known once the module that registers it is imported"
-
-
-class _Wrong(Exception):
-    """A section that cannot be understood."""
-
-    def __init__(self, *problems: Problem) -> None:
-        super().__init__()
-        self.problems = problems
 
 
 def _section(key: str, value: Mapping[str, Any]) -> Any:
@@ -163,18 +162,18 @@ def _section(key: str, value: Mapping[str, Any]) -> Any:
     if choice is None:
         return _settings(SECTIONS[key], value.get(key, {}), (key,))
     if key not in value and choice.default is None:
-        raise _Wrong(Problem((key,), "required, but not given"))
+        raise Invalid(Problem((key,), "required, but not given"))
     given = value.get(key, {})
     _require_section(given, (key,))
     name = given.get("name", choice.default)
     known = parts(choice.kind)
     if name is None:
         listed = ", ".join(known)
-        raise _Wrong(Problem((key, "name"), f"required, but not given; one of {listed}"))
+        raise Invalid(Problem((key, "name"), f"required, but not given; one of {listed}"))
     if not isinstance(name, str) or name not in known:
         message = unknown(name, "name", known)
         hint = "" if "Did you mean" in message else f"; {OWN_PART}"
-        raise _Wrong(Problem((key, "name"), message + hint))
+        raise Invalid(Problem((key, "name"), message + hint))
     rest = {k: v for k, v in given.items() if k != "name"}
     return _settings(known[name], rest, (key,))
 
@@ -194,17 +193,17 @@ def _callbacks(given: Any) -> dict[str, CallbackPart | None]:
             off = options is None or options is False
             options = {} if options is True else options
             chosen[name] = None if off else _settings(known[name], options, path)
-        except _Wrong as wrong:
-            problems.extend(wrong.problems)
+        except Invalid as error:
+            problems.extend(error.args)
     if problems:
-        raise _Wrong(*problems)
+        raise Invalid(*problems)
     return chosen
 
 
 def _require_section(value: Any, path: tuple[str, ...]) -> None:
     if not isinstance(value, dict):
         message = f"expected a section with keys of its own, received {value!r}"
-        raise _Wrong(Problem(path, message))
+        raise Invalid(Problem(path, message))
 
 
 def _settings(cls: type[Settings], value: Any, path: tuple[str, ...]) -> Any:
@@ -212,7 +211,7 @@ def _settings(cls: type[Settings], value: Any, path: tuple[str, ...]) -> Any:
     try:
         return cls.model_validate(value)
     except ValidationError as error:
-        raise _Wrong(*(p.below(path) for p in problems_of(error, cls))) from None
+        raise Invalid(*(p.below(path) for p in problems_of(error, cls))) from None
 
 
 def _resolve_operations(sections: dict[str, Any]) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ from resnet_fit.errors import UserError, out_of_memory
 from resnet_fit.networks import count_macs, count_parameters, freeze, load_weights, whiten
 from resnet_fit.networks.layer_names import BACKBONE, check_layers, head_of
 from resnet_fit.networks.pretrained import weights_file
-from resnet_fit.runs.automatic import Means, means, resolve_auto
+from resnet_fit.runs.automatic import Execution, execution, resolve_auto
 from resnet_fit.runs.config import Config
 from resnet_fit.runtime import choose_device
 from resnet_fit.training.accumulation import accumulated
@@ -38,14 +38,14 @@ class Experiment:
 
     Attributes:
         config: as the user wrote it, with its ``auto``.
-        means: what became of ``auto``.
+        execution: how it computes: what became of ``auto``.
         counts: numbers of the network and the data for the run's summary.
         weights: the file that its network started from; None for a random start.
     """
 
     config: Config
     device: str
-    means: Means
+    execution: Execution
     loaders: Loaders
     model: paddle.Model
     counts: dict[str, Any]
@@ -106,7 +106,7 @@ def set_up(
         "eval_images": loaders.evaluation.count,
     }
     model = prepare(resolved, network, loaders, backend)
-    return Experiment(config, device, means(resolved, backend), loaders, model, counts, weights)
+    return Experiment(config, device, execution(resolved, backend), loaders, model, counts, weights)
 
 
 def open_data(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -11,18 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paddle
 from paddle import nn
 
 from resnet_fit import gpu, parallel
-from resnet_fit.callbacks import Relay
+from resnet_fit.callbacks import Relay, WeightAverage
+from resnet_fit.callbacks.logs import as_numbers
 from resnet_fit.callbacks.nan_guard import ADVICE, absurd
-from resnet_fit.checkpoints.files import CONFIG, DATA, find_checkpoint
+from resnet_fit.checkpoints.files import CHECKPOINTS, CONFIG, DATA, find_checkpoint, last_of
 from resnet_fit.checkpoints.folder import describe_last, load_whole, needed_files, read_state
-from resnet_fit.data.datasets.data import Dataset, Parts
+from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset
+from resnet_fit.data.datasets.data import Parts
 from resnet_fit.data.record import DataRecord
-from resnet_fit.errors import Diverged, RunFailed, UserError, out_of_memory
+from resnet_fit.errors import Diverged, RunFailed, UserError, out_of_memory, require
 from resnet_fit.files import lock, write_json, write_text
 from resnet_fit.home import expand
 from resnet_fit.live_line import clock_time
@@ -33,6 +33,7 @@ from resnet_fit.runs.callbacks import Callbacks
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.experiment import Experiment, set_up
 from resnet_fit.runs.folder import check_name, make_folder, require_space, write_documents
+from resnet_fit.runs.outcome import ENVIRONMENT, LOG, SUMMARY
 from resnet_fit.runs.processes import check_processes
 from resnet_fit.runs.resuming import (
     checkpoint_config,
@@ -80,8 +81,22 @@ class Given:
                     f"{argument}: received one, but the config describes {section}: "
                     f"{{name: {name}}}; leave it out, or set {section}.name: given"
                 )
-        parts = None if data is None else Parts(*data, *[None] * (3 - len(data)))
-        return cls(network, parts, tuple(callbacks))
+        return cls(network, _parts(data), tuple(callbacks))
+
+    @property
+    def averages_weights(self) -> bool:
+        """Whether a callback that was handed over keeps an average of the weights."""
+        return any(isinstance(callback, WeightAverage) for callback in self.callbacks)
+
+
+def _parts(data: Sequence[Dataset] | None) -> Parts | None:
+    """Data sets that a program hands over, as the parts of a run's data."""
+    if data is None:
+        return None
+    is_one = isinstance(data, (ArrayDataset, FileDataset))
+    sets = 1 if is_one else len(data)
+    require(sets in (2, 3), "data", sets, "2 or 3 data sets: to train on, to evaluate on, to test")
+    return Parts(*data, *[None] * (3 - sets))
 
 
 def fit(
@@ -126,14 +141,14 @@ def _begin_in(output: Path, name: str, numbered: bool, config: Config, given: Gi
         folder = Path(parallel.first(lambda: str(make_folder(output, name, numbered))))
         try:
             with _owned(folder):
-                follows = Callbacks(experiment, folder, given.callbacks)
+                callbacks = Callbacks(experiment, folder, given.callbacks)
                 _open_log(log, folder)
                 parallel.first(lambda: _begin(folder, experiment))
                 if experiment.weights is not None:
                     say(f"starts from {experiment.weights}")
-                return _train(experiment, follows)
+                return _train(experiment, callbacks)
         except UserError:
-            if parallel.is_first() and not (folder / "checkpoints").exists():
+            if parallel.is_first() and not (folder / CHECKPOINTS).exists():
                 log.close()
                 shutil.rmtree(folder)  # nothing to go on from, and its name is free again
             raise
@@ -186,7 +201,7 @@ def _owned(folder: Path) -> AbstractContextManager[Any]:
 
 def _open_log(log: RunLog, folder: Path) -> None:
     if parallel.is_first():
-        log.open(folder / "run.log")
+        log.open(folder / LOG)
 
 
 def _begin(folder: Path, experiment: Experiment) -> None:
@@ -195,50 +210,50 @@ def _begin(folder: Path, experiment: Experiment) -> None:
 
 
 def _go_on(folder: Path, config: Config, given: Given, log: RunLog) -> Run:
-    needed = [*needed_files(config.averages_weights), CONFIG, DATA]
-    last = folder / "checkpoints" / "last"
-    found = parallel.first(lambda: str(find_checkpoint(last, needed)))
+    averages = config.averages_weights or given.averages_weights
+    needed = [*needed_files(averages), CONFIG, DATA]
+    found = parallel.first(lambda: str(find_checkpoint(last_of(folder), needed)))
     with checkpoint_of_first(found) as files:
         state = read_state(files)
         require_epochs(config, state)
         kept, data = checkpoint_config(files), DataRecord.read(files / DATA)
-        was = json.loads(parallel.first(lambda: json.dumps(recorded(folder, kept))))
+        was = parallel.first(lambda: recorded(folder, kept))
         experiment = set_up(config, given.network, given.data, data, was)
-        follows = Callbacks(experiment, folder, given.callbacks)
-        load_whole(files, experiment.model, follows.average)
-        follows.restore(state)
+        callbacks = Callbacks(experiment, folder, given.callbacks)
+        load_whole(files, experiment.model, callbacks.average)
+        callbacks.restore(state)
         _open_log(log, folder)
         follow_epochs(experiment, state, kept)
-    follows.checkpoint.complete(Path(found))
-    say(f"goes on from {found} after step {follows.clock.step}")
+    callbacks.checkpoint.complete(Path(found))
+    say(f"goes on from {found} after step {callbacks.clock.step}")
     parallel.first(lambda: write_documents(folder, experiment))
-    return _train(experiment, follows)
+    return _train(experiment, callbacks)
 
 
-def _train(experiment: Experiment, follows: Callbacks) -> Run:
+def _train(experiment: Experiment, callbacks: Callbacks) -> Run:
     """Train what is left of a run, test it, and write its summary."""
-    folder, counts = follows.folder, experiment.counts
-    means = experiment.means
-    environment = describe(experiment.device, means.backend) | means.to_dict()
+    folder, counts = callbacks.folder, experiment.counts
+    execution = experiment.execution
+    environment = describe(experiment.device, execution.backend) | execution.to_dict()
     if parallel.is_first():
-        write_json(folder / "environment.json", environment)
+        write_json(folder / ENVIRONMENT, environment)
     say(
         f"{folder}: {counts['parameters']:,} parameters, {counts['train_images']:,} images to "
         f"train on, {counts['eval_images']:,} to evaluate on; {experiment.device}, "
-        f"{means}, {_precision(experiment)}"
+        f"{execution}, {_precision(experiment)}"
     )
     if experiment.device != "cpu":
         say(f"{experiment.device}: {gpu.summary(int(experiment.device[4:]))}")
     with closing(experiment.loaders):
-        _fit_epochs(experiment, follows)
-        if follows.has_stopped:
-            say(f"stopped early after epoch {follows.clock.epoch}: no better for some time")
-        skipped = _note_skipped(experiment, follows)
-        test = _test(experiment, follows)
-    summary = summarize(experiment, follows.history.rows, environment, test)
-    summary |= {"stopped_early": follows.has_stopped, "skipped_images": skipped}
+        _fit_epochs(experiment, callbacks)
+        if callbacks.has_stopped:
+            say(f"stopped early after epoch {callbacks.clock.epoch}: no better for some time")
+        skipped = _note_skipped(experiment, callbacks)
+        test = _test(experiment, callbacks)
+    summary = summarize(experiment, callbacks.history.rows, environment, test)
+    summary |= {"stopped_early": callbacks.has_stopped, "skipped_images": skipped}
     if parallel.is_first():
-        write_json(folder / "summary.json", summary)
+        write_json(folder / SUMMARY, summary)
     say(f"{clock_time(summary['seconds'])}, all in {folder}")
     for which, metrics in (("evaluation", summary["last"].get("eval", {})), ("test", test or {})):
         problem = absurd(metrics)
@@ -254,86 +269,83 @@ def _precision(experiment: Experiment) -> str:
     and 1.5 times as long on an Intel Xeon with AVX512-BF16 but without AMX.
     """
     precision = experiment.config.training.precision
-    if precision == "float32" and experiment.means.backend == "onednn" and has_bfloat16():
+    if precision == "float32" and experiment.execution.backend == "onednn" and has_bfloat16():
         return "float32 (training.precision=bfloat16 may be faster: see resnet-fit doctor)"
     return precision
 
 
-def _fit_epochs(experiment: Experiment, follows: Callbacks) -> None:
+def _fit_epochs(experiment: Experiment, callbacks: Callbacks) -> None:
     """Repeat an evaluation that was interrupted, if there is one, and train the epochs left."""
     config, loaders = experiment.config, experiment.loaders
     try:
-        if follows.checkpoint.awaits_evaluation:
-            _evaluate_again(experiment, follows)
-        epochs = config.training.epochs - follows.epochs_done
-        if epochs > 0 and not follows.has_stopped:
+        if callbacks.checkpoint.awaits_evaluation:
+            _evaluate_again(experiment, callbacks)
+        epochs = config.training.epochs - callbacks.epochs_done
+        if epochs > 0 and not callbacks.has_stopped:
             experiment.model.fit(
                 loaders.train,
                 loaders.evaluation,
                 epochs=epochs,
-                eval_freq=EvaluationFrequency(follows.evaluated, follows.epochs_done),
+                eval_freq=EvaluationFrequency(callbacks.evaluated, callbacks.epochs_done),
                 accumulate_grad_batches=config.training.accumulate // parallel.size(),
                 verbose=0,
-                callbacks=follows.all,
+                callbacks=callbacks.all,
             )
     except Diverged as error:
-        raise RunFailed(f"{error}; {describe_last(follows.checkpoint.folder / 'last')}") from error
+        raise RunFailed(
+            f"{error}; {describe_last(callbacks.checkpoint.folder / 'last')}"
+        ) from error
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RunFailed) or not out_of_memory(error):
             raise
         raise RunFailed(
-            f"memory ran out in epoch {follows.clock.epoch} after step {follows.clock.step}, at "
-            f"data.batch_size {config.data.batch_size}; try a smaller one with a larger "
+            f"memory ran out in epoch {callbacks.clock.epoch} after step {callbacks.clock.step}, "
+            f"at data.batch_size {config.data.batch_size}; try a smaller one with a larger "
             "training.accumulate, or another training.precision. The last checkpoint is untouched"
         ) from error
     finally:
-        follows.close()
+        callbacks.close()
 
 
-def _evaluate_again(experiment: Experiment, follows: Callbacks) -> None:
+def _evaluate_again(experiment: Experiment, callbacks: Callbacks) -> None:
     """Repeat the evaluation in which a run was interrupted, as a `fit` without epochs."""
-    model, callbacks = experiment.model, follows.all
+    model = experiment.model
     names = model._metrics_name()
     params = {"batch_size": None, "epochs": 0, "steps": None, "verbose": 0, "metrics": names}
-    for callback in callbacks:
+    for callback in callbacks.all:
         callback.set_model(model)
         callback.set_params(params)
-    for callback in callbacks:
+    for callback in callbacks.all:
         callback.on_train_begin()
-    model.evaluate(experiment.loaders.evaluation, verbose=0, callbacks=callbacks)
-    for callback in callbacks:
+    model.evaluate(experiment.loaders.evaluation, verbose=0, callbacks=callbacks.all)
+    for callback in callbacks.all:
         callback.on_train_end()
 
 
-def _note_skipped(experiment: Experiment, follows: Callbacks) -> int:
+def _note_skipped(experiment: Experiment, callbacks: Callbacks) -> int:
     """Write down which images could not be read, and return how many."""
     skipped: dict[str, str] = getattr(experiment.loaders.train, "skipped", {})
     if skipped:
-        file = follows.folder / "skipped_images.txt"
+        file = callbacks.folder / "skipped_images.txt"
         lines = [f"{reason}\n" for reason in sorted(skipped.values())]
         write_text(file, "".join(lines))
         say(f"unreadable images left out: {len(skipped)}, listed in {file}")
     return len(skipped)
 
 
-def _test(experiment: Experiment, follows: Callbacks) -> dict[str, float] | None:
+def _test(experiment: Experiment, callbacks: Callbacks) -> dict[str, float] | None:
     """Metrics on the test set, where another part was held out to judge epochs by."""
     loader = experiment.loaders.test
     if loader is None:
         return None
-    follows.interruption.open()
+    callbacks.interruption.open()
     try:
-        relay = Relay(follows.watchers, "test")
-        test = plain_numbers(experiment.model.evaluate(loader, verbose=0, callbacks=[relay]))
-        for second in follows.second_evaluations:
-            judged = plain_numbers(second.evaluate(loader, "test"))
-            test |= {second.prefix + name: value for name, value in judged.items()}
+        relay = Relay(callbacks.watchers, "test")
+        metrics = experiment.model.evaluate(loader, verbose=0, callbacks=[relay])
+        for second in callbacks.second_evaluations:
+            metrics |= second.evaluate(loader, "test")
     finally:
-        follows.close()
-    follows.progress.print("test", test)
+        callbacks.close()
+    test = as_numbers(metrics)
+    callbacks.progress.print("test", test)
     return test
-
-
-def plain_numbers(metrics: dict[str, Any]) -> dict[str, float]:
-    """What `paddle.Model.evaluate` returns, as numbers."""
-    return {name: float(np.ravel(value)[0]) for name, value in metrics.items()}

@@ -22,12 +22,12 @@ from pathlib import Path
 from types import FrameType
 
 from resnet_fit.errors import LostProcess, RunFailed, UserError
+from resnet_fit.parallel import SIGNALS
 
 # Seconds that the others have to end by themselves once one has failed.
 GRACE = 8.0
 LOOK = 0.05
 PR_SET_PDEATHSIG = 1
-FORWARDED = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _forwarded(processes: Sequence[Process]) -> Iterator[list[int]]:
 
     before = {
         number: signal.signal(number, forward)
-        for number in FORWARDED
+        for number in SIGNALS
         if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:

@@ -164,7 +164,7 @@ def read_outcome(folder: Path) -> Outcome:
     return Outcome(folder, state, rows, config, environment, summary)
 
 
-def _state(folder: Path, rows: list[Row], config: dict[str, Any], summary: Row) -> State:
+def _state(folder: Path, rows: list[Row], config: dict[str, Any], summary: dict[str, Any]) -> State:
     """How a run ended that is not running."""
     error = _last_error(folder / LOG)
     if error is not None:
@@ -198,12 +198,9 @@ def _last_error(log: Path) -> str | None:
 
 def _object(file: Path) -> dict[str, Any] | None:
     """A JSON object; None where there is no such file."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    text = _text(file)
+    if text is None:
         return None
-    except UnicodeDecodeError:
-        raise UserError(f"{file}: damaged: not a text file in UTF-8") from None
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -214,13 +211,19 @@ def _object(file: Path) -> dict[str, Any] | None:
 
 
 def _rows(file: Path) -> list[Row]:
+    """Rows of ``metrics.jsonl``; none before the end of the first epoch."""
+    lines = (_text(file) or "").splitlines()
+    return [_row(line, f"{file}:{number}") for number, line in enumerate(lines, 1)]
+
+
+def _text(file: Path) -> str | None:
+    """The content of a text file; None where there is no such file."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return []  # before the end of the first epoch
+        return None
     except UnicodeDecodeError:
         raise UserError(f"{file}: damaged: not a text file in UTF-8") from None
-    return [_row(line, f"{file}:{number}") for number, line in enumerate(lines, 1)]
 
 
 def _row(line: str, place: str) -> Row:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnet_fit.checkpoints.files import CONFIG, find_checkpoint
+from resnet_fit.checkpoints.files import CONFIG, find_checkpoint, last_of
 from resnet_fit.config.differences import differences
 from resnet_fit.config.document import read_document
 from resnet_fit.config.problems import Problem, raise_problems, shown
@@ -65,7 +65,7 @@ def load_run_config(folder: str | Path, overrides: Sequence[str] = ()) -> Config
         raise UserError(f"{folder}: not a run's folder: there is no {CONFIG} in it")
     document = read_document(file)
     config = resolve(document, overrides)
-    kept = checkpoint_config(find_checkpoint(folder / "checkpoints" / "last", [CONFIG]))
+    kept = checkpoint_config(find_checkpoint(last_of(folder), [CONFIG]))
     changed = [
         (path, f"received {shown(now)}, expected {shown(was)}, as this run was trained")
         for path, was, now in differences(kept.model_dump(), config.model_dump())

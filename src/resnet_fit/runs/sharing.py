@@ -42,8 +42,6 @@ def require_same_config(config: Config) -> None:
     Raises:
         UserError: with the settings that differ.
     """
-    if parallel.size() == 1:
-        return
     theirs = _parse(parallel.first(config.model_dump))
     for path, of_first, own in differences(theirs.model_dump(), config.model_dump()):
         key = ".".join(map(str, path))
@@ -57,6 +55,9 @@ def require_same_config(config: Config) -> None:
 @contextmanager
 def checkpoint_of_first(folder: str) -> Iterator[Path]:
     """The files of a checkpoint that the first process has, in a temporary folder elsewhere."""
+    if parallel.size() == 1:
+        yield Path(folder)
+        return
     names = parallel.first(lambda: sorted(file.name for file in Path(folder).iterdir()))
     with tempfile.TemporaryDirectory(prefix="resnet-fit-") as copy:
         place = Path(folder if parallel.is_first() else copy)

@@ -21,11 +21,11 @@ def summarize(
     config = experiment.config
     images = experiment.counts["train_images"] * len(rows)
     trained = sum(row["train_seconds"] for row in rows)
-    held_out = test is not None or config.data.part_name == "folder"
+    judged_on = config.data.judged_on(experiment.loaders.evaluation.dataset)
     return {
         "last": rows[-1],
         "best": best_row(rows, config.checkpoint.monitor, config.checkpoint.mode),
-        "judged_on": "validation" if held_out else "test",
+        "judged_on": "validation" if test is not None else judged_on,
         "test": test,
         "epochs": len(rows),
         "seconds": rows[-1]["seconds"],

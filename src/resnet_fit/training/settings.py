@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from resnet_fit.config.problems import Problem
 from resnet_fit.config.settings import NonNegativeInt, OrOff, Positive, PositiveInt, Settings
@@ -15,6 +15,12 @@ from resnet_fit.training.metric_names import better
 
 if TYPE_CHECKING:
     from resnet_fit.runs.config import Config
+
+
+def _device(name: str) -> str:
+    if not re.match(DEVICE, name):
+        raise ValueError("expected auto, cpu, gpu or gpu:N")
+    return name
 
 
 class Training(Settings):
@@ -42,7 +48,7 @@ class Training(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     accumulate: PositiveInt = 1
     on_nan: Literal["stop", "skip"] = "stop"
-    device: Annotated[str, Field(pattern=DEVICE)] = "auto"
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     backend: Literal["auto", "paddle", "channels_last", "onednn"] = "auto"
     compile: Annotated[Literal["auto", "off", "static", "cinn"], OrOff] = "auto"

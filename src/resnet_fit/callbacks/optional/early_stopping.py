@@ -34,7 +34,8 @@ class EarlyStopping(CallbackPart):
         evaluations = EvaluatedEpochs(training.epochs, training.evaluate_every).after(0)
         if self.patience >= evaluations:
             yield Problem(
-                ("patience",), f"{self.patience} evaluations of {evaluations} can never go by"
+                ("patience",),
+                f"{self.patience}, but this training makes only {evaluations} evaluations",
             )
 
     def build(self, context: Context) -> paddle.callbacks.Callback:

@@ -76,6 +76,14 @@ class Data(Part):
         limited = (subset(part, self.limit) for part in (train, evaluation, held_out))
         return Parts(*limited)
 
+    def judged_on(self, evaluation: Dataset) -> str:
+        """``validation`` or ``test``: what the images are that each epoch is evaluated on.
+
+        Args:
+            evaluation: these images, of `open`.
+        """
+        return "validation" if self.validation else "test"
+
     def operations(self) -> Mapping[str, Callable[..., Any]]:
         """The augmentation operations for this kind of images."""
         return parts("augmentation")

@@ -15,7 +15,7 @@ import numpy as np
 from resnet_fit.config.registry import part, parts
 from resnet_fit.config.settings import Location, NonNegativeInt, PositiveInt, Settings
 from resnet_fit.data import transforms
-from resnet_fit.data.dataset import FileDataset, split, subset
+from resnet_fit.data.dataset import Dataset, FileDataset, split, subset
 from resnet_fit.data.datasets.data import Data, Parts
 from resnet_fit.data.listing import BESIDE_CLASSES, EXTENSIONS, LeftOut, list_images
 from resnet_fit.data.transforms import Interpolation, Resize
@@ -80,6 +80,10 @@ class Folder(Data):
     def open(self) -> Parts:
         train, held_out = self.load()
         return Parts(subset(train, self.limit), subset(held_out, self.limit), None)
+
+    def judged_on(self, evaluation: Dataset) -> str:
+        is_test = not self.validation and _part(_last_folder(evaluation)) == "test"
+        return "test" if is_test else "validation"
 
     def operations(self) -> Mapping[str, Callable[..., Any]]:
         return {**parts("augmentation"), **parts("transform")}
@@ -186,6 +190,10 @@ def _parts(root: Path) -> tuple[dict[str, str], list[str]]:
                 f"{EXPECTED}"
             )
     return {str(kind): name for kind, (name,) in found.items()}, others
+
+
+def _last_folder(dataset: Dataset) -> str:
+    return Path(dataset.root).name if isinstance(dataset, FileDataset) else ""
 
 
 def _part(name: str) -> str | None:

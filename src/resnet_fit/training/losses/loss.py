@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,10 +22,13 @@ if TYPE_CHECKING:
 def _class_weights(value: Any) -> str | list[float] | None:
     if value is None or value == "balanced":
         return value
-    numbers = isinstance(value, list) and value and all(type(n) in (int, float) for n in value)
-    if numbers and min(value) > 0:
+    if isinstance(value, list) and value and all(_is_weight(number) for number in value):
         return value
     raise ValueError("expected balanced, or a list with a number above 0 for each class")
+
+
+def _is_weight(number: Any) -> bool:
+    return type(number) in (int, float) and 0 < number < math.inf
 
 
 class Loss(Part):
