@@ -20,7 +20,7 @@ class Lamb(Moments):
     Parameters without weight decay have no trust ratio, as norms and biases by default.
 
     Args:
-        weight_decay: as of the other optimizers; above 0, since Paddle takes the trust ratio of
+        weight_decay: of the weights; above 0, since Paddle computes the trust ratio of
             decayed parameters only.
         epsilon: added to the divisor, which keeps it from zero.
     """

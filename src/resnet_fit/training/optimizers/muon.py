@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 class Muon(Velocity):
     """Orthogonalised momentum for convolutions, momentum for the rest (Jordan et al. 2024).
 
-    A convolution's weights keep their norm: ``learning_rate`` is the angle in radians by which a
-    step turns them, and weight decay is for the other parameters alone.
-
     Args:
+        learning_rate: the full rate of convolutions, of which the schedule takes a share: the angle
+            in radians by which a step turns their weights, which keep their norm.
+        weight_decay: of the parameters that are not convolutions; norms and biases have it only by
+            ``decay_norms_and_biases``.
         head_and_norm_lr: the learning rate of all parameters that are not convolutions.
     """
 

@@ -25,7 +25,7 @@ class Optimizer(Part):
         learning_rate: the full rate, of which the schedule takes a share at each step.
         reference_batch_size: the batch size that the rate was found for; the rate used is then
             proportional to the images of a step (Goyal et al. 2017).
-        weight_decay: L2 decay of the weights; norms and biases have none.
+        weight_decay: of the weights; norms and biases have it only by ``decay_norms_and_biases``.
         decay_norms_and_biases: whether norms and biases decay as well.
         lr_factors: factors of the learning rate for layers and all within them, such as
             ``{layer4: 0.5}``; ``backbone`` is every layer but the last.
