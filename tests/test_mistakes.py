@@ -194,7 +194,6 @@ IN_THE_CONFIG: dict[str, tuple[Change, tuple[str, ...]]] = {
         put("optimizer.lr_factors", {"fc": 0}),
         ("optimizer.lr_factors.fc", "more than 0"),
     ),
-    "best loss is the highest": (put("checkpoint.monitor", "loss"), ("checkpoint.mode", "min")),
 }
 
 

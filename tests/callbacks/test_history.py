@@ -113,19 +113,19 @@ def test_what_json_does_not_have_is_null(tmp_path):
     assert (evaluated["top1"], evaluated["top3"]) == (None, None)
     resumed = History(tmp_path / "metrics.jsonl")
     resumed.set_state_dict(history.state_dict())
-    assert best_row(resumed.rows, "top1", "max") is None
+    assert best_row(resumed.rows, "top1") is None
 
 
 def test_best_row():
-    accuracies = [0.5, 0.75, float("nan"), 0.75, 0.25]
-    rows = [{"epoch": i, "eval": {"top1": a}} for i, a in enumerate(accuracies)]
+    values = [0.5, 0.75, float("nan"), 0.75, 0.25]
+    rows = [{"epoch": i, "eval": {"top1": v, "ema_loss": v}} for i, v in enumerate(values)]
     rows.append({"epoch": 5})
-    assert best_row(rows, "top1", "max")["epoch"] == 1
-    assert best_row(rows, "top1", "min")["epoch"] == 4
-    assert best_row(rows, "top5", "max") is None
-    assert best_row([], "top1", "max") is None
+    assert best_row(rows, "top1")["epoch"] == 1
+    assert best_row(rows, "ema_loss")["epoch"] == 4
+    assert best_row(rows, "top5") is None
+    assert best_row([], "top1") is None
 
 
 def test_best_row_of_a_start_without_a_number():
     rows = [{"epoch": i, "eval": {"loss": v}} for i, v in enumerate([np.nan, 2.0, 1.0])]
-    assert best_row(rows, "loss", "min")["epoch"] == 2
+    assert best_row(rows, "loss")["epoch"] == 2

@@ -129,7 +129,7 @@ def draw(rng: random.Random, photos: Path) -> dict[str, Any]:
         "checkpoint": {
             "every_steps": rng.choice([None, 1, 2, 3, 4]),
             "keep": rng.choice([0, 2]),
-            **rng.choice([{"monitor": "loss", "mode": "min"}, {"monitor": "top1", "mode": "max"}]),
+            **rng.choice([{"monitor": "loss"}, {"monitor": "top1"}]),
         },
     }
 

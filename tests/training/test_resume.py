@@ -316,7 +316,7 @@ def uninterrupted(tmp_path_factory):
             "flip_average": {},
             "early_stopping": {"patience": 1},
         },
-        "checkpoint": {"monitor": "ema_loss", "mode": "min"},
+        "checkpoint": {"monitor": "ema_loss"},
     }
     folder = tmp_path_factory.mktemp("runs")
     return value, fit(parse_config(value), folder, "whole")
@@ -430,7 +430,7 @@ def uninterrupted_stopped_and_young(tmp_path_factory):
     value = TINY | {
         "data": {"name": "digits", "batch_size": 20, "limit": 200},
         "training": {"epochs": 6},
-        "checkpoint": {"monitor": "loss", "mode": "min"},
+        "checkpoint": {"monitor": "loss"},
         "callbacks": {
             "weight_average": {"decay": 0.9},
             "early_stopping": {"patience": 2},

@@ -10,6 +10,7 @@ from typing import Any
 from resnet_fit.callbacks import logs as read
 from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.files import json_text, write_text
+from resnet_fit.training.metric_names import better
 
 Row = dict[str, Any]
 
@@ -84,14 +85,14 @@ class History(Clocked):
             write_text(self.file, self._text)
 
 
-def best_row(rows: list[Row], monitor: str, mode: str) -> Row | None:
-    """The row whose evaluation is best in ``monitor``; the first of equals.
+def best_row(rows: list[Row], monitor: str) -> Row | None:
+    """The row whose evaluation is best in the metric ``monitor``; the first of equals.
 
     NaN and infinity never count.
     """
     best, best_value = None, None
     for row in rows:
         value = row.get("eval", {}).get(monitor)
-        if value is not None and read.improves(value, best_value, mode):
+        if value is not None and read.improves(value, best_value, better(monitor)):
             best, best_value = row, value
     return best

@@ -24,7 +24,7 @@ def summarize(
     judged_on = config.data.judged_on(experiment.loaders.evaluation.dataset)
     return {
         "last": rows[-1],
-        "best": best_row(rows, config.checkpoint.monitor, config.checkpoint.mode),
+        "best": best_row(rows, config.checkpoint.monitor),
         "judged_on": "validation" if test is not None else judged_on,
         "test": test,
         "epochs": len(rows),

@@ -11,7 +11,6 @@ from pydantic import AfterValidator, Field
 from resnet_fit.config.problems import Problem
 from resnet_fit.config.settings import NonNegativeInt, OrOff, Positive, PositiveInt, Settings
 from resnet_fit.runtime import DEVICE
-from resnet_fit.training.metric_names import better
 
 if TYPE_CHECKING:
     from resnet_fit.runs.config import Config
@@ -73,24 +72,19 @@ class Checkpoint(Settings):
 
     Args:
         monitor: the metric of the evaluation that says which epoch is ``best``: ``loss``, ``top1``,
-            ``top5``, with ``ema_`` or ``flip_`` in front those of the other evaluations.
-        mode: which direction is better, ``max`` or ``min``.
+            ``top5``, with ``ema_`` or ``flip_`` in front those of the other evaluations. Of a loss
+            the lowest value is the best, of the others the highest.
         every_minutes: how often ``last`` is saved within an epoch.
         every_steps: the same, counted in steps.
         keep: of how many epochs, the newest ones, the checkpoint stays as ``epoch-0001`` etc.
     """
 
     monitor: str = "top1"
-    mode: Literal["max", "min"] = "max"
     every_minutes: Positive = 10.0
     every_steps: PositiveInt | None = None
     keep: NonNegativeInt = 0
 
     def problems(self, config: Config | None) -> Iterator[Problem]:
-        right = better(self.monitor)
-        if self.mode != right:
-            message = f"expected {right} for monitor: {self.monitor}, received {self.mode!r}"
-            yield Problem(("mode",), message)
         needed = {"ema_": "weight_average", "flip_": "flip_average"}
         for prefix, callback in needed.items():
             missing = config is not None and not config.callbacks.get(callback)

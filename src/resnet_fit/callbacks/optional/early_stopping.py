@@ -41,10 +41,8 @@ class EarlyStopping(CallbackPart):
     def build(self, context: Context) -> paddle.callbacks.Callback:
         from resnet_fit.callbacks.early_stopping import EarlyStopping
 
-        checkpoint = context.config.checkpoint
         return EarlyStopping(
-            checkpoint.monitor,
-            mode=checkpoint.mode,
+            context.config.checkpoint.monitor,
             patience=self.patience,
             min_delta=self.min_delta,
             clock=context.clock,
