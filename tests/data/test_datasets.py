@@ -12,7 +12,7 @@ from hashlib import md5
 import numpy as np
 import pytest
 
-from resnet_fit.data.dataset import ArrayDataset, split, subset
+from resnet_fit.data.dataset import ArrayDataset, FileDataset, split, subset
 from resnet_fit.data.datasets import cifar
 from resnet_fit.data.datasets.digits import digits
 from resnet_fit.errors import UserError
@@ -309,6 +309,17 @@ def test_arrays_that_are_no_images_or_no_labels_are_refused(images, labels, mess
 def test_lists_become_arrays():
     dataset = ArrayDataset(PIXELS, LABELS.tolist(), ("a", "b"))
     assert dataset.take(np.array([1, 2])).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("classes", [["a", "b"], np.array(["a", "b"])])
+def test_classes_become_a_tuple_of_texts(classes):
+    """A list never equals the tuple that is read from a run's record."""
+    for dataset in (
+        ArrayDataset(PIXELS, LABELS, classes),
+        FileDataset(["1.png"] * 8, LABELS, classes),
+    ):
+        assert dataset.classes == ("a", "b")
+        assert {type(name) for name in dataset.take(np.arange(2)).classes} == {str}
 
 
 # --- parts ----------------------------------------------------------------------------

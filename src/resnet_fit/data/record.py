@@ -68,7 +68,7 @@ class Contents:
             UserError: a part has other classes than the training images, or another order.
         """
         for name, part in (("evaluation", evaluation), ("test", test)):
-            if part is not None and tuple(part.classes) != tuple(train.classes):
+            if part is not None and part.classes != train.classes:
                 difference = _difference_of_classes(train.classes, part.classes)
                 raise UserError(
                     f"data: the {name} images need the classes of the training images in the same "

@@ -82,7 +82,7 @@ def evaluate(
         RunFailed: the network's outputs are NaN or infinite.
     """
     dataset = held_out(run, data) if data is None or isinstance(data, str | Path) else data
-    if tuple(dataset.classes) != run.classes:
+    if dataset.classes != run.classes:
         raise UserError(
             f"data: classes {', '.join(dataset.classes[:5])}, ..., but the network's are "
             f"{', '.join(run.classes[:5])}, ..."
