@@ -322,6 +322,16 @@ def test_classes_become_a_tuple_of_texts(classes):
         assert {type(name) for name in dataset.take(np.arange(2)).classes} == {str}
 
 
+def test_names_are_kept_and_there_is_one_for_each_image():
+    names = [f"scan {i}" for i in range(8)]
+    dataset = ArrayDataset(PIXELS, LABELS, ("a", "b"), names)
+    assert dataset.name(3) == "scan 3"
+    assert dataset.take(np.array([5, 2])).names == ("scan 5", "scan 2")
+    assert replace(dataset, names=None).name(3) == "image 3"
+    with pytest.raises(UserError, match=r"names: received 2, expected 8, one for each image"):
+        ArrayDataset(PIXELS, LABELS, ("a", "b"), names[:2])
+
+
 # --- parts ----------------------------------------------------------------------------
 
 

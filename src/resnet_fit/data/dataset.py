@@ -21,8 +21,8 @@ class ArrayDataset:
     """Images in memory: uint8 ``[N, C, H, W]``, and ``labels`` int64 ``[N]`` into ``classes``.
 
     Raises UserError for arrays of another shape or dtype; lists become arrays, labels of any
-    integers int64, and ``classes`` a tuple of texts. ``names`` tell where the images are from; None
-    for their indices.
+    integers int64, and ``classes`` a tuple of texts. ``names``, one for each image, tell where the
+    images are from; None for their indices.
     """
 
     images: np.ndarray
@@ -41,9 +41,17 @@ class ArrayDataset:
         object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         labels = _checked_labels(self.labels, len(images), len(self.classes))
         object.__setattr__(self, "labels", labels)
+        if self.names is not None:
+            fits = len(self.names) == len(images)
+            require(fits, "names", len(self.names), f"{len(images)}, one for each image")
+            object.__setattr__(self, "names", tuple(map(str, self.names)))
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """The name of an image; without names ``image`` and its index."""
+        return f"image {index}" if self.names is None else self.names[index]
 
     def take(self, indices: np.ndarray) -> Self:
         """Return the samples at ``indices``, in that order."""

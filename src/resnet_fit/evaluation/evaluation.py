@@ -121,7 +121,8 @@ def _as_of_the_run(run: OpenedRun, dataset: Dataset) -> Dataset:
         UserError: they are of another kind or size.
     """
     if isinstance(dataset, ArrayDataset):
-        return run.dataset(dataset.images, dataset.labels)
+        run.dataset(dataset.images, dataset.labels)  # refuses another kind or size
+        return dataset  # with its names
     if run.record.stored_shape is None:
         return dataset
     return run.dataset(dataset.paths, dataset.labels)
