@@ -89,6 +89,13 @@ def test_a_torchvision_file_gives_torchvisions_outputs(file):
     np.testing.assert_allclose(logits(network), REFERENCE["narrow"], rtol=0, atol=1e-5)
 
 
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_safetensors(tmp_path / "w.safetensors", state_of(narrow()))
+    assert load_weights(narrow(), "~/w.safetensors").file == str(tmp_path / "w.safetensors")
+    assert set(read_weights("~/w.safetensors")) == set(narrow().state_dict())
+
+
 def test_a_densenet_of_torchvision_gives_torchvisions_outputs():
     network = narrow_dense()
     report = load_weights(network, REFERENCES / "narrow_densenet.pth")
