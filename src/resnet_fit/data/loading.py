@@ -50,8 +50,7 @@ class Loader:
     processes, ``group`` at a time; ``len`` then counts batches of this process, positions count
     those of all.
 
-    `epoch` counts completed iterations. After an iteration that was left early, the next one
-    restarts the same epoch.
+    After an iteration that was left early, the next one restarts the same epoch.
     """
 
     def __init__(
@@ -90,16 +89,6 @@ class Loader:
         self._start = self._position = (0, 0)
         self._first = 0
 
-    @property
-    def epoch(self) -> int:
-        """The epoch of the running iteration, or of the next one when none runs; from 0."""
-        return self._position[0]
-
-    @property
-    def position(self) -> tuple[int, int]:
-        """(epoch, batches delivered in it), as `set_position` takes it to continue from here."""
-        return self._position
-
     def set_position(self, epoch: int, batch: int = 0) -> None:
         """Make the next iteration start at ``batch`` of ``epoch``.
 
@@ -115,7 +104,7 @@ class Loader:
         self._first = self._start[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, for a checkpoint."""
+        """The position, (epoch, batches delivered in it), for a checkpoint."""
         return {"position": list(self._position)}
 
     def set_state_dict(self, state: dict[str, Any]) -> None:

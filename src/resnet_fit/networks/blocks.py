@@ -253,7 +253,7 @@ class BottleneckBlock(Block):
     3x3 has the stride.
 
     Args:
-        inner: channels of the 3x3 convolution; ``width`` by default.
+        inner: channels of the 3x3 convolution.
         groups: of the 3x3 convolution (Xie et al. 2017, "Aggregated residual transformations").
     """
 
@@ -270,11 +270,11 @@ class BottleneckBlock(Block):
         last_norm_weight: float = 1.0,
         drop: float = 0.0,
         stride_on: str = "3x3",
-        inner: int | None = None,
-        groups: int = 1,
+        *,
+        inner: int,
+        groups: int,
     ) -> None:
         super().__init__()
-        inner = width if inner is None else inner
         grouped = {"groups": groups} if groups > 1 else {}  # a user's conv may know none
         self.pooled = 2 if stride_on == "pool" and stride > 1 else None
         stride1 = stride if stride_on == "1x1" else 1

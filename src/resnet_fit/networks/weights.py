@@ -170,7 +170,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if start.startswith(b"PK\x03\x04"):
         return read_torch_zip(path)
     if is_safetensors(path):
-        return read_safetensors(path)[0]
+        return read_safetensors(path)
     if start.startswith(b"\x80"):
         return read_pickle(path)
     if start.endswith(b"{"):
