@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from resnet_fit.data import augment
 from resnet_fit.data.copies import Copy
 from resnet_fit.data.seeding import generator
-from resnet_fit.data.transforms import BadImage, Geometric, load, load_copy
+from resnet_fit.data.transforms import BadImage, Geometric, OnBadImage, load, load_copy
 from resnet_fit.errors import UserError
 from resnet_fit.files import readable
 
@@ -43,7 +42,7 @@ class Batching:
     geometry: tuple[Geometric, ...]
     operations: tuple[augment.Operation, ...]
     seed: int
-    on_bad_image: Literal["error", "skip"]
+    on_bad_image: OnBadImage
 
     def make(self, task: Task) -> PreparedBatch:
         """Decode and transform the files of one batch.

@@ -24,7 +24,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -34,6 +33,7 @@ from resnet_fit.data.transforms import (
     BadImage,
     Box,
     Interpolation,
+    OnBadImage,
     Resize,
     Size,
     load,
@@ -68,7 +68,7 @@ def cache_images(
     *,
     interpolation: Interpolation = "bilinear",
     workers: int | None = None,
-    on_bad_image: Literal["error", "skip"] = "error",
+    on_bad_image: OnBadImage = "error",
 ) -> FileDataset:
     """Return the data set with decoded copies of its images, from the cache where possible.
 
@@ -148,7 +148,7 @@ class _Shrinking:
     """Decodes and shrinks files; for a skipped file the result is the error text."""
 
     shrink: _Shrink
-    on_bad_image: Literal["error", "skip"]
+    on_bad_image: OnBadImage
 
     def make(self, paths: tuple[str, ...]) -> list[np.ndarray | str]:
         return [self._pixels(path) for path in paths]
@@ -207,7 +207,7 @@ class _Index:
         offset, width, height = self.places[-1].tolist()
         return offset + width * height * 3
 
-    def rows(self, keys: np.ndarray, on_bad_image: str) -> np.ndarray:
+    def rows(self, keys: np.ndarray, on_bad_image: OnBadImage) -> np.ndarray:
         """The row of each key in the index; -1 for an image that is to be decoded.
 
         With ``on_bad_image="error"`` this includes unreadable images, so that the error is raised.

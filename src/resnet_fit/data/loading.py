@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from resnet_fit.data.mixing import Mix, different_partners
 from resnet_fit.data.resizing import Sizes, at_size
 from resnet_fit.data.sampling import Sampler, in_order, shuffled
 from resnet_fit.data.seeding import generator, phases
-from resnet_fit.data.transforms import Geometric, split_operations
+from resnet_fit.data.transforms import Geometric, OnBadImage, split_operations
 from resnet_fit.data.workers import Team, worker_count
 from resnet_fit.errors import UserError
 
@@ -242,7 +242,7 @@ class FileLoader(Loader):
         transforms: Sequence[Geometric | Operation],
         *,
         workers: int | None = None,
-        on_bad_image: Literal["error", "skip"] = "error",
+        on_bad_image: OnBadImage = "error",
         **options: Any,
     ) -> None:
         super().__init__(dataset, batch_size, **options)

@@ -64,6 +64,10 @@ class BadImage(UserError):
     """A file that is not a readable image; the message is one line and begins with its path."""
 
 
+# Whether a BadImage stops the program, or its file is left out.
+OnBadImage = Literal["error", "skip"]
+
+
 class Geometric:
     """An operation on one image; subclasses are frozen dataclasses of its settings."""
 
