@@ -613,7 +613,7 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
         photos(*TWO_CLASSES, then=also(put("checkpoint.monitor", "top5"))),
         ("checkpoint.monitor", "top5", "top1"),
     ),
-    "weights that are not there": (weights(None), ("weights.pdparams", "does not exist")),
+    "weights that are not there": (weights(None), ("weights.pdparams", "no such file or folder")),
     "weights of another net": (
         weights(save_other_net),
         ("weights.pdparams", "does not fit", "layer3"),

@@ -202,7 +202,7 @@ def test_crop_to_another_size():
     assert applied(RandomCrop(0, size=16), images).shape == (16, 3, 16, 16)
     with pytest.raises(UserError, match=r"size: 29 does not fit into images of 24x20"):
         applied(RandomCrop(4, size=29), images)
-    with pytest.raises(UserError, match="20 cannot be reflected"):
+    with pytest.raises(UserError, match="20 cannot be reflected from an image of 24x20"):
         applied(RandomCrop(20, "reflect"), images)
 
 

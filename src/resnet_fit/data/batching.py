@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from resnet_fit.data import augment
+from resnet_fit.data.augment.operation import rounded
 from resnet_fit.data.copies import Copy
 from resnet_fit.data.seeding import generator
 from resnet_fit.data.transforms import BadImage, Geometric, OnBadImage, load, load_copy
@@ -77,9 +78,7 @@ class Batching:
             generator(self.seed, task.epoch, task.batch),
             task.phases[rows],
         )
-        if images.dtype != np.uint8:
-            images = (images + 0.5).astype(np.uint8)
-        return PreparedBatch(images, np.array(rows, np.intp), tuple(bad))
+        return PreparedBatch(rounded(images), np.array(rows, np.intp), tuple(bad))
 
     def _pixels(self, path: str, copy: Copy | None, rng: np.random.Generator) -> np.ndarray:
         try:

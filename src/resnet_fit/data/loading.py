@@ -28,7 +28,7 @@ from resnet_fit.data.sampling import Sampler, in_order, shuffled
 from resnet_fit.data.seeding import generator, phases
 from resnet_fit.data.transforms import Geometric, OnBadImage, split_operations
 from resnet_fit.data.workers import Team, worker_count
-from resnet_fit.errors import UserError
+from resnet_fit.errors import UserError, require
 
 # [images, labels]: arrays, or with `on_device` images as a Paddle tensor.
 Batch = list[Any]
@@ -69,10 +69,8 @@ class Loader:
         group: int = 1,
     ) -> None:
         count = len(dataset)
-        if batch_size < 1:
-            raise UserError(f"batch_size: received {batch_size}, expected 1 or more")
-        if seed < 0:
-            raise UserError(f"seed: received {seed}, expected 0 or more")
+        require(batch_size > 0, "batch_size", batch_size, "1 or more")
+        require(seed >= 0, "seed", seed, "0 or more")
         self.batches = count // batch_size if drop_last else -(-count // batch_size)
         """Batches in an epoch, over all processes."""
         if self.batches == 0:
@@ -94,11 +92,9 @@ class Loader:
 
         The position after an epoch's last batch is the start of the next epoch.
         """
-        if epoch < 0 or not 0 <= batch <= self.batches:
-            raise UserError(
-                f"position: received ({epoch}, {batch}), expected an epoch from 0 and a batch "
-                f"of 0..{self.batches}"
-            )
+        exists = epoch >= 0 and 0 <= batch <= self.batches
+        expected = f"an epoch from 0 and a batch of 0..{self.batches}"
+        require(exists, "position", (epoch, batch), expected)
         whole = batch == self.batches
         self._start = self._position = (epoch + 1, 0) if whole else (epoch, batch)
         self._first = self._start[1]
@@ -246,8 +242,8 @@ class FileLoader(Loader):
         **options: Any,
     ) -> None:
         super().__init__(dataset, batch_size, **options)
-        if on_bad_image not in ("error", "skip"):
-            raise UserError(f"on_bad_image: received {on_bad_image!r}, expected error or skip")
+        known = on_bad_image in ("error", "skip")
+        require(known, "on_bad_image", on_bad_image, "error or skip")
         self.dataset = dataset
         self.workers = worker_count(workers)
         self.skipped: dict[str, str] = {}

@@ -299,7 +299,7 @@ def _full_size(
     _, full, width = _image_shape(loader)
     if full != width:
         raise UserError(
-            f"augmentation.progressive: received training images of {full}x{width} pixels, "
+            f"augmentation.progressive: received training images of {width}x{full} pixels, "
             "expected square ones; put an operation that makes them square into augmentation.train"
         )
     if wanted.start >= full:

@@ -13,7 +13,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from resnet_fit.errors import UserError, suggest
+from resnet_fit.errors import UserError, few
+from resnet_fit.files import require_existing
 from resnet_fit.networks.found_weights import find_weights
 from resnet_fit.networks.layer_names import find_head
 from resnet_fit.networks.pickled_weights import read_pickle, read_torch_zip
@@ -94,9 +95,7 @@ def read_tensors(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         UserError: no such file, not a file of these, or damaged.
     """
     path = Path(file)
-    if not path.exists():
-        hint = suggest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
-        raise UserError(f"{path} does not exist.{hint}")
+    require_existing(path)
     if not path.is_file():
         raise UserError(f"{path} is not a file.")
     try:
@@ -210,7 +209,7 @@ def _check_fit(
             f"{name} {tensors[name].dtype}" for name in both if tensors[name].dtype.kind != "f"
         ],
     }
-    found = [f"{len(names)} {what} ({_few(names)})" for what, names in problems.items() if names]
+    found = [f"{len(names)} {what} ({few(names)})" for what, names in problems.items() if names]
     if found:
         raise UserError(f"{os.fspath(file)} does not fit this network: {'; '.join(found)}.")
 
@@ -258,7 +257,3 @@ def _set_state(network: nn.Layer, tensors: Mapping[str, np.ndarray]) -> None:
 
 def _shape(shape: Iterable[int]) -> str:
     return "x".join(str(n) for n in shape)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

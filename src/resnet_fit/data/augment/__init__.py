@@ -17,7 +17,7 @@ from resnet_fit.data.augment.erasing import Cutout, RandomErasing
 from resnet_fit.data.augment.geometry import HorizontalFlip, RandomCrop, Resize, VerticalFlip
 from resnet_fit.data.augment.normalize import Normalize
 from resnet_fit.data.augment.operation import Operation
-from resnet_fit.data.augment.pipeline import Unfinished, check_order, compose
+from resnet_fit.data.augment.pipeline import Unfinished, check_order, compose, first_normalize
 from resnet_fit.data.augment.policies import RandAugment, TrivialAugment
 
 __all__ = [
@@ -35,4 +35,5 @@ __all__ = [
     "VerticalFlip",
     "check_order",
     "compose",
+    "first_normalize",
 ]
