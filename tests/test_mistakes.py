@@ -458,7 +458,7 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
             "cifar10 is not on this machine",
             "put cifar-10-python.tar.gz at",
             "home/.cache/paddle/dataset/cifar/cifar-10-python.tar.gz",
-            "configs/resnet18_digits.yaml",
+            "resnet-fit --config resnet18_digits",
         ),
     ),
     "no archive in the folder": (cifar(None), ("holds neither cifar-10-python.tar.gz nor",)),

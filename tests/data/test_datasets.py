@@ -146,8 +146,8 @@ class Decoded:
         ("data_batch_2", [1, 2], "holds a list"),
         ("data_batch_2", batch(90), "expected 500 images"),
         ("test_batch", batch(100, data=1), "zero-dimensional"),
-        ("test_batch", batch(100, labels=[10] * 100), "labels 10..10, expected 0..9"),
-        ("test_batch", batch(100, labels=[1]), "(1,) labels, expected 100 images"),
+        ("test_batch", batch(100, labels=[10] * 100), "labels: received (10, 10), expected 0 to 9"),
+        ("test_batch", batch(100, labels=[1]), "labels: received 'int64 [1]', expected integers"),
         ("batches.meta", {b"label_names": [b"cat"]}, "1 class names, expected 10"),
         ("test_batch", {}, "data"),
     ],
@@ -221,7 +221,7 @@ def test_offline_says_where_the_file_goes_and_what_runs_without(tmp_path, monkey
     with pytest.raises(UserError) as caught:
         cifar.cifar10()
     assert f"put cifar-10-python.tar.gz at {cache}/cifar-10-python.tar.gz" in str(caught.value)
-    assert "configs/resnet18_digits.yaml" in str(caught.value)
+    assert "run resnet-fit --config resnet18_digits, which needs" in str(caught.value)
     assert list(cache.iterdir()) == []
     monkeypatch.setenv(cifar.ENVIRONMENT, str(tmp_path / "mine"))
     with pytest.raises(UserError, match=f"RESNET_FIT_DATA: received {tmp_path}/mine, expected a"):

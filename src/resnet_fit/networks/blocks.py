@@ -140,7 +140,8 @@ class Projection(BackendLayer, nn.Sequential):
 
 
 class StochasticDepth(BackendLayer):
-    """In training, a branch left out for each image by chance, and scaled up where it stays.
+    """In training, drops each image's branch with probability ``p`` and scales the others by
+    1 / (1 - p).
 
     Huang et al. 2016, "Deep networks with stochastic depth"; scaled in training, so that evaluation
     is the network as it stands. Random numbers are Paddle's: see `resnet_fit.callbacks.StepSeed`.
@@ -156,7 +157,7 @@ class StochasticDepth(BackendLayer):
     def compute(self, branch: Tensor) -> Tensor:
         if not self.training:
             return branch
-        if not paddle.in_dynamic_mode():  # Paddle leaves a dropout out of a graph that it saves
+        if not paddle.in_dynamic_mode():  # Paddle removes dropout from saved graphs
             return branch * F.dropout(paddle.ones_like(branch[:, :1, :1, :1]), self.p)
         stays = paddle.rand([branch.shape[0], 1, 1, 1]) >= self.p
         return branch * (stays.astype("float32") / (1 - self.p)).astype(branch.dtype)

@@ -231,7 +231,7 @@ def _copy_checked(
 
 
 def _check_initialized(network: nn.Layer) -> None:
-    """A static graph writes its initial values when it is prepared: over what is loaded before."""
+    """Raise UserError for an unprepared static graph: `prepare` would overwrite loaded weights."""
     if paddle.in_dynamic_mode():
         return
     scope = paddle.static.global_scope()
