@@ -446,7 +446,7 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
                 | {"test_batch": {b"data": np.zeros((10, 3072), np.uint8), b"labels": [10] * 10}}
             )
         ),
-        ("labels 10..10", "expected 0..9"),
+        ("labels: received (10, 10)", "expected 0 to 9"),
     ),
     "archive with code in it": (
         cifar(archive(cifar_files() | {"test_batch": os.getcwd})),

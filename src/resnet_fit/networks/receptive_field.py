@@ -70,7 +70,7 @@ class Field:
 
 
 class _Stop(Exception):
-    """A layer whose field cannot be told, or the mean over all pixels, which sees all of them."""
+    """Fields end here: at a layer whose field cannot be told, or at the mean over all pixels."""
 
 
 def receptive_fields(network: nn.Layer, image_shape: tuple[int, int, int]) -> dict[str, Field]:
