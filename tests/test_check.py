@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from PIL import Image
 
 from resnet_fit import fit, parse_config, resume
 from resnet_fit.cli import main
+from resnet_fit.data.dataset import ArrayDataset
 from resnet_fit.errors import UserError
+from resnet_fit.reports.check import examine
 
 GREY = {"red": (200, 10, 20), "blue": (10, 20, 200)}
 CONFIG = {
@@ -88,6 +91,13 @@ def test_data_in_memory(repository, capsys):
     code, out, _ = run(capsys, "--config", repository / "configs/resnet18_digits.yaml")
     assert code == 0
     assert "all 8x8" in out
+
+
+def test_images_in_memory_are_told_by_their_names():
+    pixels = np.zeros((2, 1, 4, 4), np.uint8)
+    named = ArrayDataset(pixels, [0, 1], ("a", "b"), ("scan 7", "scan 8"))
+    assert set(examine(named).names.values()) == {"scan 7"}
+    assert set(examine(replace(named, names=None)).names.values()) == {"image 0"}
 
 
 def test_mistakes_are_one_line(capsys, tmp_path):

@@ -445,7 +445,7 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
                 | {"test_batch": {b"data": np.zeros((10, 3072), np.uint8), b"labels": [10] * 10}}
             )
         ),
-        ("labels 10..10", "expected 0..9"),
+        ("labels: received (10, 10)", "expected 0 to 9"),
     ),
     "archive with code in it": (
         cifar(archive(cifar_files() | {"test_batch": os.getcwd})),
@@ -457,7 +457,7 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
             "cifar10 is not on this machine",
             "put cifar-10-python.tar.gz at",
             "home/.cache/paddle/dataset/cifar/cifar-10-python.tar.gz",
-            "configs/resnet18_digits.yaml",
+            "resnet-fit --config resnet18_digits",
         ),
     ),
     "no archive in the folder": (cifar(None), ("holds neither cifar-10-python.tar.gz nor",)),
@@ -612,7 +612,7 @@ IN_THE_DATA: dict[str, tuple[Preparation, tuple[str, ...]]] = {
         photos(*TWO_CLASSES, then=also(put("checkpoint.monitor", "top5"))),
         ("checkpoint.monitor", "top5", "top1"),
     ),
-    "weights that are not there": (weights(None), ("weights.pdparams", "does not exist")),
+    "weights that are not there": (weights(None), ("weights.pdparams", "no such file or folder")),
     "weights of another net": (
         weights(save_other_net),
         ("weights.pdparams", "does not fit", "layer3"),

@@ -92,3 +92,10 @@ def listed(values: Iterable[object]) -> str:
     """``a, b or c``."""
     *first, last = (str(value) for value in values)
     return f"{', '.join(first)} or {last}" if first else last
+
+
+def few(values: Iterable[object], most: int = 3) -> str:
+    """``a, b, c and 4 more``."""
+    names = [str(value) for value in values]
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

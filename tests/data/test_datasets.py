@@ -12,7 +12,7 @@ from hashlib import md5
 import numpy as np
 import pytest
 
-from resnet_fit.data.dataset import ArrayDataset, split, subset
+from resnet_fit.data.dataset import ArrayDataset, FileDataset, split, subset
 from resnet_fit.data.datasets import cifar
 from resnet_fit.data.datasets.digits import digits
 from resnet_fit.errors import UserError
@@ -146,8 +146,8 @@ class Decoded:
         ("data_batch_2", [1, 2], "holds a list"),
         ("data_batch_2", batch(90), "expected 500 images"),
         ("test_batch", batch(100, data=1), "zero-dimensional"),
-        ("test_batch", batch(100, labels=[10] * 100), "labels 10..10, expected 0..9"),
-        ("test_batch", batch(100, labels=[1]), "(1,) labels, expected 100 images"),
+        ("test_batch", batch(100, labels=[10] * 100), "labels: received (10, 10), expected 0 to 9"),
+        ("test_batch", batch(100, labels=[1]), "labels: received 'int64 [1]', expected integers"),
         ("batches.meta", {b"label_names": [b"cat"]}, "1 class names, expected 10"),
         ("test_batch", {}, "data"),
     ],
@@ -221,7 +221,7 @@ def test_offline_says_where_the_file_goes_and_what_runs_without(tmp_path, monkey
     with pytest.raises(UserError) as caught:
         cifar.cifar10()
     assert f"put cifar-10-python.tar.gz at {cache}/cifar-10-python.tar.gz" in str(caught.value)
-    assert "configs/resnet18_digits.yaml" in str(caught.value)
+    assert "run resnet-fit --config resnet18_digits, which needs" in str(caught.value)
     assert list(cache.iterdir()) == []
     monkeypatch.setenv(cifar.ENVIRONMENT, str(tmp_path / "mine"))
     with pytest.raises(UserError, match=f"RESNET_FIT_DATA: received {tmp_path}/mine, expected a"):
@@ -309,6 +309,27 @@ def test_arrays_that_are_no_images_or_no_labels_are_refused(images, labels, mess
 def test_lists_become_arrays():
     dataset = ArrayDataset(PIXELS, LABELS.tolist(), ("a", "b"))
     assert dataset.take(np.array([1, 2])).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("classes", [["a", "b"], np.array(["a", "b"])])
+def test_classes_become_a_tuple_of_texts(classes):
+    """A list never equals the tuple that is read from a run's record."""
+    for dataset in (
+        ArrayDataset(PIXELS, LABELS, classes),
+        FileDataset(["1.png"] * 8, LABELS, classes),
+    ):
+        assert dataset.classes == ("a", "b")
+        assert {type(name) for name in dataset.take(np.arange(2)).classes} == {str}
+
+
+def test_names_are_kept_and_there_is_one_for_each_image():
+    names = [f"scan {i}" for i in range(8)]
+    dataset = ArrayDataset(PIXELS, LABELS, ("a", "b"), names)
+    assert dataset.name(3) == "scan 3"
+    assert dataset.take(np.array([5, 2])).names == ("scan 5", "scan 2")
+    assert replace(dataset, names=None).name(3) == "image 3"
+    with pytest.raises(UserError, match=r"names: received 2, expected 8, one for each image"):
+        ArrayDataset(PIXELS, LABELS, ("a", "b"), names[:2])
 
 
 # --- parts ----------------------------------------------------------------------------

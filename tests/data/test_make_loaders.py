@@ -51,7 +51,7 @@ def test_progressive_resizing_is_for_square_images():
     config = parse_config(CONFIG, ["augmentation.progressive={start: 4}"])
     assert make_loaders(config, parts=Parts(part(), part(), None)).full_size == 8
     oblong = part(shape=(3, 8, 12))
-    with pytest.raises(UserError, match="progressive: received training images of 8x12 pixels"):
+    with pytest.raises(UserError, match="progressive: received training images of 12x8 pixels"):
         make_loaders(config, parts=Parts(oblong, oblong, None))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import paddle
@@ -13,6 +14,7 @@ from resnet_fit import UserError, fit, open_run, parse_config
 from resnet_fit.cli import main
 from resnet_fit.data.dataset import ArrayDataset
 from resnet_fit.evaluation import evaluate, save
+from resnet_fit.evaluation.tables import image_row
 
 
 class Own(paddle.nn.Layer):
@@ -58,6 +60,14 @@ def test_a_network_of_a_users_own(tmp_path, capsys):
     err = capsys.readouterr().err
     assert "a program handed this run its network" in err
     assert "evaluate(open_run(" in err
+
+
+def test_images_keep_their_names(tmp_path):
+    run, data = given(tmp_path, Own, 2)
+    named = replace(data, names=[f"scan {i}" for i in range(len(data))])
+    found = evaluate(run, named)
+    assert tuple(found.predictions.names) == named.names
+    assert image_row(found, 3)["image"] == "scan 3"
 
 
 def test_outputs_that_are_no_logits_are_refused(tmp_path):

@@ -15,13 +15,13 @@ from resnet_fit.backends import onednn_problem, use_backend
 from resnet_fit.errors import UserError
 from resnet_fit.networks import (
     Layers,
-    check_image_size,
     count_macs,
     count_parameters,
     densenet,
     plain,
     resnet,
 )
+from resnet_fit.networks.arguments import check_image_size
 from resnet_fit.networks.blocks import ZeroPad
 from resnet_fit.networks.families.resnet import ResNet as Settings
 from resnet_fit.networks.weights import from_torch

@@ -189,6 +189,16 @@ def test_other_arrays_are_refused(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("kind", [list, np.array])
+def test_class_names_may_be_a_list_or_an_array(kind, tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, [12, 1, 8, 8], np.uint8)
+    data = (ArrayDataset(images, [0, 1, 2] * 4, kind(["a", "b", "c"])),) * 2
+    config = deepcopy(SMALL) | {"data": {"name": "given", "batch_size": 6}}
+    folder = fit(parse_config(config, ["training.epochs=1"]), tmp_path, "run", data=data).folder
+    assert resume(folder, ["training.epochs=2"], data=data).summary["epochs"] == 2
+    assert json.loads((folder / DATA).read_text())["contents"]["classes"] == ["a", "b", "c"]
+
+
 def test_the_same_data_elsewhere_are_taken(stopped, home):
     """Copied, so that no time of change is what it was; the run's folder has moved as well."""
     os.rename(home / "photos", home / "away")

@@ -1,4 +1,4 @@
-"""Who computes a network's operations: Paddle itself, in either layout, or oneDNN on a CPU.
+"""Compute backends: Paddle's operations in either layout, or oneDNN on a CPU.
 
 A network calls its operations through an attribute, ``backend``, so that one definition of a block
 serves all. They are those of `resnet_fit.backends.plain` until `use_backend` chooses others.

@@ -21,7 +21,7 @@ class Backend:
 
     @property
     def operations(self) -> Any:
-        """What computes now.
+        """The operations that layers call.
 
         oneDNN's operations cannot be part of a static graph: where Paddle makes one, as
         `paddle.jit.save` and `paddle.Model.save` do, Paddle's own take their place.

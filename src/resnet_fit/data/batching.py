@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
 
 from resnet_fit.data import augment
+from resnet_fit.data.augment.operation import rounded
 from resnet_fit.data.copies import Copy
 from resnet_fit.data.seeding import generator
-from resnet_fit.data.transforms import BadImage, Geometric, load, load_copy
+from resnet_fit.data.transforms import BadImage, Geometric, OnBadImage, load, load_copy
 from resnet_fit.errors import UserError
 from resnet_fit.files import readable
 
@@ -43,7 +43,7 @@ class Batching:
     geometry: tuple[Geometric, ...]
     operations: tuple[augment.Operation, ...]
     seed: int
-    on_bad_image: Literal["error", "skip"]
+    on_bad_image: OnBadImage
 
     def make(self, task: Task) -> PreparedBatch:
         """Decode and transform the files of one batch.
@@ -78,9 +78,7 @@ class Batching:
             generator(self.seed, task.epoch, task.batch),
             task.phases[rows],
         )
-        if images.dtype != np.uint8:
-            images = (images + 0.5).astype(np.uint8)
-        return PreparedBatch(images, np.array(rows, np.intp), tuple(bad))
+        return PreparedBatch(rounded(images), np.array(rows, np.intp), tuple(bad))
 
     def _pixels(self, path: str, copy: Copy | None, rng: np.random.Generator) -> np.ndarray:
         try:

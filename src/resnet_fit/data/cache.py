@@ -24,7 +24,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -34,6 +33,7 @@ from resnet_fit.data.transforms import (
     BadImage,
     Box,
     Interpolation,
+    OnBadImage,
     Resize,
     Size,
     load,
@@ -41,7 +41,7 @@ from resnet_fit.data.transforms import (
     size_of,
 )
 from resnet_fit.data.workers import Team, worker_count
-from resnet_fit.errors import RunFailed, UserError
+from resnet_fit.errors import RunFailed, UserError, require
 from resnet_fit.files import lock, may_write, readable, write
 from resnet_fit.home import expand, user_cache
 from resnet_fit.terminal import say, training_console
@@ -68,7 +68,7 @@ def cache_images(
     *,
     interpolation: Interpolation = "bilinear",
     workers: int | None = None,
-    on_bad_image: Literal["error", "skip"] = "error",
+    on_bad_image: OnBadImage = "error",
 ) -> FileDataset:
     """Return the data set with decoded copies of its images, from the cache where possible.
 
@@ -95,8 +95,7 @@ def cache_images(
         UserError: the disk is too small, or the cache cannot be written there.
         RunFailed: writing failed; the images that are in the index stay in the cache.
     """
-    if shorter_side < 1:
-        raise UserError(f"shorter_side: received {shorter_side}, expected 1 or more pixels")
+    require(shorter_side > 0, "shorter_side", shorter_side, "1 or more pixels")
     workers = worker_count(workers)
     recipe = _Shrinking(_Shrink(shorter_side, interpolation), on_bad_image)
     how = "" if interpolation == "bilinear" else f"-{interpolation}"
@@ -148,7 +147,7 @@ class _Shrinking:
     """Decodes and shrinks files; for a skipped file the result is the error text."""
 
     shrink: _Shrink
-    on_bad_image: Literal["error", "skip"]
+    on_bad_image: OnBadImage
 
     def make(self, paths: tuple[str, ...]) -> list[np.ndarray | str]:
         return [self._pixels(path) for path in paths]
@@ -207,7 +206,7 @@ class _Index:
         offset, width, height = self.places[-1].tolist()
         return offset + width * height * 3
 
-    def rows(self, keys: np.ndarray, on_bad_image: str) -> np.ndarray:
+    def rows(self, keys: np.ndarray, on_bad_image: OnBadImage) -> np.ndarray:
         """The row of each key in the index; -1 for an image that is to be decoded.
 
         With ``on_bad_image="error"`` this includes unreadable images, so that the error is raised.
@@ -248,15 +247,15 @@ class _Index:
 def _keys(dataset: FileDataset) -> np.ndarray:
     """Cache keys, uint64 ``[N, 2]``: digests of path below the root, size and mtime."""
 
-    def key(path: str) -> bytes:
-        text = os.fsencode(path.removeprefix(dataset.root))
+    def key(index: int) -> bytes:
+        text = os.fsencode(dataset.name(index))
         with suppress(OSError):  # the decoder reports it
-            status = os.stat(path)
+            status = os.stat(dataset.paths[index])
             text = b"%b\0%d\0%d" % (text, status.st_size, status.st_mtime_ns)
         return hashlib.blake2b(text, digest_size=16).digest()
 
     def keys(first: int) -> bytes:
-        return b"".join(map(key, dataset.paths[first : first + KEYS_AT_ONCE]))
+        return b"".join(map(key, range(first, min(first + KEYS_AT_ONCE, len(dataset)))))
 
     with ThreadPoolExecutor(THREADS) as pool:
         parts = pool.map(keys, range(0, len(dataset), KEYS_AT_ONCE))

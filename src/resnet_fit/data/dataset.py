@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class ArrayDataset:
     """Images in memory: uint8 ``[N, C, H, W]``, and ``labels`` int64 ``[N]`` into ``classes``.
 
-    Raises UserError for arrays of another shape or dtype; lists become arrays, and labels of any
-    integers int64. ``names`` tell where the images are from; None for their indices.
+    Raises UserError for arrays of another shape or dtype; lists become arrays, labels of any
+    integers int64, and ``classes`` a tuple of texts. ``names``, one for each image, tell where the
+    images are from; None for their indices.
     """
 
     images: np.ndarray
@@ -36,12 +37,21 @@ class ArrayDataset:
         pixels_first = images.shape[3] in (1, 3) and images.shape[1] not in (1, 3)
         channels_first = "channels first: use images.transpose(0, 3, 1, 2)"
         require(not pixels_first, "images", _described(images), channels_first)
+        object.__setattr__(self, "images", images)  # this class is frozen
+        object.__setattr__(self, "classes", tuple(map(str, self.classes)))
         labels = _checked_labels(self.labels, len(images), len(self.classes))
-        for name, array in (("images", images), ("labels", labels)):
-            object.__setattr__(self, name, array)  # this class is frozen
+        object.__setattr__(self, "labels", labels)
+        if self.names is not None:
+            fits = len(self.names) == len(images)
+            require(fits, "names", len(self.names), f"{len(images)}, one for each image")
+            object.__setattr__(self, "names", tuple(map(str, self.names)))
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def name(self, index: int) -> str:
+        """The name of an image; without names ``image`` and its index."""
+        return f"image {index}" if self.names is None else self.names[index]
 
     def take(self, indices: np.ndarray) -> Self:
         """Return the samples at ``indices``, in that order."""
@@ -70,9 +80,9 @@ class FileDataset:
     """Images in files: ``paths`` and ``labels`` int64 ``[N]`` into ``classes``.
 
     Raises UserError for labels that do not fit; lists of labels become arrays, `Path` objects
-    strings. ``copies`` are optional decoded images that are read instead; see `cache_images`.
-    ``root`` is the common folder of all paths, with a separator at its end: after a move the images
-    are recognised by their paths below it.
+    strings, and ``classes`` a tuple of texts. ``copies`` are optional decoded images that are read
+    instead; see `cache_images`. ``root`` is the common folder of all paths, with a separator at its
+    end: after a move the images are recognised by their paths below it.
     """
 
     paths: Sequence[str]
@@ -82,8 +92,9 @@ class FileDataset:
     root: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(map(str, self.classes)))  # this class is frozen
         labels = _checked_labels(self.labels, len(self.paths), len(self.classes))
-        object.__setattr__(self, "labels", labels)  # this class is frozen
+        object.__setattr__(self, "labels", labels)
         object.__setattr__(self, "paths", [os.fspath(path) for path in self.paths])
 
     def __len__(self) -> int:

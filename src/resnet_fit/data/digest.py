@@ -39,8 +39,8 @@ def names_digest(dataset: Dataset) -> str:
     total = hashlib.blake2b(np.ascontiguousarray(dataset.labels, "<i8").data, digest_size=16)
     if isinstance(dataset, FileDataset):
         separator = b""
-        for path in dataset.paths:
-            total.update(separator + os.fsencode(path.removeprefix(dataset.root)))
+        for index in range(len(dataset)):
+            total.update(separator + os.fsencode(dataset.name(index)))
             separator = b"\0"
     return total.hexdigest()
 

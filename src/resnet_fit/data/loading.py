@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +26,9 @@ from resnet_fit.data.mixing import Mix, different_partners
 from resnet_fit.data.resizing import Sizes, at_size
 from resnet_fit.data.sampling import Sampler, in_order, shuffled
 from resnet_fit.data.seeding import generator, phases
-from resnet_fit.data.transforms import Geometric, split_operations
+from resnet_fit.data.transforms import Geometric, OnBadImage, split_operations
 from resnet_fit.data.workers import Team, worker_count
-from resnet_fit.errors import UserError
+from resnet_fit.errors import UserError, require
 
 # [images, labels]: arrays, or with `on_device` images as a Paddle tensor.
 Batch = list[Any]
@@ -50,8 +50,7 @@ class Loader:
     processes, ``group`` at a time; ``len`` then counts batches of this process, positions count
     those of all.
 
-    `epoch` counts completed iterations. After an iteration that was left early, the next one
-    restarts the same epoch.
+    After an iteration that was left early, the next one restarts the same epoch.
     """
 
     def __init__(
@@ -70,10 +69,8 @@ class Loader:
         group: int = 1,
     ) -> None:
         count = len(dataset)
-        if batch_size < 1:
-            raise UserError(f"batch_size: received {batch_size}, expected 1 or more")
-        if seed < 0:
-            raise UserError(f"seed: received {seed}, expected 0 or more")
+        require(batch_size > 0, "batch_size", batch_size, "1 or more")
+        require(seed >= 0, "seed", seed, "0 or more")
         self.batches = count // batch_size if drop_last else -(-count // batch_size)
         """Batches in an epoch, over all processes."""
         if self.batches == 0:
@@ -90,32 +87,20 @@ class Loader:
         self._start = self._position = (0, 0)
         self._first = 0
 
-    @property
-    def epoch(self) -> int:
-        """The epoch of the running iteration, or of the next one when none runs; from 0."""
-        return self._position[0]
-
-    @property
-    def position(self) -> tuple[int, int]:
-        """(epoch, batches delivered in it), as `set_position` takes it to continue from here."""
-        return self._position
-
     def set_position(self, epoch: int, batch: int = 0) -> None:
         """Make the next iteration start at ``batch`` of ``epoch``.
 
         The position after an epoch's last batch is the start of the next epoch.
         """
-        if epoch < 0 or not 0 <= batch <= self.batches:
-            raise UserError(
-                f"position: received ({epoch}, {batch}), expected an epoch from 0 and a batch "
-                f"of 0..{self.batches}"
-            )
+        exists = epoch >= 0 and 0 <= batch <= self.batches
+        expected = f"an epoch from 0 and a batch of 0..{self.batches}"
+        require(exists, "position", (epoch, batch), expected)
         whole = batch == self.batches
         self._start = self._position = (epoch + 1, 0) if whole else (epoch, batch)
         self._first = self._start[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, for a checkpoint."""
+        """The position, (epoch, batches delivered in it), for a checkpoint."""
         return {"position": list(self._position)}
 
     def set_state_dict(self, state: dict[str, Any]) -> None:
@@ -253,12 +238,12 @@ class FileLoader(Loader):
         transforms: Sequence[Geometric | Operation],
         *,
         workers: int | None = None,
-        on_bad_image: Literal["error", "skip"] = "error",
+        on_bad_image: OnBadImage = "error",
         **options: Any,
     ) -> None:
         super().__init__(dataset, batch_size, **options)
-        if on_bad_image not in ("error", "skip"):
-            raise UserError(f"on_bad_image: received {on_bad_image!r}, expected error or skip")
+        known = on_bad_image in ("error", "skip")
+        require(known, "on_bad_image", on_bad_image, "error or skip")
         self.dataset = dataset
         self.workers = worker_count(workers)
         self.skipped: dict[str, str] = {}

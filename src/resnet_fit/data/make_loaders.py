@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from resnet_fit.data.mixing import Mix
 from resnet_fit.data.record import Contents, DataRecord
 from resnet_fit.data.resizing import Sizes, progressive
 from resnet_fit.data.statistics import statistics
+from resnet_fit.data.transforms import OnBadImage
 from resnet_fit.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,8 +96,12 @@ def make_loaders(
     on_bad_image = _of_files(config, "on_bad_image", "error")
     train = _cached(config, train, on_bad_image)
     evaluation = _cached(config, evaluation, "error")  # evaluation never skips images
-    mean, std = _normalisation(config, train) if recorded is None else recorded.normalisation
-    bound = {stage: _operations(config, stage, mean, std) for stage in ("train", "eval")}
+    built = {stage: config.augmentation.built(config.data, stage) for stage in ("train", "eval")}
+    if recorded is None:
+        mean, std = _normalisation(built, train, on_bad_image)
+    else:
+        mean, std = recorded.normalisation
+    bound = {stage: _with_numbers(operations, mean, std) for stage, operations in built.items()}
 
     mix = config.augmentation.mix and Mix(**config.augmentation.mix.model_dump())
     full_size = _full_size(config, train, bound["train"], on_bad_image)
@@ -105,7 +110,7 @@ def make_loaders(
     workers = _of_files(config, "workers", None)
     dealer = dealer or Dealer()
 
-    def loader(dataset: Dataset, stage: str, workers: int | None = workers) -> Loader:
+    def loader(dataset: Dataset, stage: str) -> Loader:
         training = stage == "train"
         size = config.data.batch_size if training else config.data.eval_batch_size
         options: dict[str, Any] = {
@@ -164,7 +169,8 @@ def look(config: Config) -> tuple[int, tuple[int, int, int]]:
         UserError: the data are missing or invalid.
     """
     evaluation = open_parts(config).evaluation
-    bound = _operations(config, "eval", (0.0,), (1.0,))  # these values do not matter for the shape
+    built = config.augmentation.built(config.data, "eval")
+    bound = _with_numbers(built, (0.0,), (1.0,))  # these values do not matter for the shape
     return len(evaluation.classes), _image_shape_in_evaluation(evaluation, bound)
 
 
@@ -185,7 +191,7 @@ def _loader(
     batch_size: int,
     bound: list[Any],
     workers: int | None,
-    on_bad_image: Literal["error", "skip"] = "error",
+    on_bad_image: OnBadImage = "error",
     **options: Any,
 ) -> Loader:
     """The loader for this kind of data; images in memory need no workers, and none is bad."""
@@ -214,7 +220,7 @@ def _of_files(config: Config, setting: str, otherwise: Any) -> Any:
     return getattr(config.data, setting, otherwise)
 
 
-def _cached(config: Config, dataset: Dataset, on_bad_image: Literal["error", "skip"]) -> Dataset:
+def _cached(config: Config, dataset: Dataset, on_bad_image: OnBadImage) -> Dataset:
     """The data set with decoded copies of its images, if the config has a cache."""
     cache = _of_files(config, "cache", None)
     if cache is None or isinstance(dataset, ArrayDataset):
@@ -229,11 +235,12 @@ def _cached(config: Config, dataset: Dataset, on_bad_image: Literal["error", "sk
     )
 
 
-def _normalisation(config: Config, train: Dataset) -> Statistics | tuple[None, None]:
+def _normalisation(
+    built: Mapping[str, Sequence[Any]], train: Dataset, on_bad_image: OnBadImage
+) -> Statistics | tuple[None, None]:
     """Mean and deviation of the training set, if a ``normalize`` has no numbers of its own."""
-    built = [config.augmentation.built(config.data, stage) for stage in ("train", "eval")]
-    if any(_wants_numbers(operation) for stage in built for operation in stage):
-        mean, std = statistics(train, _of_files(config, "on_bad_image", "error"))
+    if any(_wants_numbers(operation) for stage in built.values() for operation in stage):
+        mean, std = statistics(train, on_bad_image)
         if 0 in std:
             raise UserError(
                 f"augmentation: normalize: channel {std.index(0)} has one value in all training "
@@ -243,11 +250,11 @@ def _normalisation(config: Config, train: Dataset) -> Statistics | tuple[None, N
     return None, None
 
 
-def _operations(config: Config, stage: str, mean: Any, std: Any) -> list[Any]:
-    """The operations of one stage; a ``normalize`` without numbers gets ``mean`` and ``std``."""
+def _with_numbers(operations: Sequence[Any], mean: Any, std: Any) -> list[Any]:
+    """The operations; a ``normalize`` without numbers gets ``mean`` and ``std``."""
     return [
         dataclasses.replace(op, mean=mean, std=std) if _wants_numbers(op) else op
-        for op in config.augmentation.built(config.data, stage)
+        for op in operations
     ]
 
 
@@ -282,7 +289,7 @@ def _warn_if_balanced_already(config: Config, train: Dataset) -> None:
 
 
 def _full_size(
-    config: Config, train: Dataset, bound: list[Any], on_bad_image: Literal["error", "skip"]
+    config: Config, train: Dataset, bound: list[Any], on_bad_image: OnBadImage
 ) -> int | None:
     """Final pixels a side of progressive resizing; None without it."""
     wanted = config.augmentation.progressive
@@ -292,7 +299,7 @@ def _full_size(
     _, full, width = _image_shape(loader)
     if full != width:
         raise UserError(
-            f"augmentation.progressive: received training images of {full}x{width} pixels, "
+            f"augmentation.progressive: received training images of {width}x{full} pixels, "
             "expected square ones; put an operation that makes them square into augmentation.train"
         )
     if wanted.start >= full:

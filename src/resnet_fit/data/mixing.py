@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from resnet_fit.errors import UserError
+from resnet_fit.errors import require
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,8 @@ class Mix:
 
     def __post_init__(self) -> None:
         for name in ("mixup", "cutmix"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise UserError(f"{name}: received {getattr(self, name)!r}, expected 0 or more")
-        if not 0 <= self.share <= 1:
-            raise UserError(f"share: received {self.share!r}, expected 0 to 1")
+            require(0 <= getattr(self, name) < np.inf, name, getattr(self, name), "0 or more")
+        require(0 <= self.share <= 1, "share", self.share, "0 to 1")
 
     def __call__(
         self,
@@ -44,15 +42,15 @@ class Mix:
         classes: int,
         rng: np.random.Generator,
         partners: np.ndarray,
-        by: Any = None,
+        backend: Any = None,
     ) -> tuple[Any, np.ndarray]:
         """Mix images ``[N, C, H, W]`` and labels ``[N]``; labels become float32 ``[N, classes]``.
 
         ``partners`` int64 ``[N]`` is the index in the batch of the image that each one is mixed
-        with. ``by`` is the module with ``mixup`` and ``cutmix`` for these images; by default this
-        one, for arrays.
+        with. ``backend`` is the module with ``mixup`` and ``cutmix`` for these images; by default
+        this one, for arrays.
         """
-        by = by or sys.modules[__name__]
+        backend = backend or sys.modules[__name__]
         targets = np.eye(classes, dtype=np.float32)[labels]
         # Always draw all four, so that no setting changes the random numbers of another.
         mixes, which, y, x = rng.random(4)
@@ -63,9 +61,9 @@ class Mix:
         alpha = self.cutmix if cuts else self.mixup
         share = float(rng.beta(alpha, alpha))
         if cuts:
-            images, share = by.cutmix(images, partners, share, (y, x))
+            images, share = backend.cutmix(images, partners, share, (y, x))
         else:
-            images = by.mixup(images, partners, share)
+            images = backend.mixup(images, partners, share)
         return images, mixup(targets, partners, share)
 
 

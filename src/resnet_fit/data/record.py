@@ -16,7 +16,7 @@ import numpy as np
 
 from resnet_fit.data.dataset import Dataset
 from resnet_fit.data.digest import content_digest, names_digest
-from resnet_fit.errors import UserError
+from resnet_fit.errors import UserError, few
 from resnet_fit.files import json_text
 
 # Raise it when a field is added or changes its meaning.
@@ -68,7 +68,7 @@ class Contents:
             UserError: a part has other classes than the training images, or another order.
         """
         for name, part in (("evaluation", evaluation), ("test", test)):
-            if part is not None and tuple(part.classes) != tuple(train.classes):
+            if part is not None and part.classes != train.classes:
                 difference = _difference_of_classes(train.classes, part.classes)
                 raise UserError(
                     f"data: the {name} images need the classes of the training images in the same "
@@ -190,7 +190,9 @@ def _difference_of_classes(was: tuple[str, ...], now: tuple[str, ...]) -> str:
     gone = [name for name in was if name not in now]
     new = [name for name in now if name not in was]
     found = [
-        f"class {_few(names)} is {what}" for names, what in ((gone, "gone"), (new, "new")) if names
+        f"class {few(map(repr, names))} is {what}"
+        for names, what in ((gone, "gone"), (new, "new"))
+        if names
     ]
     return " and ".join(found) or "the classes have another order"
 
@@ -218,8 +220,3 @@ def _difference_of_parts(
         f"class {classes[first]!r} has {now.images[first]} {name} images instead of "
         f"{was.images[first]}{more}"
     )
-
-
-def _few(names: list[str]) -> str:
-    shown = ", ".join(map(repr, names[:3]))
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

@@ -44,8 +44,6 @@ def at_size(operations: Sequence[T], sizes: Sizes | None, epoch: int) -> list[T]
             dataclasses.replace(op, size=size) if isinstance(op, RandomResizedCrop) else op
             for op in operations
         ]
-    normalize = next(
-        (i for i, op in enumerate(operations) if isinstance(op, augment.Normalize)), len(operations)
-    )
+    normalize = augment.first_normalize(operations)
     resize: list = [augment.Resize(size)]
     return [*operations[:normalize], *resize, *operations[normalize:]]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 import numpy as np
 
 from resnet_fit.data.dataset import Dataset, FileDataset, subset
-from resnet_fit.data.transforms import BadImage, Resize, load
+from resnet_fit.data.transforms import BadImage, OnBadImage, Resize, load
 from resnet_fit.errors import UserError
 
 # How many files are read, and the shorter side in pixels that they are shrunk to.
@@ -17,7 +16,7 @@ SIZE = 64
 
 
 def statistics(
-    dataset: Dataset, on_bad_image: Literal["error", "skip"] = "error"
+    dataset: Dataset, on_bad_image: OnBadImage = "error"
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return each channel's mean and standard deviation over all pixels, in units of 0..1.
 
@@ -49,7 +48,7 @@ def mean_and_std(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ..
     return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
 
 
-def _thumbnails(dataset: FileDataset, on_bad_image: str) -> Iterator[np.ndarray]:
+def _thumbnails(dataset: FileDataset, on_bad_image: OnBadImage) -> Iterator[np.ndarray]:
     for path in dataset.paths:
         try:
             image = load(path, [Resize(SIZE)], np.random.default_rng(0))

@@ -19,8 +19,10 @@ import numpy as np
 
 from resnet_fit.config.registry import part
 from resnet_fit.data import augment
+from resnet_fit.data.augment.erasing import require_scale_and_ratio
+from resnet_fit.data.augment.geometry import require_interpolation
 from resnet_fit.data.copies import Copy
-from resnet_fit.errors import UserError
+from resnet_fit.errors import UserError, require
 from resnet_fit.files import readable
 
 if TYPE_CHECKING:
@@ -62,6 +64,10 @@ OPENCV = {
 
 class BadImage(UserError):
     """A file that is not a readable image; the message is one line and begins with its path."""
+
+
+# Whether a BadImage stops the program, or its file is left out.
+OnBadImage = Literal["error", "skip"]
 
 
 class Geometric:
@@ -119,14 +125,9 @@ class RandomResizedCrop(Resample):
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
-        _require_size(self.size)
-        _require_interpolation(self.interpolation)
-        if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise UserError(
-                f"scale: received {self.scale}, expected two rising shares of the area, 0 to 1"
-            )
-        if not 0 < self.ratio[0] <= self.ratio[1] < math.inf:
-            raise UserError(f"ratio: received {self.ratio}, expected two rising ratios above 0")
+        require(self.size > 0, "size", self.size, "1 or more pixels")
+        require_interpolation(self.interpolation)
+        require_scale_and_ratio(self.scale, self.ratio)
 
     def plan(self, size: Size, rng: np.random.Generator) -> tuple[Box, Size]:
         width, height = size
@@ -174,8 +175,8 @@ class Resize(Resample):
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
-        _require_size(self.size)
-        _require_interpolation(self.interpolation)
+        require(self.size > 0, "size", self.size, "1 or more pixels")
+        require_interpolation(self.interpolation)
 
     def plan(self, size: Size, rng: np.random.Generator) -> tuple[Box, Size]:
         most = LONGEST * min(size)
@@ -201,7 +202,7 @@ class CenterCrop(Geometric):
     size: int = 224
 
     def __post_init__(self) -> None:
-        _require_size(self.size)
+        require(self.size > 0, "size", self.size, "1 or more pixels")
 
     def __call__(self, image: Image, rng: np.random.Generator) -> Image:
         width, height = image.size
@@ -228,7 +229,7 @@ def split_operations(
         late_name, first_name = (op.part_name for op in (late, operations[first]))
         raise UserError(f"{late_name} comes after {first_name}; put it before")
     augment.check_order(batch)
-    cut = next((i for i, op in enumerate(batch) if isinstance(op, augment.Normalize)), len(batch))
+    cut = augment.first_normalize(batch)
     return tuple(geometry), tuple(batch[:cut]), tuple(batch[cut:])
 
 
@@ -237,16 +238,6 @@ def scaled(size: Size, shorter_side: int) -> Size:
     width, height = size
     shorter = min(size)
     return shorter_side * width // shorter, shorter_side * height // shorter
-
-
-def _require_size(size: int) -> None:
-    if size < 1:
-        raise UserError(f"size: received {size}, expected 1 or more pixels")
-
-
-def _require_interpolation(name: str) -> None:
-    if name not in augment.KERNELS:
-        raise UserError(f"interpolation: received {name!r}, expected {', '.join(augment.KERNELS)}")
 
 
 # --- from file to pixels --------------------------------------------------------------

@@ -82,7 +82,7 @@ def evaluate(
         RunFailed: the network's outputs are NaN or infinite.
     """
     dataset = held_out(run, data) if data is None or isinstance(data, str | Path) else data
-    if tuple(dataset.classes) != run.classes:
+    if dataset.classes != run.classes:
         raise UserError(
             f"data: classes {', '.join(dataset.classes[:5])}, ..., but the network's are "
             f"{', '.join(run.classes[:5])}, ..."
@@ -121,7 +121,8 @@ def _as_of_the_run(run: OpenedRun, dataset: Dataset) -> Dataset:
         UserError: they are of another kind or size.
     """
     if isinstance(dataset, ArrayDataset):
-        return run.dataset(dataset.images, dataset.labels)
+        run.dataset(dataset.images, dataset.labels)  # refuses another kind or size
+        return dataset  # with its names
     if run.record.stored_shape is None:
         return dataset
     return run.dataset(dataset.paths, dataset.labels)

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 from resnet_fit.lazy import exports
 
 if TYPE_CHECKING:
-    from resnet_fit.networks.arguments import check_image_size
     from resnet_fit.networks.blocks import Layers
     from resnet_fit.networks.complexity import count_macs, count_parameters
     from resnet_fit.networks.dense import DenseNet, densenet
     from resnet_fit.networks.layer_names import freeze
     from resnet_fit.networks.residual import ResNet, plain, resnet
-    from resnet_fit.networks.safetensors import read_safetensors
     from resnet_fit.networks.weights import LoadReport, load_weights, read_weights
     from resnet_fit.networks.whitening import whiten
 
@@ -26,14 +24,12 @@ __all__ = [
     "Layers",
     "LoadReport",
     "ResNet",
-    "check_image_size",
     "count_macs",
     "count_parameters",
     "densenet",
     "freeze",
     "load_weights",
     "plain",
-    "read_safetensors",
     "read_weights",
     "resnet",
     "whiten",
@@ -43,13 +39,11 @@ __all__ = [
 __getattr__ = exports(
     __name__,
     {
-        "arguments": ("check_image_size",),
         "blocks": ("Layers",),
         "complexity": ("count_macs", "count_parameters"),
         "dense": ("DenseNet", "densenet"),
         "layer_names": ("freeze",),
         "residual": ("ResNet", "plain", "resnet"),
-        "safetensors": ("read_safetensors",),
         "weights": ("LoadReport", "load_weights", "read_weights"),
         "whitening": ("whiten",),
     },

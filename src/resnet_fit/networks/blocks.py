@@ -140,7 +140,8 @@ class Projection(BackendLayer, nn.Sequential):
 
 
 class StochasticDepth(BackendLayer):
-    """In training, a branch left out for each image by chance, and scaled up where it stays.
+    """In training, drops each image's branch with probability ``p`` and scales the others by
+    1 / (1 - p).
 
     Huang et al. 2016, "Deep networks with stochastic depth"; scaled in training, so that evaluation
     is the network as it stands. Random numbers are Paddle's: see `resnet_fit.callbacks.StepSeed`.
@@ -156,7 +157,7 @@ class StochasticDepth(BackendLayer):
     def compute(self, branch: Tensor) -> Tensor:
         if not self.training:
             return branch
-        if not paddle.in_dynamic_mode():  # Paddle leaves a dropout out of a graph that it saves
+        if not paddle.in_dynamic_mode():  # Paddle removes dropout from saved graphs
             return branch * F.dropout(paddle.ones_like(branch[:, :1, :1, :1]), self.p)
         stays = paddle.rand([branch.shape[0], 1, 1, 1]) >= self.p
         return branch * (stays.astype("float32") / (1 - self.p)).astype(branch.dtype)
@@ -253,7 +254,7 @@ class BottleneckBlock(Block):
     3x3 has the stride.
 
     Args:
-        inner: channels of the 3x3 convolution; ``width`` by default.
+        inner: channels of the 3x3 convolution.
         groups: of the 3x3 convolution (Xie et al. 2017, "Aggregated residual transformations").
     """
 
@@ -270,11 +271,11 @@ class BottleneckBlock(Block):
         last_norm_weight: float = 1.0,
         drop: float = 0.0,
         stride_on: str = "3x3",
-        inner: int | None = None,
-        groups: int = 1,
+        *,
+        inner: int,
+        groups: int,
     ) -> None:
         super().__init__()
-        inner = width if inner is None else inner
         grouped = {"groups": groups} if groups > 1 else {}  # a user's conv may know none
         self.pooled = 2 if stride_on == "pool" and stride > 1 else None
         stride1 = stride if stride_on == "1x1" else 1

@@ -1,4 +1,4 @@
-"""Which file of weights a run's or a checkpoint's folder stands for; answers without Paddle."""
+"""Finds the weights file in a run's or checkpoint's folder. Does not import Paddle."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from resnet_fit.config.document import read_document
 from resnet_fit.errors import UserError
+from resnet_fit.home import expand
 
 # Where a checkpoint is in its own folder, in that of checkpoints and in that of a run; the best one
 # first.
@@ -23,7 +24,7 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     Raises:
         UserError: a folder without such a file.
     """
-    folder = Path(path)
+    folder = expand(path)
     if not folder.is_dir():
         return folder
     for place in PLACES:

@@ -43,7 +43,7 @@ def find_head(network: nn.Layer) -> str | None:
 
 
 def head_of(network: nn.Layer, classes: int | None = None) -> str:
-    """The same name.
+    """The name of the layer that gives the logits, checked against ``classes``.
 
     Args:
         network: of any origin.
@@ -70,10 +70,9 @@ def head_of(network: nn.Layer, classes: int | None = None) -> str:
 
 
 def check_layers(network: nn.Layer, layers: Iterable[str], key: str) -> None:
-    """Refuse what is not the name of a layer of ``network``.
+    """Raise UserError for a name that is not a layer of ``network``.
 
-    Raises:
-        UserError: naming ``key``, what was received and what there is.
+    The message names ``key``, what was received and what there is.
     """
     names = [BACKBONE, *(name for name, _ in network.named_sublayers())]
     for layer in layers:
@@ -88,8 +87,8 @@ def check_layers(network: nn.Layer, layers: Iterable[str], key: str) -> None:
 def freeze(network: nn.Layer, layers: Iterable[str] = (BACKBONE,)) -> None:
     """Keep layers of a network as they are: no gradient, and norms by their running statistics.
 
-    Without the second, a norm's running statistics would go on to follow the images, and the layer
-    would change after all.
+    Otherwise running statistics would still follow the images, and the frozen layer's output would
+    change.
 
     Args:
         layers: names such as ``layer1`` or ``layer1.0.conv1``; ``backbone`` is all but the last. To

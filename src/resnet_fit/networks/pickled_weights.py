@@ -20,10 +20,9 @@ from resnet_fit.restricted_pickle import PickledArray, Unpickler
 # The first object of a file in torch's format before 1.6.
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 BFLOAT16 = "bfloat16"
-# Keys of the weights in files that hold other things as well; an average of the weights is taken
-# where there are no others.
+# Keys under which checkpoints keep weights, in order of preference; averaged weights last.
 CONTAINERS = ("model", "state_dict", "model_state_dict", "net", "model_ema", "state_dict_ema")
-# Classes of those other things, which become empty objects.
+# Classes of other things in checkpoints, which become empty objects.
 IGNORED = (("argparse", "Namespace"), ("collections", "Counter"))
 STORAGES = {
     "DoubleStorage": "<f8",
@@ -142,7 +141,7 @@ def _unpacked(content: dict[Any, Any]) -> dict[Any, Any]:
 
 
 class _Ignored:
-    """Takes whatever a pickle makes an object of."""
+    """Replaces objects such as argparse.Namespace, whose content is not read."""
 
     def __init__(self, *_: object) -> None:
         pass

@@ -25,7 +25,8 @@ def weights_file(settings: Network, weights: str | os.PathLike[str], channels: i
         channels: of its images.
 
     Raises:
-        UserError: there is no such file, it cannot be downloaded, or images have not 3 channels.
+        UserError: there is no such file, it cannot be downloaded, or the images do not have 3
+            channels.
     """
     if weights != IMAGENET:
         return find_weights(weights)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import paddle
@@ -63,17 +64,13 @@ class Field:
     def joined(self, other: Field) -> Field:
         """The field of a sum of both, or of their channels together."""
         if self.stride != other.stride:
-            raise _Unknown
+            raise _Stop
         height, width = (max(sizes) for sizes in zip(self.size, other.size, strict=True))
         return Field((height, width), self.stride)
 
 
-class _Unknown(Exception):
-    """A layer whose field cannot be told."""
-
-
-class _End(Exception):
-    """Pixels are averaged: all that follows sees the whole image."""
+class _Stop(Exception):
+    """Fields end here: at a layer whose field cannot be told, or at the mean over all pixels."""
 
 
 def receptive_fields(network: nn.Layer, image_shape: tuple[int, int, int]) -> dict[str, Field]:
@@ -85,10 +82,9 @@ def receptive_fields(network: nn.Layer, image_shape: tuple[int, int, int]) -> di
     Args:
         image_shape: ``(C, H, W)`` of images that the network takes.
     """
-    operations = _Fields(network)
-    is_ours = isinstance(network, HasBackend)
-    if not is_ours:
+    if not isinstance(network, HasBackend):
         return {}
+    operations = _Fields(network)
     with (
         suppress(Exception),  # parts of a user's own do anything with what is no tensor
         _computing_by(operations, network),
@@ -125,7 +121,7 @@ class _Fields:
 
     def convolve(self, layer: nn.Layer, x: Field) -> Field:
         if not isinstance(layer, nn.Conv2D) or type(layer).forward is not nn.Conv2D.forward:
-            raise _Unknown
+            raise _Stop
         kernel = tuple(layer.weight.shape[2:])
         return self._note(layer, x.through(kernel, _pair(layer._stride), _pair(layer._dilation)))
 
@@ -151,7 +147,7 @@ class _Fields:
         return x.through((1, 1), (stride, stride))
 
     def mean(self, x: Field) -> Any:
-        raise _End
+        raise _Stop
 
     def _note(self, layer: nn.Layer, field: Field) -> Field:
         if id(layer) in self._names:
@@ -159,24 +155,18 @@ class _Fields:
         return field
 
 
-class _Substitute:
-    """Stands where a part of a network has its backend."""
-
-    def __init__(self, operations: _Fields) -> None:
-        self.operations = operations
-
-
 @contextmanager
 def _computing_by(operations: _Fields, network: nn.Layer) -> Iterator[None]:
     """All parts of a network compute by these operations meanwhile.
 
-    Hooks let a part be called as any other layer is, so that its field is noted.
+    Hooks, which change nothing, let a part be called as any other layer is, so that its field is
+    noted.
     """
     parts: list[Any] = [p for p in network.sublayers(True) if isinstance(p, HasBackend)]
     before = [part.backend for part in parts]
-    hooks = [child.register_forward_post_hook(_nothing) for child in network.children()]
+    hooks = [child.register_forward_post_hook(lambda *_: None) for child in network.children()]
     for part in parts:
-        part.backend = _Substitute(operations)
+        part.backend = SimpleNamespace(operations=operations)
     try:
         yield
     finally:
@@ -184,10 +174,6 @@ def _computing_by(operations: _Fields, network: nn.Layer) -> Iterator[None]:
             part.backend = backend
         for hook in hooks:
             hook.remove()
-
-
-def _nothing(*_: Any) -> None:
-    """A hook that changes nothing."""
 
 
 def _pair(value: Any) -> Pair:

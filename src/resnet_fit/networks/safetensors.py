@@ -42,8 +42,8 @@ def is_safetensors(path: str | os.PathLike[str]) -> bool:
     return start[8:] == b"{" and header_end <= os.path.getsize(path)
 
 
-def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return the tensors by name (read-only arrays, bfloat16 widened to float32) and the metadata.
+def read_safetensors(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Return the tensors by name: read-only arrays, bfloat16 widened to float32.
 
     Raises:
         UserError: a tensor is of a type that numpy does not have.
@@ -54,9 +54,9 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, np.ndarray
     if len(content) < start:
         raise ValueError("the header is cut short")
     header = json.loads(content[8:start])
-    metadata = header.pop("__metadata__", {})
+    header.pop("__metadata__", None)  # texts, no tensor
     data = memoryview(content)[start:]
-    return {name: _decode(data, name, **entry) for name, entry in header.items()}, metadata
+    return {name: _decode(data, name, **entry) for name, entry in header.items()}
 
 
 def widen_bfloat16(bits: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from resnet_fit.errors import UserError, suggest
+from resnet_fit.errors import UserError, few
+from resnet_fit.files import require_existing
 from resnet_fit.networks.found_weights import find_weights
 from resnet_fit.networks.layer_names import find_head
 from resnet_fit.networks.pickled_weights import read_pickle, read_torch_zip
@@ -94,9 +95,7 @@ def read_tensors(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         UserError: no such file, not a file of these, or damaged.
     """
     path = Path(file)
-    if not path.exists():
-        hint = suggest(path.name, os.listdir(path.parent)) if path.parent.is_dir() else ""
-        raise UserError(f"{path} does not exist.{hint}")
+    require_existing(path)
     if not path.is_file():
         raise UserError(f"{path} is not a file.")
     try:
@@ -170,7 +169,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if start.startswith(b"PK\x03\x04"):
         return read_torch_zip(path)
     if is_safetensors(path):
-        return read_safetensors(path)[0]
+        return read_safetensors(path)
     if start.startswith(b"\x80"):
         return read_pickle(path)
     if start.endswith(b"{"):
@@ -210,7 +209,7 @@ def _check_fit(
             f"{name} {tensors[name].dtype}" for name in both if tensors[name].dtype.kind != "f"
         ],
     }
-    found = [f"{len(names)} {what} ({_few(names)})" for what, names in problems.items() if names]
+    found = [f"{len(names)} {what} ({few(names)})" for what, names in problems.items() if names]
     if found:
         raise UserError(f"{os.fspath(file)} does not fit this network: {'; '.join(found)}.")
 
@@ -232,7 +231,7 @@ def _copy_checked(
 
 
 def _check_initialized(network: nn.Layer) -> None:
-    """A static graph writes its initial values when it is prepared: over what is loaded before."""
+    """Raise UserError for an unprepared static graph: `prepare` would overwrite loaded weights."""
     if paddle.in_dynamic_mode():
         return
     scope = paddle.static.global_scope()
@@ -258,7 +257,3 @@ def _set_state(network: nn.Layer, tensors: Mapping[str, np.ndarray]) -> None:
 
 def _shape(shape: Iterable[int]) -> str:
     return "x".join(str(n) for n in shape)
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

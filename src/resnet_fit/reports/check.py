@@ -101,7 +101,7 @@ def _images(dataset: Dataset) -> Iterator[tuple[str, np.ndarray | BadImage]]:
     """Name and pixels ``[H, W, C]`` of every image, or what is wrong with it."""
     if isinstance(dataset, ArrayDataset):
         for index, image in enumerate(dataset.images):
-            yield f"image {index}", image.transpose(1, 2, 0)
+            yield dataset.name(index), image.transpose(1, 2, 0)
         return
     with ThreadPoolExecutor(worker_count()) as pool:  # decoding releases Python's global lock
         for start in range(0, len(dataset), 64):  # so that few images are in memory at once

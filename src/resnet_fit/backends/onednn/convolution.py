@@ -33,7 +33,8 @@ _packed_weights = Buffer()
 
 
 def _stays_in_its_memory(implementation: str) -> bool:
-    """Whether a strided 1x1 convolution of few channels does, when it computes dw.
+    """Whether this kernel writes only its own memory when computing dw of a strided 1x1 convolution
+    with few channels.
 
     The kernels ``jit_1x1`` and ``jit_bf16_1x1`` write past the memory of their thread where images
     lie channels last and have fewer channels than a vector has numbers, 8 with AVX2 and 16 with

@@ -11,7 +11,6 @@ operation has all cores anyway.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,8 @@ from ctypes import byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_void_p
 from pathlib import Path
 from threading import RLock
 from typing import Any
+
+import paddle
 
 from resnet_fit.backends.threads import computing_with, threads
 from resnet_fit.errors import UserError
@@ -45,17 +46,6 @@ class Unavailable(ImportError):
     """This installation of Paddle has no oneDNN that can be used; the message says why."""
 
 
-def find() -> Path:
-    """The library's file in the installed Paddle, without importing Paddle."""
-    spec = importlib.util.find_spec("paddle")
-    if spec is None or spec.origin is None:
-        raise Unavailable("Paddle is not installed")
-    file = Path(spec.origin).parent / "libs" / "libdnnl.so.3"
-    if not file.is_file():
-        raise Unavailable(f"there is no {file.name} (oneDNN 3) in the installed Paddle")
-    return file
-
-
 class _Version(ctypes.Structure):
     _fields_ = (("major", c_int), ("minor", c_int), ("patch", c_int))
 
@@ -65,8 +55,11 @@ class _Argument(ctypes.Structure):
 
 
 def _load() -> ctypes.CDLL:
+    file = Path(paddle.__file__).parent / "libs" / "libdnnl.so.3"
+    if not file.is_file():
+        raise Unavailable(f"there is no {file.name} (oneDNN 3) in the installed Paddle")
     try:
-        loaded = ctypes.CDLL(str(find()))
+        loaded = ctypes.CDLL(str(file))
     except OSError as error:
         raise Unavailable(f"oneDNN does not load: {error}") from None
     loaded.dnnl_version.restype = ctypes.POINTER(_Version)

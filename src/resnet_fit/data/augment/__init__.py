@@ -12,30 +12,15 @@ only on its own row of numbers, not on the rest of the batch or on how the batch
 CPU cache.
 """
 
-from resnet_fit.data.augment.colour import (
-    ColorJitter,
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hue,
-    adjust_saturation,
-)
+from resnet_fit.data.augment.colour import ColorJitter
 from resnet_fit.data.augment.erasing import Cutout, RandomErasing
-from resnet_fit.data.augment.geometry import (
-    KERNELS,
-    HorizontalFlip,
-    RandomCrop,
-    Resize,
-    VerticalFlip,
-    crop,
-    pad,
-)
+from resnet_fit.data.augment.geometry import HorizontalFlip, RandomCrop, Resize, VerticalFlip
 from resnet_fit.data.augment.normalize import Normalize
 from resnet_fit.data.augment.operation import Operation
-from resnet_fit.data.augment.pipeline import Unfinished, check_order, compose
+from resnet_fit.data.augment.pipeline import Unfinished, check_order, compose, first_normalize
 from resnet_fit.data.augment.policies import RandAugment, TrivialAugment
 
 __all__ = [
-    "KERNELS",
     "ColorJitter",
     "Cutout",
     "HorizontalFlip",
@@ -48,12 +33,7 @@ __all__ = [
     "TrivialAugment",
     "Unfinished",
     "VerticalFlip",
-    "adjust_brightness",
-    "adjust_contrast",
-    "adjust_hue",
-    "adjust_saturation",
     "check_order",
     "compose",
-    "crop",
-    "pad",
+    "first_normalize",
 ]

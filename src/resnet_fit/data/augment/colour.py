@@ -86,7 +86,9 @@ class ColorJitter(Operation):
 
 def adjust_brightness(images: Array, factors: Array) -> Array:
     """Blend image i with black: 0 gives black, 1 the image, 2 doubles its grey levels."""
-    return _scaled(images, factors)
+    values = images.astype(np.float32)
+    values *= _column(factors)
+    return np.clip(values, 0, 255, out=values)
 
 
 def adjust_contrast(images: Array, factors: Array) -> Array:
@@ -102,12 +104,6 @@ def adjust_saturation(images: Array, factors: Array) -> Array:
     require_colour(images, "saturation")
     values = images.astype(np.float32)
     return _blended(values, _grey(values)[:, None], factors)
-
-
-def _scaled(images: Array, factors: Array) -> Array:
-    values = images.astype(np.float32)
-    values *= _column(factors)
-    return np.clip(values, 0, 255, out=values)
 
 
 def _blended(values: Array, grey: Array, factors: Array) -> Array:

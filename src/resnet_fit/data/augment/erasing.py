@@ -63,18 +63,7 @@ class RandomErasing(Operation):
 
     def __post_init__(self) -> None:
         require(0 <= self.p <= 1, "p", self.p, "a probability, 0 to 1")
-        require(
-            0 < self.scale[0] <= self.scale[1] <= 1,
-            "scale",
-            self.scale,
-            "two rising shares of the area, 0 to 1",
-        )
-        require(
-            0 < self.ratio[0] <= self.ratio[1] < math.inf,
-            "ratio",
-            self.ratio,
-            "two rising ratios above 0",
-        )
+        require_scale_and_ratio(self.scale, self.ratio)
 
     @property
     def idle(self) -> bool:
@@ -94,6 +83,13 @@ class RandomErasing(Operation):
         boxes = np.stack([tops, tops + heights, lefts, lefts + widths], axis=1)
         boxes[uniforms[:, 0] >= self.p] = 0
         return boxes
+
+
+def require_scale_and_ratio(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
+    """Raise UserError for ranges that a rectangle's area and ratio of sides cannot have."""
+    shares = 0 < scale[0] <= scale[1] <= 1
+    require(shares, "scale", scale, "two rising shares of the area, 0 to 1")
+    require(0 < ratio[0] <= ratio[1] < math.inf, "ratio", ratio, "two rising ratios above 0")
 
 
 def erased(images: Array, boxes: Array) -> Array:

@@ -59,7 +59,7 @@ class RandomCrop(Operation):
         if self.mode == "reflect" and self.padding >= min(height, width):
             raise UserError(
                 f"random_crop.padding: {self.padding} cannot be reflected from an image of "
-                f"{height}x{width}"
+                f"{width}x{height}"
             )
         top = (uniforms[:, 0] * rows).astype(np.intp)
         left = (uniforms[:, 1] * columns).astype(np.intp)
@@ -172,9 +172,7 @@ class Resize(Operation):
 
     def __post_init__(self) -> None:
         require(self.size > 0, "size", self.size, "1 or more pixels")
-        require(
-            self.interpolation in KERNELS, "interpolation", self.interpolation, ", ".join(KERNELS)
-        )
+        require_interpolation(self.interpolation)
 
     def apply(self, images: Array, uniforms: Array) -> Array:
         h, w = images.shape[2:]
@@ -204,6 +202,11 @@ KERNELS: dict[str, tuple[Callable[[Array], Array] | None, float]] = {
     "bilinear": (_triangle, 1),
     "bicubic": (_cubic, 2),
 }
+
+
+def require_interpolation(name: str) -> None:
+    """Raise UserError for an interpolation that is not one of `KERNELS`."""
+    require(name in KERNELS, "interpolation", name, ", ".join(KERNELS))
 
 
 @lru_cache(maxsize=32)

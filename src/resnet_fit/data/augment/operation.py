@@ -35,10 +35,6 @@ class Operation:
         """Return changed copies of the images; ``uniforms`` is ``[N, draws]`` in [0, 1)."""
         raise NotImplementedError
 
-    def __call__(self, images: Array, rng: np.random.Generator) -> Array:
-        """Draw random numbers for ``images`` from ``rng`` and apply the operation."""
-        return self.apply(images, rng.random((len(images), self.draws)))
-
 
 def rounded(values: Array) -> Array:
     """Grey levels 0..255 of any dtype as uint8."""

@@ -76,6 +76,12 @@ def compose(operations: Sequence[Operation], host: int | None = None) -> BatchFu
     return run
 
 
+def first_normalize(operations: Sequence[Any]) -> int:
+    """The index of the first `Normalize`; without one, the number of operations."""
+    found = (i for i, op in enumerate(operations) if isinstance(op, Normalize))
+    return next(found, len(operations))
+
+
 def check_order(operations: Sequence[Operation]) -> None:
     """Raise UserError for an operation on grey levels that comes after `Normalize`."""
     normalized = False

@@ -28,8 +28,9 @@ class Data(Part):
     """Images and labels, and how batches are drawn from them.
 
     Args:
-        validation: the share of the training set that is held out to evaluate each epoch on; the
-            test set is then used once, after the last epoch.
+        validation: the share of the training set that is held out to evaluate each epoch on. CIFAR
+            and digits then use their test set once, after the last epoch; ``folder`` has no
+            separate test set.
         split_seed: the seed of this split.
         limit: the number of images to use of each part, stratified by class.
         batch_size: images in a training batch.

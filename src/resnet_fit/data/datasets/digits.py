@@ -26,5 +26,4 @@ def digits() -> tuple[ArrayDataset, ArrayDataset]:
 
     raw = load_digits()
     images = np.rint(raw.images * (255 / 16)).astype(np.uint8)[:, None]
-    labels = raw.target.astype(np.int64)
-    return split(ArrayDataset(images, labels, tuple(str(d) for d in range(10))), 360 / 1797, seed=0)
+    return split(ArrayDataset(images, raw.target, tuple("0123456789")), 360 / 1797, seed=0)

@@ -18,8 +18,8 @@ from resnet_fit.data import transforms
 from resnet_fit.data.dataset import Dataset, FileDataset, split, subset
 from resnet_fit.data.datasets.data import Data, Parts
 from resnet_fit.data.listing import BESIDE_CLASSES, EXTENSIONS, LeftOut, list_images
-from resnet_fit.data.transforms import Interpolation, Resize
-from resnet_fit.errors import UserError, suggest
+from resnet_fit.data.transforms import Interpolation, OnBadImage, Resize
+from resnet_fit.errors import UserError, few, suggest
 from resnet_fit.files import readable, require_existing
 from resnet_fit.home import expand
 
@@ -69,7 +69,7 @@ class Folder(Data):
     """
 
     path: Location
-    on_bad_image: Literal["error", "skip"] = "error"
+    on_bad_image: OnBadImage = "error"
     workers: NonNegativeInt | None = None
     cache: Cache | None = None
     compare: Literal["content", "names"] = "content"
@@ -259,6 +259,5 @@ def _check_classes(
         raise UserError(f"{place}: class {_quoted(missing)} of {train_place} is missing")
 
 
-def _quoted(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+def _quoted(names: Iterable[str]) -> str:
+    return few(map(repr, names), most=5)
