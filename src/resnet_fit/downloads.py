@@ -10,6 +10,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError
 
+from resnet_fit.terminal import status_console
+
 TIMEOUT_SECONDS = 20
 # What `fetch` raises if a download fails.
 DOWNLOAD_ERRORS = (OSError, HTTPException)
@@ -28,9 +30,7 @@ def fetch(url: str, target: Path, md5: str) -> None:
     Raises:
         OSError, HTTPException: it cannot be downloaded or written, or has another checksum.
     """
-    from rich.console import Console  # slow to import
-
-    from resnet_fit.live_line import counted
+    from resnet_fit.live_line import counted  # slow to import
 
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.md5(usedforsecurity=False)
@@ -41,7 +41,7 @@ def fetch(url: str, target: Path, md5: str) -> None:
             urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response,
         ):
             total = int(response.headers.get("Content-Length") or 0)
-            with counted(Console(stderr=True), target.name, total, _megabytes) as advance:
+            with counted(status_console(), target.name, total, _megabytes) as advance:
                 while block := response.read(1 << 20):
                     file.write(block)
                     digest.update(block)
