@@ -1,8 +1,9 @@
-"""Atomic writes, locks, and file names as printable text."""
+"""Atomic writes, checksums, locks, and file names as printable text."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -164,6 +165,19 @@ def sync(file: Path) -> None:
     """Wait until a file's content is on disk, so that a power cut cannot lose it."""
     with open(file, "rb+") as stream:
         os.fsync(stream.fileno())
+
+
+def digest_of(file: Path, algorithm: str) -> str:
+    """The checksum of a file's content, in hexadecimal.
+
+    Args:
+        algorithm: as `hashlib` names it, such as ``sha256``.
+    """
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with open(file, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager

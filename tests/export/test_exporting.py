@@ -19,7 +19,7 @@ from conftest import TINY
 from PIL import Image
 
 from resnet_fit import export_run, fit, open_run, parse_config
-from resnet_fit.checkpoints.files import CHECKSUMS, sha256
+from resnet_fit.checkpoints.files import CHECKSUMS
 from resnet_fit.cli import main
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.export import exporting, onnx_file
@@ -27,6 +27,7 @@ from resnet_fit.export.graph import Graph, save
 from resnet_fit.export.metadata import Metadata
 from resnet_fit.export.request import Format
 from resnet_fit.export.running import Running
+from resnet_fit.files import digest_of
 from resnet_fit.runs.held_out import held_out
 
 SIDE = 12
@@ -96,7 +97,8 @@ def rewrite(file: Path, change: Callable[[str], str]) -> None:
     """Change a file of a checkpoint, and its checksum."""
     file.write_text(change(file.read_text("utf-8")), "utf-8")
     sums = file.with_name(CHECKSUMS)
-    sums.write_text(json.dumps(json.loads(sums.read_text()) | {file.name: sha256(file)}))
+    digest = digest_of(file, "sha256")
+    sums.write_text(json.dumps(json.loads(sums.read_text()) | {file.name: digest}))
 
 
 def test_digits_as_onnx_and_in_eight_bits(digits, tmp_path, capsys):

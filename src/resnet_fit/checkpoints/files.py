@@ -11,14 +11,13 @@ checksums.json    SHA-256 of each of the above
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_fit.errors import UserError, suggest
-from resnet_fit.files import beside
+from resnet_fit.files import beside, digest_of
 
 WEIGHTS = "model.pdparams"
 AVERAGE = "average.pdparams"
@@ -71,14 +70,6 @@ def find_by_name(run: Path, name: str, files: Sequence[str]) -> Path:
     return find_checkpoint(place / full, files)
 
 
-def sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _damage(folder: Path, names: Sequence[str]) -> str | None:
     """What is wrong with these files of a checkpoint, or None."""
     if not folder.is_dir():
@@ -88,7 +79,7 @@ def _damage(folder: Path, names: Sequence[str]) -> str | None:
         for name in names:
             if name not in checksums:
                 return f"{folder.name} was saved without {name}"
-            if sha256(folder / name) != checksums[name]:
+            if digest_of(folder / name, "sha256") != checksums[name]:
                 return f"{folder.name}/{name} is damaged"
     except OSError as error:
         return f"{folder.name}/{Path(error.filename or '').name}: {error.strerror}"
