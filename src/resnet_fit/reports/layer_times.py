@@ -111,14 +111,12 @@ class LayerTimes:
             self._note(name, started, made)
         return output
 
-    def time_layer(
-        self, call: Callable[..., Any], layer: nn.Layer, x: Any, *rest: Any, **options: Any
-    ) -> Any:
+    def time_layer(self, call: Callable[..., Any], layer: nn.Layer, x: Any, **options: Any) -> Any:
         """The same for an operation of a layer."""
         name = self._names.get(id(layer), type(layer).__name__)
-        fused = bool(options.get("relu", rest and rest[0]))
+        title = f"{name} + ReLU" if options.get("relu") else name
         self._handled |= {id(inner) for inner in layer.sublayers(include_self=True)}
-        return self.time(f"{name} + ReLU" if fused else name, call, layer, x, *rest, **options)
+        return self.time(title, call, layer, x, **options)
 
     def _note(self, name: str, started: float, made: list[Tensor]) -> None:
         self._forward[name] += self._watch.now() - started
