@@ -16,6 +16,7 @@ from resnet_fit.terminal import (
     OutputClosed,
     command_console,
     complain,
+    no_standard_error,
     note,
     recording,
     say,
@@ -115,6 +116,14 @@ def test_a_file_gets_no_escape_codes_whatever_the_environment_says(monkeypatch, 
     console.print("plain", style="red")
     assert not console.is_terminal
     assert capsys.readouterr().out == "plain\n"
+
+
+def test_standard_error_is_hidden_from_c_code_too(capfd):
+    with pytest.raises(ZeroDivisionError), no_standard_error():
+        os.write(2, b"hidden")
+        raise ZeroDivisionError
+    os.write(2, b"shown")
+    assert capfd.readouterr().err == "shown"
 
 
 def run_that_ends_with(error, file):

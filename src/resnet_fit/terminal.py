@@ -141,6 +141,19 @@ def open_streams() -> None:
             setattr(sys, name, open(number, "w" if number else "r"))  # noqa: SIM115
 
 
+@contextmanager
+def no_standard_error() -> Iterator[None]:
+    """In the block, nothing is written to standard error, by C++ code either."""
+    before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nothing)
+
+
 def close_output() -> None:
     """Flush standard output, which Python does at exit without reporting a failure.
 

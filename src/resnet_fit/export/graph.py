@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from resnet_fit.export.request import Input
 from resnet_fit.files import readable
 from resnet_fit.home import STATIC_GRAPH, home_with
 from resnet_fit.runs.open import OpenedRun
+from resnet_fit.terminal import no_standard_error
 
 IMAGES = "images"
 
@@ -88,7 +88,13 @@ def save(graph: Graph, image_shape: Shape, stem: Path) -> tuple[Path, Path]:
     spec = paddle.static.InputSpec([None, *shape], graph.takes, IMAGES)
     use_backend(graph.network, "paddle")  # operations of the onednn backend cannot be exported
     try:
-        with home_with(*STATIC_GRAPH), _forwards_kept(graph), _quiet():
+        with (
+            home_with(*STATIC_GRAPH),
+            _forwards_kept(graph),
+            no_standard_error(),  # C++ code has a line for developers at every softmax
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
             paddle.jit.save(graph, str(stem), input_spec=[spec])
     except OSError:
         raise
@@ -101,21 +107,6 @@ def save(graph: Graph, image_shape: Shape, stem: Path) -> tuple[Path, Path]:
         use_backend(graph.network, choose_backend("auto", "cpu", network=graph.network))
     program, weights = stem.with_suffix(".json"), stem.with_suffix(".pdiparams")
     return program if program.exists() else stem.with_suffix(".pdmodel"), weights
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide Paddle's messages for developers: Python warnings, and C++ output for every softmax."""
-    standard_error, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        os.dup2(standard_error, 2)
-        os.close(standard_error)
-        os.close(nothing)
 
 
 @contextmanager

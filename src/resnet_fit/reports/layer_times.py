@@ -17,7 +17,7 @@ import paddle
 from paddle import Tensor, nn
 
 from resnet_fit.backends.backend import Backend, HasBackend
-from resnet_fit.networks.complexity import evaluating
+from resnet_fit.networks.complexity import in_mode
 from resnet_fit.reports.stopwatch import BACKWARD, LOSS, Stopwatch
 
 # What a backend's operations without a layer of their own are called in tables.
@@ -55,7 +55,8 @@ class LayerTimes:
         self._started: list[float] = []
         watch.listener = self._follow
         self._take_place(network)
-        with evaluating(network), paddle.no_grad():  # which layers does the backend compute?
+        # Which layers does the backend compute?
+        with in_mode(network, training=False), paddle.no_grad():
             network(paddle.zeros([1, *image_shape]))
         self._hook_others(network)
 
