@@ -132,7 +132,10 @@ def may_write() -> bool:
 
 
 def beside(folder: Path, what: str) -> Path:
-    """The hidden folder that is ``part`` written, or the ``previous`` one, of ``folder``."""
+    """The hidden folder ``.NAME.what`` beside a folder.
+
+    ``part`` while it is being written, ``previous`` for the one it replaces.
+    """
     return folder.with_name(f".{folder.name}.{what}")
 
 

@@ -87,8 +87,8 @@ def export_run(
     Args:
         folder: the run's folder.
         format: ``onnx``, or ``paddle`` for paddle.inference.
-        input: ``uint8``: grey levels ``[N, H, W, C]``, normalised inside the file; ``float32``:
-            ``[N, C, H, W]``, which the program normalises as in the training.
+        input: ``uint8``: pixel values 0 to 255, ``[N, H, W, C]``, normalised inside the file;
+            ``float32``: ``[N, C, H, W]``, which the program normalises as in the training.
         checkpoint, average, network: as in `resnet_fit.open_run`.
         int8: also write an ONNX file quantised to 8 bits.
         data: a folder of images for the check, instead of the run's own.

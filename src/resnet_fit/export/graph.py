@@ -29,8 +29,8 @@ class Graph(nn.Layer):
 
     Args:
         network: from normalised images ``[N, C, H, W]`` to logits.
-        scale, shift: normalise uint8 grey levels ``[N, H, W, C]``; each ``[C or 1, 1, 1]``. Without
-            them the input is that of the network.
+        scale, shift: normalise pixel values 0 to 255, uint8 ``[N, H, W, C]``; each
+            ``[C or 1, 1, 1]``. Without them the input is that of the network.
         each_class: whether probabilities are a sigmoid for each class instead of a softmax over
             all.
     """

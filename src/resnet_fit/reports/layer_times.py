@@ -61,7 +61,10 @@ class LayerTimes:
         self._hook_others(network)
 
     def take(self) -> dict[str, tuple[float, float]]:
-        """Seconds forward and backward by the name of a layer, which are forgotten."""
+        """Return the seconds since the last call and start again at zero.
+
+        By the name of a layer, forward and backward.
+        """
         names = dict.fromkeys((*self._forward, *self._backward))
         taken = {name: (self._forward[name], self._backward[name]) for name in names}
         self._forward.clear()

@@ -77,16 +77,16 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float:
-        """The rate of the least smoothed loss, to two digits.
+        """The rate with the lowest smoothed loss, to two digits.
 
-        The peak of a schedule, as `learning_rate` is one, that comes down from there. The tenth of
-        it that is usual is for a rate that is kept; `docs/inspect.md` has figures of both.
+        It is meant as the peak of a schedule, which is what `learning_rate` sets. The usual advice,
+        a tenth of it, is for a constant rate; `docs/inspect.md` has figures of both.
         """
         return float(f"{self.rates[self.lowest]:.1e}")
 
 
 class _Growing(Schedule):
-    """Not a share of a training, but steps of equal factors.
+    """The schedule of the test: each step multiplies the rate by ``factor``.
 
     Args:
         first: the share of the full rate at the first step.

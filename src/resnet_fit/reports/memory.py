@@ -57,8 +57,8 @@ def estimate_memory(
 ) -> StepMemory:
     """What a training step of a network would hold, as the network computes now.
 
-    Activations are counted by a forward pass of two images and one of three: what the difference
-    of one image makes grows with the batch.
+    Activations are measured by forward passes of two and of three images. The difference is the
+    share of one image.
 
     Args:
         network: its running statistics are put back.

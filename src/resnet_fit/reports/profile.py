@@ -25,7 +25,7 @@ from resnet_fit.runs.callbacks import Callbacks
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.experiment import Experiment, set_up
 
-# They draw on the terminal, take signals, and write what nobody goes on from.
+# Left out: they draw on the terminal, catch signals, or save checkpoints that nobody needs.
 LEFT_OUT = (ProgressBar, Interruption, Checkpoint)
 
 
