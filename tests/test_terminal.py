@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from resnet_fit.errors import Interrupted, RunFailed, UserError, command, told
+from resnet_fit.errors import Interrupted, RunFailed, UserError, command, first_line, told
 from resnet_fit.terminal import (
     OutputClosed,
     command_console,
@@ -119,9 +119,8 @@ def test_a_file_gets_no_escape_codes_whatever_the_environment_says(monkeypatch, 
 
 
 def test_standard_error_is_hidden_from_c_code_too(capfd):
-    with pytest.raises(ZeroDivisionError), no_standard_error():
+    with no_standard_error():
         os.write(2, b"hidden")
-        raise ZeroDivisionError
     os.write(2, b"shown")
     assert capfd.readouterr().err == "shown"
 
@@ -193,6 +192,18 @@ def test_a_log_that_waits_is_the_same_for_the_run(tmp_path):
 )
 def test_told(error, text):
     assert told(error) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("one\ntwo"), "ValueError: one"),
+        (RuntimeError("\n\n  (InvalidArgument) one\n  two"), "RuntimeError: (InvalidArgument) one"),
+        (ZeroDivisionError(), "ZeroDivisionError"),
+    ],
+)
+def test_the_first_line_of_an_error_that_nobody_foresaw(error, text):
+    assert first_line(error) == text
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -158,7 +159,7 @@ def test_digits_for_paddle_inference_normalised_by_the_program(digits, tmp_path)
     mean, std = options["mean"][0], options["std"][0]
     images = held_out(run).images[:7]
     files = (exported.file, tmp_path / "model.pdiparams")
-    with Running(files, threads=1) as running:
+    with closing(Running(files, threads=1)) as running:
         found, seconds = running.run(((images / 255 - mean) / std).astype("float32"))
     assert seconds > 0
     expected = paddle.nn.functional.softmax(run.logits(images)).numpy()
@@ -313,7 +314,7 @@ def test_children_that_fail_say_why(tmp_path):
     broken = tmp_path / "model.onnx"
     broken.write_bytes(b"broken")
     with (
-        Running((broken,), threads=1) as running,
+        closing(Running((broken,), threads=1)) as running,
         pytest.raises(RunFailed, match=r"model\.onnx: cannot be run: .*INVALID_PROTOBUF"),
     ):
         running.run(np.zeros([1, 2, 2, 3], np.uint8))

@@ -24,9 +24,7 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--top", type=whole_number(1), default=15, metavar="N", help="layers to show (15)"
     )
-    parser.add_argument(
-        "--output", metavar="DIR", help="a trace of three more steps, for VisualDL"
-    )
+    parser.add_argument("--output", metavar="DIR", help="a trace of three more steps, for VisualDL")
     options = parser.parse_args(arguments)
     output = None if options.output is None else expand(options.output)
     if output is not None and output.exists() and not output.is_dir():

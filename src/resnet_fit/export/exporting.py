@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -122,7 +122,7 @@ def export_run(
         say(f"checking on {len(dataset):,} images")
         with ExitStack() as stack:
             running = {
-                name: stack.enter_context(Running(files, _threads()))
+                name: stack.enter_context(closing(Running(files, _threads())))
                 for name, files in sides.items()
             }
             agreements = checking.check(run, metadata, dataset, running)

@@ -13,7 +13,7 @@ from paddle import Tensor, nn
 
 from resnet_fit.backends import choose_backend, use_backend
 from resnet_fit.data.record import Shape
-from resnet_fit.errors import RunFailed
+from resnet_fit.errors import RunFailed, first_line
 from resnet_fit.export.normalisation import normalisation
 from resnet_fit.export.request import Input
 from resnet_fit.files import readable
@@ -99,10 +99,7 @@ def save(graph: Graph, image_shape: Shape, stem: Path) -> tuple[Path, Path]:
     except OSError:
         raise
     except Exception as error:  # a user's own network may raise any exception
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise RunFailed(
-            readable(f"Paddle cannot save the network: {type(error).__name__}: {reason}")
-        ) from error
+        raise RunFailed(readable(f"Paddle cannot save the network: {first_line(error)}")) from error
     finally:
         use_backend(graph.network, choose_backend("auto", "cpu", network=graph.network))
     program, weights = stem.with_suffix(".json"), stem.with_suffix(".pdiparams")
