@@ -20,7 +20,7 @@ from resnet_fit.evaluation.tables import image_row, suspect_rows
 from resnet_fit.files import readable
 
 TEMPLATE = "report.html.j2"
-# Up to this many classes the confusion matrix is a table; of more classes, a picture.
+# Up to this many classes the confusion matrix is a table, up to `MOST_DRAWN` a picture.
 MOST_CELLS = 120
 # Up to this many classes the page shows all of them; of more classes, the worst ones first.
 FEW_CLASSES, SHOWN_WORST = 30, 20

@@ -9,12 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from resnet_fit.networks.complexity import (
-    count_buffers,
-    count_frozen,
-    count_parameters,
-    in_mode,
-)
+from resnet_fit.networks.complexity import count_buffers, count_frozen, count_parameters, in_mode
 
 Shape = tuple[int, int, int]
 
