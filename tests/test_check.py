@@ -69,9 +69,12 @@ def test_bad_files_and_duplicates(config, photos, capsys):
     (photos / "train/red/broken.jpg").write_bytes(b"not an image")
     (photos / "val/blue/empty.png").write_bytes(b"")
     os.link(photos / "train/red/0.png", photos / "val/red/copy.png")
+    for name in ("second.png", "third.png"):
+        os.link(photos / "train/red/0.png", photos / "train/red" / name)
     code, out, err = run(capsys, "--config", config)
     assert code == 1
     assert "1 images are in train and in evaluation" in out
+    assert "; 2 images repeat an earlier one\n" in out
     assert f"{photos}/train/red/0.png = {photos}/val/red/copy.png" in out
     assert sum(line.startswith("unreadable: ") for line in out.splitlines()) == 2
     assert err.splitlines() == ["resnet-fit: unreadable images: 2, listed above"]

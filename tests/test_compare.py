@@ -11,6 +11,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from conftest import REPOSITORY
@@ -342,6 +343,14 @@ def test_a_picture_is_drawn_where_asked_for(runs, tmp_path, capsys):
         assert image.size == (1980, 748)  # four metrics by epoch and by minute
         assert len(np.unique(np.asarray(image).reshape(-1, 4), axis=0)) > 50
     assert sorted(p for p in tmp_path.rglob("*") if p.is_file()) == sorted([*before, picture])
+
+
+def test_drawing_in_a_program_leaves_its_matplotlib_alone(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(matplotlib, "use", None)
+    monkeypatch.delattr(matplotlib, "pyplot", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # importing it fails
+    draw({"plain": read_outcome(runs / "plain")}, tmp_path / "x.png")
+    assert (tmp_path / "x.png").stat().st_size > 1000
 
 
 def test_labels_that_are_no_formulas(runs, tmp_path, recwarn):

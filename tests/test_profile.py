@@ -19,7 +19,7 @@ from resnet_fit.data.loading import ArrayLoader
 from resnet_fit.networks.blocks import Layers
 from resnet_fit.parts import Network, part
 from resnet_fit.reports.layer_times import LayerTimes
-from resnet_fit.reports.profile import profile
+from resnet_fit.reports.profile import _Batches, profile
 from resnet_fit.reports.stopwatch import (
     BACKWARD,
     CALLBACKS,
@@ -172,9 +172,18 @@ def test_layers_are_those_of_a_backend_as_it_stands():
     assert {"bn1 + ReLU", "layer1.0.conv1", "fc"} <= set(times.take())
 
 
-def test_accumulated_batches_are_one_step(tiny):
+def test_accumulated_batches_are_one_step(tiny, monkeypatch):
+    kinds, step = [], _Batches._step
+
+    def noted(self, batches, timed):
+        kinds.append(timed)
+        return step(self, batches, timed)
+
+    monkeypatch.setattr(_Batches, "_step", noted)
     tiny["training"]["accumulate"] = 3
     found = profile(parse_config(tiny), 2)
+    assert not kinds[0]
+    assert kinds[-5:] == [True, False, True, False, True]  # the first belongs to the warm-up
     assert found.images == 192
     assert len(found.steps) == len(found.with_layers) == len(found.layers) == 2
     assert found.step_seconds > 0

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from resnet_fit.errors import Interrupted, RunFailed, UserError, command, told
+from resnet_fit.errors import Interrupted, RunFailed, UserError, command, first_line, told
 from resnet_fit.terminal import (
     OutputClosed,
     command_console,
     complain,
+    no_standard_error,
     note,
     recording,
     say,
@@ -117,6 +118,13 @@ def test_a_file_gets_no_escape_codes_whatever_the_environment_says(monkeypatch, 
     assert capsys.readouterr().out == "plain\n"
 
 
+def test_standard_error_is_hidden_from_c_code_too(capfd):
+    with no_standard_error():
+        os.write(2, b"hidden")
+    os.write(2, b"shown")
+    assert capfd.readouterr().err == "shown"
+
+
 def run_that_ends_with(error, file):
     with recording() as log:
         say("before the folder is there")
@@ -184,6 +192,18 @@ def test_a_log_that_waits_is_the_same_for_the_run(tmp_path):
 )
 def test_told(error, text):
     assert told(error) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ValueError("one\ntwo"), "ValueError: one"),
+        (RuntimeError("\n\n  (InvalidArgument) one\n  two"), "RuntimeError: (InvalidArgument) one"),
+        (ZeroDivisionError(), "ZeroDivisionError"),
+    ],
+)
+def test_the_first_line_of_an_error_that_nobody_foresaw(error, text):
+    assert first_line(error) == text
 
 
 @pytest.mark.parametrize(

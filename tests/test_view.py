@@ -192,6 +192,21 @@ def test_ends_at_ctrl_c(runs):
     assert errors.splitlines() == ["resnet-fit: interrupted"]
 
 
+def test_runs_that_are_links_are_shown_and_hidden_folders_are_not(tmp_path, capsys):
+    """A port that is taken ends the command after the folders have been looked through."""
+    (tmp_path / "elsewhere/run/visualdl/train").mkdir(parents=True)
+    (tmp_path / "elsewhere/run/visualdl/train/vdlrecords.run.log").touch()
+    (tmp_path / "runs/.evaluation.part/visualdl").mkdir(parents=True)
+    (tmp_path / "runs/.evaluation.part/visualdl/vdlrecords.run.log").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = ["view", str(tmp_path / "runs"), "--port", str(taken.getsockname()[1])]
+        assert main(command) == 2
+        assert "no VisualDL records" in capsys.readouterr().err
+        (tmp_path / "runs/linked").symlink_to(tmp_path / "elsewhere/run")
+        assert main(command) == 2
+        assert "cannot serve at" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "256.1.1.1"])
 def test_a_port_or_address_that_cannot_be_had(runs, capsys, host):
     with socket.create_server(("127.0.0.1", 0)) as taken:

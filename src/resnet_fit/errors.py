@@ -53,6 +53,12 @@ def told(error: BaseException) -> str | None:
     return str(error) if isinstance(error, (UserError, RunFailed, Interrupted)) else None
 
 
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line of its message, which may have none."""
+    lines = str(error).strip().splitlines()
+    return ": ".join([type(error).__name__, *lines[:1]])
+
+
 def command(*arguments: object) -> str:
     """A command of this program, quoted for a shell.
 

@@ -1,8 +1,9 @@
-"""Atomic writes, locks, and file names as printable text."""
+"""Atomic writes, checksums, locks, and file names as printable text."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -131,7 +132,10 @@ def may_write() -> bool:
 
 
 def beside(folder: Path, what: str) -> Path:
-    """The hidden folder that is ``part`` written, or the ``previous`` one, of ``folder``."""
+    """The hidden folder ``.NAME.what`` beside a folder.
+
+    ``part`` while it is being written, ``previous`` for the one it replaces.
+    """
     return folder.with_name(f".{folder.name}.{what}")
 
 
@@ -164,6 +168,19 @@ def sync(file: Path) -> None:
     """Wait until a file's content is on disk, so that a power cut cannot lose it."""
     with open(file, "rb+") as stream:
         os.fsync(stream.fileno())
+
+
+def digest_of(file: Path, algorithm: str) -> str:
+    """The checksum of a file's content, in hexadecimal.
+
+    Args:
+        algorithm: as `hashlib` names it, such as ``sha256``.
+    """
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with open(file, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager

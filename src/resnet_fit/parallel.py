@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 from resnet_fit import channel
 from resnet_fit.channel import Channel
-from resnet_fit.errors import Interrupted, LostProcess, RunFailed, UserError, told
+from resnet_fit.errors import Interrupted, LostProcess, RunFailed, UserError, first_line, told
 
 SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 ADDRESS = "resnet-fit/address"
@@ -181,9 +181,7 @@ def leave(error: BaseException) -> None:
 def _reason(error: BaseException) -> str:
     """What others are told of an error, in one line."""
     message = told(error)
-    if message is None:
-        message = f"{type(error).__name__}: {error}"
-    return message.strip().partition("\n")[0]
+    return first_line(error) if message is None else message.strip().partition("\n")[0]
 
 
 def collective(function: F) -> F:

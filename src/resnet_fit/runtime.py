@@ -27,7 +27,7 @@ from types import ModuleType
 from typing import Any
 
 from resnet_fit import cuda, gpu, machine, parallel
-from resnet_fit.errors import RunFailed, UserError, require
+from resnet_fit.errors import RunFailed, UserError, first_line, require
 from resnet_fit.home import PADDLE, VISUALDL, home_with
 from resnet_fit.machine import processor, usable_cores
 
@@ -139,8 +139,9 @@ def prepare_environment() -> tuple[Setting, ...]:
             warnings.simplefilter("ignore")
             import paddle  # noqa: F401
     except Exception as error:  # a broken installation raises any exception
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise RunFailed(f"Paddle cannot be imported ({reason}); install resnet-fit[cpu]") from error
+        raise RunFailed(
+            f"Paddle cannot be imported ({first_line(error)}); install resnet-fit[cpu]"
+        ) from error
     cuda.provide()
     if settings[0].users is None and parallel.size_here() == 1:
         crowded = crowding(neighbours)
@@ -160,10 +161,9 @@ def import_visualdl() -> ModuleType:
             warnings.simplefilter("ignore")
             import visualdl
     except Exception as error:  # its broken dependencies raise any exception
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise RunFailed(
-            f"VisualDL cannot be imported ({reason}); pip install --upgrade visualdl, or train "
-            "with --set callbacks.visualdl=null"
+            f"VisualDL cannot be imported ({first_line(error)}); pip install --upgrade visualdl, "
+            "or train with --set callbacks.visualdl=null"
         ) from error
     return visualdl
 

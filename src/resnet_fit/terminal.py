@@ -118,14 +118,28 @@ def packed(pieces: Sequence[str], width: int | None = None) -> list[str]:
     """Wrap the pieces of a line to ``width``; lines after the first are indented."""
     if width is None:
         return ["  ".join(pieces)]
+    from rich.cells import cell_len
+
     lines = [pieces[0]]
-    indent = " " * (len(pieces[0]) if width >= ROOMY else 0)
+    indent = " " * (cell_len(pieces[0]) if width >= ROOMY else 0)
     for piece in pieces[1:]:
-        if len(lines[-1]) + 2 + len(piece) < width:
+        if cell_len(lines[-1]) + 2 + cell_len(piece) < width:
             lines[-1] += f"  {piece}"
         else:
             lines.append(f"{indent}  {piece}")
     return lines
+
+
+def padded(text: str, width: int, right: bool = False) -> str:
+    """Fill a text with spaces to ``width`` columns of a terminal; Chinese characters take two.
+
+    Args:
+        right: whether to align it to the right.
+    """
+    from rich.cells import cell_len
+
+    space = " " * (width - cell_len(text))
+    return space + text if right else text + space
 
 
 def open_streams() -> None:
@@ -139,6 +153,19 @@ def open_streams() -> None:
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the lowest free number
             setattr(sys, name, open(number, "w" if number else "r"))  # noqa: SIM115
+
+
+@contextmanager
+def no_standard_error() -> Iterator[None]:
+    """In the block, nothing is written to standard error, by C++ code either."""
+    before, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nothing)
 
 
 def close_output() -> None:

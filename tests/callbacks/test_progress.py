@@ -269,3 +269,4 @@ def test_packed():
     assert packed(pieces, 80) == packed(pieces)
     assert packed(pieces, 40) == ["epoch 1/2  train loss 1.0", "  eval loss 2.0  0:01 used"]
     assert packed([*pieces, "x" * 70], 80)[1] == " " * 11 + "x" * 70
+    assert packed(["猫", "x" * 77], 80) == ["猫", " " * 4 + "x" * 77]

@@ -15,6 +15,7 @@ import pytest
 from resnet_fit.data.dataset import ArrayDataset, FileDataset, split, subset
 from resnet_fit.data.datasets import cifar
 from resnet_fit.data.datasets.digits import digits
+from resnet_fit.downloads import fetch
 from resnet_fit.errors import UserError
 
 
@@ -244,6 +245,17 @@ def test_download_goes_on_to_the_second_mirror_and_is_kept(monkeypatch, web_serv
     assert capsys.readouterr() == ("", "")
     (web_server.folder / "cifar-10-python.tar.gz").unlink()
     assert len(cifar.cifar10()[0]) == 500
+
+
+def test_a_download_draws_no_line_into_a_file(monkeypatch, tmp_path, capsys):
+    """Whatever the environment says of colours and terminals."""
+    for name, value in {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1", "TERM": "xterm"}.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "there").write_bytes(b"content")
+    url = (tmp_path / "there").as_uri()
+    fetch(url, tmp_path / "here", md5(b"content").hexdigest())
+    assert (tmp_path / "here").read_bytes() == b"content"
+    assert capsys.readouterr() == ("", "")
 
 
 def test_download_with_a_wrong_checksum_leaves_nothing(monkeypatch, web_server):

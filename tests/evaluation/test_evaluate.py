@@ -287,6 +287,23 @@ def test_images_of_another_size_are_refused(run):
         evaluate(opened, large)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda names: (*names[:7], "x", *names[8:]), "data: class 7 is 'x', the network's is '7'"),
+        (lambda names: names[:9], "data: 9 classes, the network has 10"),
+        (lambda names: (*names, "x"), "data: 11 classes, the network has 10"),
+    ],
+)
+def test_other_classes_are_refused_by_the_first_that_differs(run, change, message):
+    opened = open_run(run[0])
+    classes = change(opened.classes)
+    images = ArrayDataset(np.zeros((4, 1, 8, 8), np.uint8), np.arange(4), classes)
+    with pytest.raises(UserError) as refused:
+        evaluate(opened, images)
+    assert str(refused.value) == message
+
+
 def test_arrays_for_a_network_of_image_files_are_refused(photos):
     opened = open_run(photos)
     arrays = ArrayDataset(np.zeros((4, 3, 12, 12), np.uint8), np.arange(4) % 2, opened.classes)

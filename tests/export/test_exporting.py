@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -19,7 +20,7 @@ from conftest import TINY
 from PIL import Image
 
 from resnet_fit import export_run, fit, open_run, parse_config
-from resnet_fit.checkpoints.files import CHECKSUMS, sha256
+from resnet_fit.checkpoints.files import CHECKSUMS
 from resnet_fit.cli import main
 from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.export import exporting, onnx_file
@@ -27,6 +28,7 @@ from resnet_fit.export.graph import Graph, save
 from resnet_fit.export.metadata import Metadata
 from resnet_fit.export.request import Format
 from resnet_fit.export.running import Running
+from resnet_fit.files import digest_of
 from resnet_fit.runs.held_out import held_out
 
 SIDE = 12
@@ -96,7 +98,8 @@ def rewrite(file: Path, change: Callable[[str], str]) -> None:
     """Change a file of a checkpoint, and its checksum."""
     file.write_text(change(file.read_text("utf-8")), "utf-8")
     sums = file.with_name(CHECKSUMS)
-    sums.write_text(json.dumps(json.loads(sums.read_text()) | {file.name: sha256(file)}))
+    digest = digest_of(file, "sha256")
+    sums.write_text(json.dumps(json.loads(sums.read_text()) | {file.name: digest}))
 
 
 def test_digits_as_onnx_and_in_eight_bits(digits, tmp_path, capsys):
@@ -156,7 +159,7 @@ def test_digits_for_paddle_inference_normalised_by_the_program(digits, tmp_path)
     mean, std = options["mean"][0], options["std"][0]
     images = held_out(run).images[:7]
     files = (exported.file, tmp_path / "model.pdiparams")
-    with Running(files, threads=1) as running:
+    with closing(Running(files, threads=1)) as running:
         found, seconds = running.run(((images / 255 - mean) / std).astype("float32"))
     assert seconds > 0
     expected = paddle.nn.functional.softmax(run.logits(images)).numpy()
@@ -311,7 +314,7 @@ def test_children_that_fail_say_why(tmp_path):
     broken = tmp_path / "model.onnx"
     broken.write_bytes(b"broken")
     with (
-        Running((broken,), threads=1) as running,
+        closing(Running((broken,), threads=1)) as running,
         pytest.raises(RunFailed, match=r"model\.onnx: cannot be run: .*INVALID_PROTOBUF"),
     ):
         running.run(np.zeros([1, 2, 2, 3], np.uint8))

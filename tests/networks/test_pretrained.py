@@ -97,6 +97,7 @@ def test_offline_says_which_file_goes_where(web_server, tmp_path, monkeypatch):
         with pytest.raises(UserError) as caught:
             resnet(18, weights="imagenet")
     message = str(caught.value)
+    assert f"is not on this machine and could not be downloaded ({url}: " in message
     assert len(message.splitlines()) == 1
     assert message.endswith(f"put {url} at {tmp_path}/home/{CACHE}/resnet18.pdparams")
     monkeypatch.delitem(paddles_resnet.model_urls, "resnet18")

@@ -273,6 +273,24 @@ def test_text_is_aligned_and_fits_a_narrow_terminal():
     ]
 
 
+def test_text_is_aligned_where_characters_are_wide():
+    files, classes = ["写真/a.jpg", "b.jpg"], ("猫", "tiger")
+    rows = [Row.of(f, np.float32([0.25, 0.75]), classes, 2) for f in files]
+    wide, narrow = ("".join(text(rows, Layout.of(2, files, classes, width))) for width in (80, 26))
+    assert wide.splitlines() == [
+        "写真/a.jpg  tiger  75.00 %  猫     25.00 %",
+        "b.jpg       tiger  75.00 %  猫     25.00 %",
+    ]
+    assert narrow.splitlines() == [
+        "写真/a.jpg",
+        "  tiger  75.00 %",
+        "  猫     25.00 %",
+        "b.jpg",
+        "  tiger  75.00 %",
+        "  猫     25.00 %",
+    ]
+
+
 MISTAKES = [
     (["{run}"], "arguments are required: IMAGE|FOLDER|-"),
     (["{run}", "{photo}", "--top", "0"], "--top: received '0', expected a whole number from 1"),

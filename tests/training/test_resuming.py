@@ -18,9 +18,10 @@ from PIL import Image
 from stopping import Stop, stop_when
 
 from resnet_fit import fit, parse_config, resume
-from resnet_fit.checkpoints.files import CHECKSUMS, CONFIG, DATA, sha256
+from resnet_fit.checkpoints.files import CHECKSUMS, CONFIG, DATA
 from resnet_fit.cli import main
 from resnet_fit.errors import UserError, listed
+from resnet_fit.files import digest_of
 from resnet_fit.networks.weights import read_weights
 from resnet_fit.parts import ArrayDataset, parts
 from resnet_fit.runs.resuming import CHANGEABLE
@@ -218,7 +219,7 @@ def test_a_run_keeps_what_it_is_trained_on(home):
         in_checkpoint = run / "checkpoints" / "last" / name
         assert in_checkpoint.read_bytes() == (run / name).read_bytes()
         sums = json.loads((in_checkpoint.parent / CHECKSUMS).read_text())
-        assert sums[name] == sha256(in_checkpoint)
+        assert sums[name] == digest_of(in_checkpoint, "sha256")
     record = json.loads((run / DATA).read_text())
     assert record["contents"]["classes"] == ["a", "b", "c"]
     assert record["image_shape"] == [3, 8, 8]

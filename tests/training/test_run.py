@@ -15,6 +15,7 @@ from paddle import nn
 from resnet_fit import fit, load_config, open_run, parse_config, resume
 from resnet_fit.backends import use_backend
 from resnet_fit.callbacks import Checkpoint, SlowData
+from resnet_fit.cli import main
 from resnet_fit.data.copies import Copies
 from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader
@@ -157,13 +158,24 @@ def test_runs_that_begin_together_have_names_of_their_own(tiny, tmp_path, monkey
         fit(config, tmp_path, "now")
 
 
-def test_a_tilde_is_the_home_folder(tiny, tmp_path, monkeypatch):
+def test_a_tilde_is_the_home_folder(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     config = parse_config(tiny, ["training.epochs=1", "callbacks.visualdl=null"])
     assert fit(config, "~/runs", "a").folder == tmp_path / "runs/a"
     assert open_run("~/runs/a").classes == tuple("0123456789")
     assert resume("~/runs/a", ["training.epochs=2"]).summary["epochs"] == 2
+    assert main(["--resume", "~/runs/a", "--set", "training.epochs=3", "--dry-run"]) == 0
+    assert main(["compare", "~/runs"]) == 0
+    for arguments, words in (
+        (["evaluate", "~/runs/a", "--checkpoint", "bset"], "no checkpoint 'bset'"),
+        (["export", "~/runs/a", "--checkpoint", "bset"], "no checkpoint 'bset'"),
+        (["view", "~/runs"], "no VisualDL records"),
+        (["profile", "--config", "x", "--output", "~/runs/a/run.log"], "run.log is a file"),
+    ):
+        capsys.readouterr()
+        assert main(arguments) == 2
+        assert words in capsys.readouterr().err
     assert not (tmp_path / "~").exists()
 
 

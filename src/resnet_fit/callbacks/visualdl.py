@@ -18,6 +18,7 @@ from resnet_fit.callbacks.clock import Clock, Clocked
 from resnet_fit.callbacks.contact_sheet import Normalisation, contact_sheet
 from resnet_fit.callbacks.records import RECORDS, Records, cut
 from resnet_fit.callbacks.replaced import Replaced
+from resnet_fit.errors import first_line
 from resnet_fit.files import readable, write_text
 from resnet_fit.networks.graph import GRAPH, describe_graph
 from resnet_fit.runtime import import_visualdl
@@ -198,8 +199,9 @@ class VisualDL(Clocked):
         try:
             graph = describe_graph(self.model.network, image_shape)
         except Exception as error:  # a network may do what no static graph can
-            reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-            warnings.warn(f"VisualDL: the network's graph cannot be drawn: {reason}", stacklevel=2)
+            warnings.warn(
+                f"VisualDL: the network's graph cannot be drawn: {first_line(error)}", stacklevel=2
+            )
         else:
             write_text(self.folder / GRAPH, graph)
 

@@ -11,14 +11,13 @@ checksums.json    SHA-256 of each of the above
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_fit.errors import UserError, suggest
-from resnet_fit.files import beside
+from resnet_fit.files import beside, digest_of
 from resnet_fit.networks.found_weights import AVERAGE as AVERAGE
 from resnet_fit.networks.found_weights import CONFIG as CONFIG
 from resnet_fit.networks.found_weights import WEIGHTS as WEIGHTS
@@ -89,14 +88,6 @@ def epoch_of(folder: Path) -> int:
     return epoch if folder.name == epoch_name(epoch) else 0
 
 
-def sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _damage(folder: Path, names: Sequence[str]) -> str | None:
     """What is wrong with these files of a checkpoint, or None."""
     if not folder.is_dir():
@@ -106,7 +97,7 @@ def _damage(folder: Path, names: Sequence[str]) -> str | None:
         for name in names:
             if name not in checksums:
                 return f"{folder.name} was saved without {name}"
-            if sha256(folder / name) != checksums[name]:
+            if digest_of(folder / name, "sha256") != checksums[name]:
                 return f"{folder.name}/{name} is damaged"
     except OSError as error:
         return f"{folder.name}/{Path(error.filename or '').name}: {error.strerror}"

@@ -24,11 +24,10 @@ from resnet_fit.checkpoints.files import (
     STATE,
     WEIGHTS,
     find_checkpoint,
-    sha256,
 )
 from resnet_fit.checkpoints.optimizer_state import Arrays, get_optimizer_state, set_optimizer_state
 from resnet_fit.errors import RunFailed, UserError
-from resnet_fit.files import beside, json_text, replacing, sync
+from resnet_fit.files import beside, digest_of, json_text, replacing, sync
 from resnet_fit.networks.weights import read_tensors, set_weights
 
 
@@ -66,7 +65,7 @@ def save_checkpoint(
         texts = {STATE: state_text, **documents}
         for name, text in texts.items():
             (part / name).write_text(text, encoding="utf-8")
-        checksums = {f.name: sha256(f) for f in sorted(part.iterdir())}
+        checksums = {f.name: digest_of(f, "sha256") for f in sorted(part.iterdir())}
         (part / CHECKSUMS).write_text(json_text(checksums), encoding="utf-8")
         for file in part.iterdir():
             sync(file)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from resnet_fit.commands.parser import Parser, picture_file
 from resnet_fit.errors import check_choice
+from resnet_fit.home import expand
 from resnet_fit.terminal import command_console
 
 FORMATS = ("text", "markdown", "json")
@@ -42,7 +42,7 @@ def run(arguments: Sequence[str]) -> None:
     from resnet_fit.reports.compare_formats import as_json, as_markdown, as_text
     from resnet_fit.reports.curves import draw, worth_drawing
 
-    comparison = compare(read_runs(map(Path, options.runs)), options.by)
+    comparison = compare(read_runs(map(expand, options.runs)), options.by)
     console = command_console()
     if options.format == "json":
         text = as_json(comparison)

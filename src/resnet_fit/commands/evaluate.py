@@ -7,6 +7,7 @@ from pathlib import Path
 
 from resnet_fit.commands.parser import Parser, wake_paddle
 from resnet_fit.errors import UserError
+from resnet_fit.home import expand
 from resnet_fit.runtime import check_device
 from resnet_fit.terminal import command_console
 
@@ -30,12 +31,10 @@ def run(arguments: Sequence[str]) -> None:
         action="store_true",
         help="report the mean of each image and its mirror image as well",
     )
-    parser.add_argument(
-        "--device", metavar="cpu|gpu|gpu:N", default="auto", help="where to compute (auto)"
-    )
+    parser.add_device()
     options = parser.parse_args(arguments)
     check_device(options.device)
-    folder = Path(options.run)
+    folder = expand(options.run)
     _check(folder, options.checkpoint, options.average, options.data)
 
     console = command_console()

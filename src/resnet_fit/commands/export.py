@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from resnet_fit.commands.parser import Parser, wake_paddle
 from resnet_fit.files import require_existing
+from resnet_fit.home import expand
 from resnet_fit.terminal import command_console
 
 
@@ -22,8 +22,8 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--input",
         default="uint8",
-        help="uint8: grey levels [N, H, W, C], normalised within the file; float32: [N, C, H, W], "
-        "normalised as in the training before (uint8)",
+        help="uint8: pixel values 0 to 255, [N, H, W, C], normalised within the file; float32: "
+        "[N, C, H, W], normalised as in the training before (uint8)",
     )
     parser.add_argument(
         "--int8", action="store_true", help="a second ONNX file, of eight-bit numbers"
@@ -36,17 +36,18 @@ def run(arguments: Sequence[str]) -> None:
     from resnet_fit.export.request import check_request
 
     check_request(options.format, options.input, options.int8)
-    require_existing(Path(options.run))
+    folder = expand(options.run)
+    require_existing(folder)
     from resnet_fit.runs.chosen import choose
 
-    choose(Path(options.run), options.checkpoint, options.average)  # mistakes, before Paddle wakes
+    choose(folder, options.checkpoint, options.average)  # mistakes, before Paddle wakes
     console = command_console()
     wake_paddle()
     from resnet_fit.export.exporting import export_run
     from resnet_fit.reports.export import show
 
     exported = export_run(
-        options.run,
+        folder,
         options.format,
         options.input,
         checkpoint=options.checkpoint,

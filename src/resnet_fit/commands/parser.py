@@ -61,6 +61,12 @@ class Parser(argparse.ArgumentParser):
             help="take the averaged weights (the default where the best epoch was chosen by them)",
         )
 
+    def add_device(self) -> None:
+        """``--device``, where a network computes."""
+        self.add_argument(
+            "--device", metavar="cpu|gpu|gpu:N", default="auto", help="where to compute (auto)"
+        )
+
 
 def whole_number(least: int) -> Callable[[str], int]:
     """The type of an argument that is a whole number of ``least`` or more."""

@@ -52,9 +52,7 @@ def run(arguments: Sequence[str]) -> None:
         "--format", choices=("text", "csv", "json"), default="text", help="of the output (text)"
     )
     parser.add_weights()
-    parser.add_argument(
-        "--device", metavar="cpu|gpu|gpu:N", default="auto", help="where to compute (auto)"
-    )
+    parser.add_device()
     parser.add_argument(
         "--batch-size", metavar="N", type=whole_number(1), default=32, help="images at a time (32)"
     )

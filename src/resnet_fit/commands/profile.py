@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from resnet_fit.commands.parser import Parser, wake_paddle, whole_number
 from resnet_fit.errors import UserError, command
+from resnet_fit.home import expand
 from resnet_fit.terminal import command_console
 
 
@@ -24,12 +24,11 @@ def run(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--top", type=whole_number(1), default=15, metavar="N", help="layers to show (15)"
     )
-    parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="a trace of three more steps, for VisualDL"
-    )
+    parser.add_argument("--output", metavar="DIR", help="a trace of three more steps, for VisualDL")
     options = parser.parse_args(arguments)
-    if options.output is not None and options.output.exists() and not options.output.is_dir():
-        raise UserError(f"--output: {options.output} is a file, expected a folder")
+    output = None if options.output is None else expand(options.output)
+    if output is not None and output.exists() and not output.is_dir():
+        raise UserError(f"--output: {output} is a file, expected a folder")
 
     from resnet_fit.runs.config import load_config
 
@@ -39,7 +38,7 @@ def run(arguments: Sequence[str]) -> None:
     from resnet_fit.reports.profile import profile, show
 
     with console.status(f"{options.steps} steps, and as many with timed layers"):
-        found = profile(config, options.steps, options.output)
+        found = profile(config, options.steps, output)
     show(found, options.top, console)
-    if options.output is not None:
-        console.print(f"to see the trace: {command('view', options.output)}")
+    if output is not None:
+        console.print(f"to see the trace: {command('view', output)}")

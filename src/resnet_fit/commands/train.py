@@ -12,6 +12,7 @@ from pathlib import Path
 from resnet_fit import __version__, parallel
 from resnet_fit.commands.parser import Parser, wake_paddle
 from resnet_fit.errors import UserError, require
+from resnet_fit.home import expand
 from resnet_fit.terminal import command_console, put, recording, say
 
 EXAMPLES = """\
@@ -170,7 +171,7 @@ def _dry_run(file: str | None, run: str | None, overrides: list[str]) -> None:
     wake_paddle()
     from resnet_fit.reports.dry_run import dry_run
 
-    dry_run(config, command_console(), None if run is None else Path(run))
+    dry_run(config, command_console(), None if run is None else expand(run))
 
 
 def _run_name(config: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from resnet_fit.commands.parser import Parser
+from resnet_fit.home import expand
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -17,4 +17,4 @@ def run(arguments: Sequence[str]) -> None:
 
     from resnet_fit.reports.view import serve
 
-    serve([Path(run) for run in options.runs], options.host, options.port)
+    serve([expand(run) for run in options.runs], options.host, options.port)

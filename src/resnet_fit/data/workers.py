@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from typing import IO, Any, Protocol
 
 from resnet_fit.child import code_for_child
-from resnet_fit.errors import RunFailed, UserError, require
+from resnet_fit.errors import RunFailed, UserError, first_line, require
 from resnet_fit.machine import usable_cores
 
 # Tasks sent to a worker: the current one and the next.
@@ -316,8 +316,7 @@ def main(descriptors: Sequence[int]) -> None:
             made = error
         except Exception as error:
             traceback.print_exc()
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            made = RunFailed(f"a data worker failed ({reason})")
+            made = RunFailed(f"a data worker failed ({first_line(error)})")
         _answer(answers, slot, made)
 
 

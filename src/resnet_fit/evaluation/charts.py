@@ -24,6 +24,8 @@ PAGE_COLOURS = {
 TEXT, MUTED, LINE, ACCENT, WARN = PAGE_COLOURS
 # Up to this many classes a matrix has their names at its sides.
 NAMED = 40
+# Up to this many classes a matrix is drawn; the cells of a larger one are too small to see.
+MOST_DRAWN = 2000
 
 
 def reliability_chart(bins: list[Bin]) -> str:

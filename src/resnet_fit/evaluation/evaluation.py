@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,6 @@ def evaluate(
     data: Dataset | str | Path | None = None,
     *,
     flip: bool = False,
-    batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Evaluation:
     """Evaluate a network on images and analyse its mistakes.
@@ -74,23 +74,20 @@ def evaluate(
         data: a data set with the run's classes, or a folder of class folders; by default the run's
             test set, or without one the images that its epochs were evaluated on.
         flip: also evaluate the mean of each image and its mirror image, as separate figures.
-        batch_size: by default that of the training's evaluations.
         progress: called with the number of images done and the total.
 
     Raises:
         UserError: the images are missing, unreadable, or do not fit the network.
         RunFailed: the network's outputs are NaN or infinite.
     """
-    dataset = held_out(run, data) if data is None or isinstance(data, str | Path) else data
-    if dataset.classes != run.classes:
-        raise UserError(
-            f"data: classes {', '.join(dataset.classes[:5])}, ..., but the network's are "
-            f"{', '.join(run.classes[:5])}, ..."
-        )
-    if dataset is data:
-        dataset = _as_of_the_run(run, dataset)
+    if data is None or isinstance(data, str | Path):
+        dataset = held_out(run, data)
+        _check_classes(run, dataset)
+    else:
+        _check_classes(run, data)
+        dataset = _as_of_the_run(run, data)
     source = describe_source(run, data)
-    size = min(batch_size or run.config.data.eval_batch_size, max(1, len(dataset)))
+    size = min(run.config.data.eval_batch_size, max(1, len(dataset)))
     found = predict(run, dataset, size, flip=flip, progress=progress)
     mistakes = figures.surest_mistakes(found, SHOWN_MISTAKES)
     suspects, look_like = suspected_labels(found.probabilities, found.labels)
@@ -112,6 +109,17 @@ def evaluate(
         pictures(suspects[:SHOWN_SUSPECTS], look_like[:SHOWN_SUSPECTS]),
         time_network(run, (1, size)),
     )
+
+
+def _check_classes(run: OpenedRun, dataset: Dataset) -> None:
+    """Raise UserError with the first class that is not the network's."""
+    for index, (ours, networks) in enumerate(zip_longest(dataset.classes, run.classes)):
+        if ours is None or networks is None:
+            raise UserError(
+                f"data: {len(dataset.classes)} classes, the network has {len(run.classes)}"
+            )
+        if ours != networks:
+            raise UserError(f"data: class {index} is '{ours}', the network's is '{networks}'")
 
 
 def _as_of_the_run(run: OpenedRun, dataset: Dataset) -> Dataset:

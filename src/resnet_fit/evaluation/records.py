@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from resnet_fit.callbacks.records import Records
-from resnet_fit.evaluation.charts import confusion_picture
+from resnet_fit.evaluation.charts import MOST_DRAWN, confusion_picture
 from resnet_fit.evaluation.evaluation import Evaluation
 from resnet_fit.evaluation.figures import confusion_matrix, worst_classes
 from resnet_fit.evaluation.predictions import Predictions
@@ -24,8 +24,6 @@ MOST_SCORES = 10_000_000
 # Points of a curve: half are evenly spaced on one axis and half on the other.
 POINTS = 128
 SHOWN_MISTAKES = 24
-# A larger confusion matrix is not drawn: its cells are too small to see.
-LARGEST_MATRIX = 1000
 # Limits for the embedding projector, which computes in the browser: numbers, and images.
 PROJECTED_NUMBERS, PROJECTED_IMAGES = 500_000, 1000
 
@@ -41,7 +39,7 @@ def write_records(evaluation: Evaluation, folder: Path) -> None:
     with _writer(folder) as writer:
         _add_curves(writer, evaluation, step)
         found = evaluation.predictions
-        if len(found.classes) <= LARGEST_MATRIX:
+        if len(found.classes) <= MOST_DRAWN:
             names = tuple(map(readable, found.classes))
             picture = confusion_picture(confusion_matrix(found), names)
             writer.add_image("confusion_matrix", picture, step)
@@ -89,7 +87,7 @@ def _chosen_classes(evaluation: Evaluation) -> list[int]:
 
 
 def curve_points(right: np.ndarray, scores: np.ndarray) -> np.ndarray | None:
-    """True and false positives and negatives at rising thresholds: int64 ``[4, at most 130]``.
+    """True and false positives and negatives at rising thresholds: int64 ``[4, at most 129]``.
 
     Args:
         right: bool ``[N]``, whether an image is of the class.

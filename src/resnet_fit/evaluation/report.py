@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from resnet_fit.evaluation.charts import confusion_picture, reliability_chart
+from resnet_fit.evaluation.charts import MOST_DRAWN, confusion_picture, reliability_chart
 from resnet_fit.evaluation.evaluation import SHOWN_SUSPECTS, Evaluation
 from resnet_fit.evaluation.figures import confusion_matrix, macro_means, worst_classes
 from resnet_fit.evaluation.pictures import Pictures, jpeg
@@ -20,8 +20,8 @@ from resnet_fit.evaluation.tables import image_row, suspect_rows
 from resnet_fit.files import readable
 
 TEMPLATE = "report.html.j2"
-# Up to this many classes the confusion matrix is a table; up to the second number, a picture.
-MOST_CELLS, MOST_DRAWN = 120, 2000
+# Up to this many classes the confusion matrix is a table, up to `MOST_DRAWN` a picture.
+MOST_CELLS = 120
 # Up to this many classes the page shows all of them; of more classes, the worst ones first.
 FEW_CLASSES, SHOWN_WORST = 30, 20
 SHOWN_CONFUSIONS = 20

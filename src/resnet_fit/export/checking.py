@@ -60,8 +60,8 @@ def prepared(dataset: Dataset, metadata: Metadata) -> Iterator[tuple[np.ndarray,
         if metadata.input == "uint8":
             if images.dtype != np.uint8:
                 raise UserError(
-                    "augmentation.eval: the operations before normalize do not give whole grey "
-                    "levels, which the exported network needs; export with --input float32"
+                    "augmentation.eval: the operations before normalize do not give whole pixel "
+                    "values, which the exported network needs; export with --input float32"
                 )
             images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
         yield images, labels

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,8 +87,8 @@ def export_run(
     Args:
         folder: the run's folder.
         format: ``onnx``, or ``paddle`` for paddle.inference.
-        input: ``uint8``: grey levels ``[N, H, W, C]``, normalised inside the file; ``float32``:
-            ``[N, C, H, W]``, which the program normalises as in the training.
+        input: ``uint8``: pixel values 0 to 255, ``[N, H, W, C]``, normalised inside the file;
+            ``float32``: ``[N, C, H, W]``, which the program normalises as in the training.
         checkpoint, average, network: as in `resnet_fit.open_run`.
         int8: also write an ONNX file quantised to 8 bits.
         data: a folder of images for the check, instead of the run's own.
@@ -122,7 +122,7 @@ def export_run(
         say(f"checking on {len(dataset):,} images")
         with ExitStack() as stack:
             running = {
-                name: stack.enter_context(Running(files, _threads()))
+                name: stack.enter_context(closing(Running(files, _threads())))
                 for name, files in sides.items()
             }
             agreements = checking.check(run, metadata, dataset, running)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,13 @@ from paddle import Tensor, nn
 
 from resnet_fit.backends import choose_backend, use_backend
 from resnet_fit.data.record import Shape
-from resnet_fit.errors import RunFailed
+from resnet_fit.errors import RunFailed, first_line
 from resnet_fit.export.normalisation import normalisation
 from resnet_fit.export.request import Input
 from resnet_fit.files import readable
 from resnet_fit.home import STATIC_GRAPH, home_with
 from resnet_fit.runs.open import OpenedRun
+from resnet_fit.terminal import no_standard_error
 
 IMAGES = "images"
 
@@ -29,8 +29,8 @@ class Graph(nn.Layer):
 
     Args:
         network: from normalised images ``[N, C, H, W]`` to logits.
-        scale, shift: normalise uint8 grey levels ``[N, H, W, C]``; each ``[C or 1, 1, 1]``. Without
-            them the input is that of the network.
+        scale, shift: normalise pixel values 0 to 255, uint8 ``[N, H, W, C]``; each
+            ``[C or 1, 1, 1]``. Without them the input is that of the network.
         each_class: whether probabilities are a sigmoid for each class instead of a softmax over
             all.
     """
@@ -88,34 +88,22 @@ def save(graph: Graph, image_shape: Shape, stem: Path) -> tuple[Path, Path]:
     spec = paddle.static.InputSpec([None, *shape], graph.takes, IMAGES)
     use_backend(graph.network, "paddle")  # operations of the onednn backend cannot be exported
     try:
-        with home_with(*STATIC_GRAPH), _forwards_kept(graph), _quiet():
+        with (
+            home_with(*STATIC_GRAPH),
+            _forwards_kept(graph),
+            no_standard_error(),  # C++ code has a line for developers at every softmax
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore")
             paddle.jit.save(graph, str(stem), input_spec=[spec])
     except OSError:
         raise
     except Exception as error:  # a user's own network may raise any exception
-        reason = next(iter(str(error).strip().splitlines()), "")
-        raise RunFailed(
-            readable(f"Paddle cannot save the network: {type(error).__name__}: {reason}")
-        ) from error
+        raise RunFailed(readable(f"Paddle cannot save the network: {first_line(error)}")) from error
     finally:
         use_backend(graph.network, choose_backend("auto", "cpu", network=graph.network))
     program, weights = stem.with_suffix(".json"), stem.with_suffix(".pdiparams")
     return program if program.exists() else stem.with_suffix(".pdmodel"), weights
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide Paddle's messages for developers: Python warnings, and C++ output for every softmax."""
-    standard_error, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        os.dup2(standard_error, 2)
-        os.close(standard_error)
-        os.close(nothing)
 
 
 @contextmanager

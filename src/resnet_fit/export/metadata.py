@@ -24,8 +24,8 @@ class Metadata(BaseModel):
     Attributes:
         format: raised when a field is added or changes its meaning.
         classes: their names, in the order of the outputs.
-        input: ``uint8``, grey levels ``[N, H, W, C]``; or ``float32``, ``[N, C, H, W]`` normalised
-            as in the training.
+        input: ``uint8``, pixel values 0 to 255, ``[N, H, W, C]``; or ``float32``, ``[N, C, H, W]``
+            normalised as in the training.
         image_shape: ``(C, H, W)`` of the network's input.
         stored_shape: ``(C, H, W)`` before ``preprocessing``; None for image files, which may have
             any size.

@@ -13,16 +13,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from resnet_fit.errors import RunFailed
 from resnet_fit.export.children import command_of, ending
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class Running:
@@ -47,19 +43,6 @@ class Running:
                 text=True,
             )
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()  # waits for its end and closes the pipes
-        self._folder.cleanup()
-
     def run(self, images: np.ndarray) -> tuple[np.ndarray, float]:
         """Probabilities ``[N, classes]`` of images, and the seconds of the computation.
 
@@ -80,6 +63,12 @@ class Running:
                 f"{ending(process.wait(), self._log.read_bytes())}"
             )
         return np.load(_answers(self._images)), float(answer)
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()  # waits for its end and closes the pipes
+        self._folder.cleanup()
 
 
 def _answers(images: Path) -> Path:

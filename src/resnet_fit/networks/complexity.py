@@ -107,7 +107,7 @@ def layer_costs(network: nn.Layer, image_shape: tuple[int, int, int]) -> list[La
 
         hooks.append(layer.register_forward_post_hook(note))
     try:
-        with evaluating(network), paddle.no_grad():
+        with in_mode(network, training=False), paddle.no_grad():
             network(paddle.zeros([1, *image_shape]))
     finally:
         for hook in hooks:
@@ -116,15 +116,15 @@ def layer_costs(network: nn.Layer, image_shape: tuple[int, int, int]) -> list[La
 
 
 @contextmanager
-def evaluating(network: nn.Layer) -> Iterator[None]:
-    """The network is in evaluation mode meanwhile; then each layer is in its own mode again."""
-    training = [layer for layer in network.sublayers(include_self=True) if layer.training]
-    network.eval()
+def in_mode(network: nn.Layer, training: bool) -> Iterator[None]:
+    """In the block, a network trains or evaluates; then each layer is in its own mode again."""
+    modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
+    (network.train if training else network.eval)()
     try:
         yield
     finally:
-        for layer in training:
-            layer.training = True
+        for layer, was in modes:
+            layer.training = was
 
 
 def _macs(layer: nn.Layer, output: Any) -> int | None:

@@ -6,9 +6,9 @@ import importlib
 import os
 from pathlib import Path
 
-from resnet_fit.downloads import DOWNLOAD_ERRORS, fetch, md5_of, reason_of
+from resnet_fit.downloads import download
 from resnet_fit.errors import UserError
-from resnet_fit.files import may_write
+from resnet_fit.files import digest_of
 from resnet_fit.home import home
 from resnet_fit.networks.families.network import IMAGENET, Network
 from resnet_fit.networks.found_weights import find_weights
@@ -48,23 +48,11 @@ def imagenet_weights(name: str) -> Path:
     """
     url, md5 = _published(name)
     file = url.rpartition("/")[2]
-    folder = _folder(file, url)
-    target = folder / file
+    target = _folder(file, url) / file
     if target.exists():
         _verify(target, md5, url)
-        return target
-    if not may_write():
-        raise UserError(
-            f"model.weights: {file} is not on this machine yet: a run downloads it to {folder}, "
-            "and a dry run downloads nothing"
-        )
-    try:
-        fetch(url, target, md5)
-    except DOWNLOAD_ERRORS as error:
-        raise UserError(
-            f"model.weights: {file} is not on this machine and could not be downloaded "
-            f"({reason_of(error)}): put {url} at {target}"
-        ) from error
+    else:
+        download(f"model.weights: {file}", [url], target, md5, f"put {url} at {target}")
     return target
 
 
@@ -90,7 +78,7 @@ def _folder(file: str, url: str) -> Path:
 
 def _verify(target: Path, md5: str, url: str) -> None:
     try:
-        found = md5_of(target)
+        found = digest_of(target, "md5")
     except OSError as error:
         raise UserError(f"{target}: cannot be read: {error.strerror}") from None
     if found != md5:

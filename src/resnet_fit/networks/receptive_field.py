@@ -18,7 +18,7 @@ from paddle import nn
 
 from resnet_fit.backends.backend import HasBackend
 from resnet_fit.networks.blocks import BackendLayer
-from resnet_fit.networks.complexity import evaluating
+from resnet_fit.networks.complexity import in_mode
 
 Pair = tuple[int, int]
 
@@ -88,7 +88,7 @@ def receptive_fields(network: nn.Layer, image_shape: tuple[int, int, int]) -> di
     with (
         suppress(Exception),  # parts of a user's own do anything with what is no tensor
         _computing_by(operations, network),
-        evaluating(network),
+        in_mode(network, training=False),
         paddle.no_grad(),
     ):
         network(paddle.zeros([1, *image_shape]))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_fit.files import json_text, readable
-from resnet_fit.terminal import packed
+from resnet_fit.terminal import packed, padded
 
 # The widest columns for file and class names, so that one long name does not widen all rows.
 WIDEST_FILE, WIDEST_CLASS = 60, 20
@@ -58,9 +58,9 @@ class Layout:
 def text(rows: Iterable[Row], layout: Layout) -> Iterator[str]:
     """A line for each file, or several on a narrow terminal."""
     for row in rows:
-        name = readable(row.file).ljust(layout.file_width)
+        name = padded(readable(row.file), layout.file_width)
         pieces = [
-            f"{readable(label).ljust(layout.class_width)} {100 * probability:6.2f} %"
+            f"{padded(readable(label), layout.class_width)} {100 * probability:6.2f} %"
             for label, probability in row.classes
         ]
         lines = packed([name, *pieces], layout.width)
@@ -100,7 +100,9 @@ FORMATS: dict[str, Callable[[Iterable[Row], Layout], Iterator[str]]] = {
 
 
 def _longest(names: Sequence[str], most: int) -> int:
-    return min(most, max((len(readable(name)) for name in names), default=0))
+    from rich.cells import cell_len
+
+    return min(most, max((cell_len(readable(name)) for name in names), default=0))
 
 
 def _csv_line(values: Sequence[object]) -> str:

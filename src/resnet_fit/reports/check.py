@@ -32,7 +32,7 @@ class Findings:
     Attributes:
         counts: images per class.
         sizes: how often each (width, height) occurs.
-        levels: for each channel, how often each grey level occurs.
+        levels: for each channel, how often each value occurs.
         names: of each image, by a digest of its pixels.
         bad: reason by path of every unreadable file.
     """
@@ -60,11 +60,8 @@ class Findings:
         self.names.setdefault(digest, name)
 
 
-def check_data(config: Config, console: Console) -> dict[str, Findings]:
+def check_data(config: Config, console: Console) -> None:
     """Go through the data of a config and print what is found.
-
-    Returns:
-        the findings of each part: ``train``, ``evaluation`` and, where there is one, ``test``.
 
     Raises:
         UserError: the data are not there.
@@ -83,7 +80,6 @@ def check_data(config: Config, console: Console) -> dict[str, Findings]:
         _say(console, f"unreadable: {reason}")
     if bad:
         raise RunFailed(f"unreadable images: {len(bad)}, listed above")
-    return found
 
 
 def examine(dataset: Dataset) -> Findings:
@@ -139,7 +135,7 @@ def _describe(findings: Findings) -> str:
             f"heights {heights[0]} to {heights[-1]} (median {heights[middle]})"
         )
     mean, std = (", ".join(f"{v:.4f}" for v in values) for values in mean_and_std(findings.levels))
-    repeated = f"; {findings.repeated} images are there twice" if findings.repeated else ""
+    repeated = f"; {findings.repeated} images repeat an earlier one" if findings.repeated else ""
     return f"{sizes}; mean {mean}; standard deviation {std}{repeated}"
 
 

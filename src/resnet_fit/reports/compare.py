@@ -24,7 +24,7 @@ from resnet_fit.runs.outcome import (
 )
 from resnet_fit.training.metric_names import better
 
-# Of what a run costs the least comes first, as it does of losses.
+# Sorted with the smallest first, like losses.
 COSTS = ("epochs", "minutes", "parameters", "gmacs")
 FIGURES = ("epochs", "minutes", "images_per_second", "parameters", "gmacs")
 

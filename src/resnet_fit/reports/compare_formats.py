@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -15,6 +16,7 @@ from resnet_fit.config.yaml12 import Dumper
 from resnet_fit.files import json_text, readable
 from resnet_fit.reports.compare import FIGURES, Comparison, Difference
 from resnet_fit.runs.outcome import BEST, Outcome
+from resnet_fit.terminal import padded
 from resnet_fit.training.metric_names import is_share
 
 NOTHING = "-"
@@ -41,7 +43,7 @@ class Values:
     """A setting with the runs that have each of its values, the commonest value last."""
 
     key: str
-    runs: dict[str, list[str]] = field(default_factory=dict)
+    runs: dict[str, list[str]]
 
 
 def as_text(comparison: Comparison, width: int | None = None) -> str:
@@ -213,10 +215,9 @@ def _table(names: Sequence[str], columns: Sequence[Column], room: int) -> str:
 
 
 def _line(name: str, room: int, cells: Sequence[tuple[str, Column]]) -> str:
-    line = name + " " * (room - cell_len(name))
+    line = padded(name, room)
     for text, column in cells:
-        space = " " * (column.width - cell_len(text))
-        line += GAP + (text + space if column.left else space + text)
+        line += GAP + padded(text, column.width, right=not column.left)
     return line.rstrip()
 
 
@@ -295,11 +296,6 @@ def _markdown_table(
 
 def _code(text: str) -> str:
     """Text that stands as it is in a cell: a code span, longer than any backticks in it."""
-    longest = max((len(run) for run in _backticks(text)), default=0)
-    fence = "`" * (longest + 1)
+    fence = max(re.findall("`+", text), key=len, default="") + "`"
     space = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{space}{text}{space}{fence}".replace("|", "\\|")
-
-
-def _backticks(text: str) -> list[str]:
-    return [run for run in "".join(c if c == "`" else " " for c in text).split() if run]

@@ -47,37 +47,27 @@ def draw(
     drawn = [name for name in dict.fromkeys(metrics) if name in known]
     if not drawn:
         raise UserError(f"{file}: nothing to draw: no run has finished an epoch")
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     from resnet_fit.fonts import for_any_name
 
     with for_any_name():
-        figure, panels = pyplot.subplots(
-            len(against),
-            len(drawn),
-            figsize=(4.5 * len(drawn), 3.4 * len(against)),
-            squeeze=False,
-            layout="constrained",
-        )
+        size = (4.5 * len(drawn), 3.4 * len(against))
+        figure = Figure(figsize=size, layout="constrained")
+        panels = figure.subplots(len(against), len(drawn), squeeze=False)
         if title is not None:
             figure.suptitle(_plain(title))
-        try:
-            for axis, line in zip(against, panels, strict=True):
-                for name, panel in zip(drawn, line, strict=True):
-                    _draw_panel(panel, runs, name, axis)
-            figure.legend(
-                panels[0][0].get_lines(),
-                [_plain(label) for label in runs],
-                loc="outside right upper",
-                fontsize="small",
-                ncols=1 + len(runs) // NAMES_IN_A_COLUMN,
-            )
-            write(file, lambda part: figure.savefig(part, format=file.suffix[1:], dpi=110))
-        finally:
-            pyplot.close(figure)
+        for axis, line in zip(against, panels, strict=True):
+            for name, panel in zip(drawn, line, strict=True):
+                _draw_panel(panel, runs, name, axis)
+        figure.legend(
+            panels[0][0].get_lines(),
+            [_plain(label) for label in runs],
+            loc="outside right upper",
+            fontsize="small",
+            ncols=1 + len(runs) // NAMES_IN_A_COLUMN,
+        )
+        write(file, lambda part: figure.savefig(part, format=file.suffix[1:], dpi=110))
 
 
 def worth_drawing(by: str | None) -> list[str]:

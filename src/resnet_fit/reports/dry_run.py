@@ -114,15 +114,11 @@ def dry_run(config: Config, console: Console, run: Path | None = None) -> None:
         UserError: the run would not start, for the reason told.
         RunFailed: the memory does not suffice.
     """
-    found = (
-        None
-        if run is None
-        else find_checkpoint(run / "checkpoints" / "last", [STATE, DATA, CONFIG])
-    )
     with no_new_files():
-        if run is None or found is None:
+        if run is None:
             experiment = set_up(config)
         else:
+            found = find_checkpoint(run / "checkpoints" / "last", [STATE, DATA, CONFIG])
             data, was = DataRecord.read(found / DATA), recorded(run, checkpoint_config(found))
             experiment = set_up(config, recorded=data, was=was)
     settings = config.callbacks.get("weight_average")

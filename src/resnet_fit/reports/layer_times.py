@@ -17,7 +17,7 @@ import paddle
 from paddle import Tensor, nn
 
 from resnet_fit.backends.backend import Backend, HasBackend
-from resnet_fit.networks.complexity import evaluating
+from resnet_fit.networks.complexity import in_mode
 from resnet_fit.reports.stopwatch import BACKWARD, LOSS, Stopwatch
 
 # What a backend's operations without a layer of their own are called in tables.
@@ -55,12 +55,16 @@ class LayerTimes:
         self._started: list[float] = []
         watch.listener = self._follow
         self._take_place(network)
-        with evaluating(network), paddle.no_grad():  # which layers does the backend compute?
+        # Which layers does the backend compute?
+        with in_mode(network, training=False), paddle.no_grad():
             network(paddle.zeros([1, *image_shape]))
         self._hook_others(network)
 
     def take(self) -> dict[str, tuple[float, float]]:
-        """Seconds forward and backward by the name of a layer, which are forgotten."""
+        """Return the seconds since the last call and start again at zero.
+
+        By the name of a layer, forward and backward.
+        """
         names = dict.fromkeys((*self._forward, *self._backward))
         taken = {name: (self._forward[name], self._backward[name]) for name in names}
         self._forward.clear()
@@ -111,14 +115,12 @@ class LayerTimes:
             self._note(name, started, made)
         return output
 
-    def time_layer(
-        self, call: Callable[..., Any], layer: nn.Layer, x: Any, *rest: Any, **options: Any
-    ) -> Any:
+    def time_layer(self, call: Callable[..., Any], layer: nn.Layer, x: Any, **options: Any) -> Any:
         """The same for an operation of a layer."""
         name = self._names.get(id(layer), type(layer).__name__)
-        fused = bool(options.get("relu", rest and rest[0]))
+        title = f"{name} + ReLU" if options.get("relu") else name
         self._handled |= {id(inner) for inner in layer.sublayers(include_self=True)}
-        return self.time(f"{name} + ReLU" if fused else name, call, layer, x, *rest, **options)
+        return self.time(title, call, layer, x, **options)
 
     def _note(self, name: str, started: float, made: list[Tensor]) -> None:
         self._forward[name] += self._watch.now() - started

@@ -62,11 +62,9 @@ def _sketch(found: RangeTest, console: Console) -> None:
 
 def plot(found: RangeTest, file: Path) -> None:
     """Draw losses over rates; the file is written whole or not at all."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5))
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.plot(found.rates, found.losses, color="0.75", linewidth=1, label="loss of each step")
     axes.plot(found.rates, found.smoothed, label="smoothed")

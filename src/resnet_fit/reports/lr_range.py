@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
 import paddle
 
-from resnet_fit.data.loading import Batch
 from resnet_fit.errors import RunFailed
 from resnet_fit.files import no_new_files
-from resnet_fit.reports.steps import endless, memory_told
+from resnet_fit.reports.steps import endless, memory_told, train_step
 from resnet_fit.runs.config import Config
-from resnet_fit.runs.experiment import Experiment, generators_untouched, set_up
+from resnet_fit.runs.experiment import generators_untouched, set_up
 from resnet_fit.training.schedules.schedule import Schedule
 
 # The smoothed loss is an exponential average that weighs the newest loss by 1 - this.
@@ -79,16 +77,16 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float:
-        """The rate of the least smoothed loss, to two digits.
+        """The rate with the lowest smoothed loss, to two digits.
 
-        The peak of a schedule, as `learning_rate` is one, that comes down from there. The tenth of
-        it that is usual is for a rate that is kept; `docs/inspect.md` has figures of both.
+        It is meant as the peak of a schedule, which is what `learning_rate` sets. The usual advice,
+        a tenth of it, is for a constant rate; `docs/inspect.md` has figures of both.
         """
         return float(f"{self.rates[self.lowest]:.1e}")
 
 
 class _Growing(Schedule):
-    """Not a share of a training, but steps of equal factors.
+    """The schedule of the test: each step multiplies the rate by ``factor``.
 
     Args:
         first: the share of the full rate at the first step.
@@ -128,7 +126,7 @@ def find_lr(config: Config, first: float = 1e-5, last: float = 10.0, steps: int 
             memory_told(config),
         ):
             for step in range(steps):
-                loss = _train_step(experiment, batches)
+                loss = train_step(experiment, batches)
                 if step == 0 and not math.isfinite(loss):
                     raise RunFailed(
                         f"the loss is {loss} at the first step, whatever the rate: see the "
@@ -137,19 +135,3 @@ def find_lr(config: Config, first: float = 1e-5, last: float = 10.0, steps: int 
                 if found.add(first * factor**step, loss):
                     break
     return found
-
-
-def _train_step(experiment: Experiment, batches: Iterator[Batch]) -> float:
-    """One step of the optimizer; returns the mean loss of its images."""
-    model, accumulate = experiment.model, experiment.config.training.accumulate
-    losses, images = 0.0, 0
-    for batch in range(1, accumulate + 1):
-        inputs, labels = next(batches)
-        (loss,), _ = model.train_batch([inputs], [labels], update=batch == accumulate)
-        losses += float(loss)
-        images += len(labels)
-    model._optimizer._learning_rate.step()
-    if accumulate == 1:
-        return losses
-    # Each was weighted as in a group of full batches: see `accumulated`.
-    return losses * accumulate * experiment.config.data.batch_size / images

@@ -9,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from resnet_fit.networks.complexity import count_buffers, count_frozen, count_parameters
+from resnet_fit.networks.complexity import count_buffers, count_frozen, count_parameters, in_mode
 
 Shape = tuple[int, int, int]
 
@@ -52,8 +52,8 @@ def estimate_memory(
 ) -> StepMemory:
     """What a training step of a network would hold, as the network computes now.
 
-    Activations are counted by a forward pass of two images and one of three: what the difference
-    of one image makes grows with the batch.
+    Activations are measured by forward passes of two and of three images. The difference is the
+    share of one image.
 
     Args:
         network: its running statistics are put back.
@@ -101,15 +101,13 @@ def _kept_for_backward(network: nn.Layer, image_shape: Shape, images: int) -> tu
         held.append(tensor)
         return len(held) - 1  # in the tensor's place: Paddle would never let go of that
 
-    training = [layer for layer in network.sublayers(True) if layer.training]
-    network.train()
     try:
-        with paddle.autograd.saved_tensors_hooks(pack, held.__getitem__):
+        with (
+            in_mode(network, training=True),
+            paddle.autograd.saved_tensors_hooks(pack, held.__getitem__),
+        ):
             logits = network(paddle.zeros([images, *image_shape]))
             F.cross_entropy(logits, paddle.zeros([images], "int64"))
     finally:
-        network.eval()
-        for layer in training:
-            layer.training = True
         held.clear()
     return sum(sizes.values()), max(sizes.values(), default=0)

@@ -25,7 +25,7 @@ from resnet_fit.runs.callbacks import Callbacks
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.experiment import Experiment, set_up
 
-# They draw on the terminal, take signals, and write what nobody goes on from.
+# Left out: they draw on the terminal, catch signals, or save checkpoints that nobody needs.
 LEFT_OUT = (ProgressBar, Interruption, Checkpoint)
 
 
@@ -177,13 +177,14 @@ class _Batches:
                     self._found.layers.append(self._layers.take())
 
     def _warm_up(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Whole steps; layers are timed in one of them, which prepares that."""
+        """Steps whose times are forgotten, the last one with timed layers, which prepares those."""
         loader, group = self._experiment.loaders.train, self._group
         done, started = 0, time.perf_counter()
         while not is_warm(loader, group, done, time.perf_counter() - started):
-            yield from self._step(batches, timed=done == group)
+            yield from self._step(batches, timed=False)
             done += group
         if self._layers is not None:
+            yield from self._step(batches, timed=True)
             self._layers.take()
         self._watch.take()
 

@@ -1,4 +1,4 @@
-"""Steps of a training that is thrown away: what reports have in common that make some."""
+"""What the reports share that train a few steps and throw them away."""
 
 from __future__ import annotations
 
@@ -44,6 +44,22 @@ def endless(experiment: Experiment) -> Generator[Batch, None, None]:
     begin_at_full_size(experiment)
     while True:
         yield from experiment.loaders.train
+
+
+def train_step(experiment: Experiment, batches: Iterator[Batch]) -> float:
+    """Make one step of the optimizer and its schedule; return the mean loss of its images."""
+    model, accumulate = experiment.model, experiment.config.training.accumulate
+    losses, images = 0.0, 0
+    for batch in range(1, accumulate + 1):
+        inputs, labels = next(batches)
+        (loss,), _ = model.train_batch([inputs], [labels], update=batch == accumulate)
+        losses += float(loss)
+        images += len(labels)
+    model._optimizer._learning_rate.step()
+    if accumulate == 1:
+        return losses
+    # Each was weighted as in a group of full batches: see `accumulated`.
+    return losses * accumulate * experiment.config.data.batch_size / images
 
 
 @contextmanager

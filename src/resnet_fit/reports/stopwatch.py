@@ -50,7 +50,7 @@ class Stopwatch:
             self.listener(phase)
 
     def take(self) -> dict[str, float]:
-        """The seconds so far, which are forgotten."""
+        """Return the seconds since the last call and start again at zero."""
         taken, self.seconds = dict(self.seconds), defaultdict(float)
         return taken
 

@@ -100,9 +100,9 @@ class NetworkSummary:
         )
         missing = self.not_counted
         without = f", without {', '.join(missing)}: their work is not known" if missing else ""
-        size = "x".join(map(str, self.image_shape))
         console.print(
-            f"{self.macs / 1e9:.3f} GMACs (multiply-accumulates) for an image of {size}{without}"
+            f"{self.macs / 1e9:.3f} GMACs (multiply-accumulates) for an image of "
+            f"{_by(self.image_shape)}{without}"
         )
         self._print_memory(console)
 
@@ -198,7 +198,7 @@ def _look(config: Config) -> tuple[int, Shape]:
 
 
 def _where(config: Config) -> tuple[str, str, str]:
-    """Device, backend and precision: the config's, or where this machine has those not, a CPU's."""
+    """The config's device, backend and precision; a CPU's where this machine does not have them."""
     training = config.training
     try:
         device = choose_device(training.device)

@@ -9,6 +9,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
+from resnet_fit.terminal import padded
+
 # Columns of a terminal from which on tables have lines around them.
 ROOMY = 80
 
@@ -43,9 +45,9 @@ def print_table(
     lines = rows if header is None else [header, *rows]
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        cells = []
-        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
-            space = " " * (width - cell_len(cell))
-            cells.append(space + cell if column in numbers else cell + space)
+        cells = (
+            padded(cell, width, right=column in numbers)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
         console.print("  ".join(cells).rstrip())
     console.print()

@@ -27,7 +27,7 @@ def serve(runs: Sequence[Path], host: str, port: int) -> None:
     for run in runs:
         if not run.is_dir():
             raise UserError(f"{run}: there is no such folder of runs")
-        if not any(run.rglob("*vdlrecords*")) and not any(run.rglob("*.paddle_trace.json")):
+        if not any(Runs([run]).walk("")):
             raise UserError(f"{run}: no VisualDL records in it or below it, and no profile")
     _check_free(host, port)
     import_visualdl()

@@ -15,7 +15,7 @@ from resnet_fit.errors import UserError, require
 @part("augmentation", "normalize")
 @dataclass(frozen=True)
 class Normalize(Operation):
-    """Turn grey levels 0..255 into float32 ``(x / 255 - mean) / std``, per channel.
+    """Turn pixel values 0 to 255 into float32 ``(x / 255 - mean) / std``, per channel.
 
     By default mean and deviation are those of the training set (`resnet_fit.data.statistics`).
 

@@ -17,9 +17,9 @@ from resnet_fit.config.registry import part
 from resnet_fit.config.settings import Location
 from resnet_fit.data.dataset import ArrayDataset
 from resnet_fit.data.datasets.data import Data
-from resnet_fit.downloads import DOWNLOAD_ERRORS, fetch, reason_of
+from resnet_fit.downloads import download
 from resnet_fit.errors import UserError
-from resnet_fit.files import may_write, require_existing
+from resnet_fit.files import require_existing
 from resnet_fit.home import expand, home
 from resnet_fit.restricted_pickle import PickledArray, Unpickler
 
@@ -96,7 +96,7 @@ def cifar100(path: str | os.PathLike[str] | None = None) -> tuple[ArrayDataset, 
 
 
 def _cifar(kind: Archive, path: str | os.PathLike[str] | None) -> tuple[ArrayDataset, ArrayDataset]:
-    place = _find(kind, path) or download(kind, _download_folder(kind))
+    place = _find(kind, path) or _download(kind)
     try:
         return _parse(kind, dict(_files(kind, place)))
     # Damaged bytes make tarfile, zlib and pickle raise almost any exception.
@@ -119,7 +119,8 @@ def cache_folder() -> Path | None:
     return None if folder is None else folder / ".cache" / "paddle" / "dataset" / "cifar"
 
 
-def _download_folder(kind: Archive) -> Path:
+def _download(kind: Archive) -> Path:
+    """Download the archive into the cache."""
     folder = cache_folder()
     if folder is None:
         raise UserError(
@@ -127,12 +128,14 @@ def _download_folder(kind: Archive) -> Path:
             f"not set): put {kind.archive} into a folder, and name that in data.path or in the "
             f"environment variable {ENVIRONMENT}"
         )
-    if not may_write():
-        raise UserError(
-            f"{kind.name} is not on this machine yet: a run downloads it to {folder}, and a dry "
-            "run downloads nothing"
-        )
-    return folder
+    target = folder / kind.archive
+    wish = Path(os.environ[ENVIRONMENT]) / kind.archive if os.environ.get(ENVIRONMENT) else target
+    remedy = (
+        f"put {kind.archive} at {wish}, or run resnet-fit --config resnet18_digits, which needs no "
+        "download"
+    )
+    download(kind.name, kind.urls, target, kind.md5, remedy)
+    return target
 
 
 def _find(kind: Archive, path: str | os.PathLike[str] | None) -> Path | None:
@@ -217,24 +220,6 @@ def _unpickle(file: IO[bytes]) -> dict[str, Any]:
 
 def _text(value: bytes | str) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else value
-
-
-def download(kind: Archive, folder: Path) -> Path:
-    """Download the archive into ``folder`` and verify its checksum; no partial file is left."""
-    target = folder / kind.archive
-    reasons = []
-    for url in kind.urls:
-        try:
-            fetch(url, target, kind.md5)
-            return target
-        except DOWNLOAD_ERRORS as error:
-            reasons.append(f"{url}: {reason_of(error)}")
-    wish = Path(os.environ[ENVIRONMENT]) / kind.archive if os.environ.get(ENVIRONMENT) else target
-    raise UserError(
-        f"{kind.name} is not on this machine and could not be downloaded ({'; '.join(reasons)}): "
-        f"put {kind.archive} at {wish}, or run resnet-fit --config resnet18_digits, which needs no "
-        "download"
-    )
 
 
 @part("data", "cifar10")
