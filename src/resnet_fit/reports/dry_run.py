@@ -15,7 +15,7 @@ from rich.console import Console
 
 from resnet_fit import machine
 from resnet_fit.callbacks import StepSeed, WeightAverage
-from resnet_fit.checkpoints.files import CONFIG, DATA, STATE, find_checkpoint
+from resnet_fit.checkpoints.files import CONFIG, DATA, STATE, find_checkpoint, last_of
 from resnet_fit.checkpoints.folder import load_checkpoint
 from resnet_fit.checkpoints.optimizer_state import get_optimizer_state
 from resnet_fit.data.loading import Batch, Loader
@@ -118,7 +118,7 @@ def dry_run(config: Config, console: Console, run: Path | None = None) -> None:
         if run is None:
             experiment = set_up(config)
         else:
-            found = find_checkpoint(run / "checkpoints" / "last", [STATE, DATA, CONFIG])
+            found = find_checkpoint(last_of(run), [STATE, DATA, CONFIG])
             data, was = DataRecord.read(found / DATA), recorded(run, checkpoint_config(found))
             experiment = set_up(config, recorded=data, was=was)
     settings = config.callbacks.get("weight_average")
@@ -134,7 +134,7 @@ def dry_run(config: Config, console: Console, run: Path | None = None) -> None:
 
 def _epochs_done(experiment: Experiment, run: Path, average: WeightAverage | None) -> float:
     """How far a run has come; its weights and all else of its checkpoint are loaded."""
-    state, _ = load_checkpoint(run / "checkpoints" / "last", experiment.model, average)
+    state, _ = load_checkpoint(last_of(run), experiment.model, average)
     require_epochs(experiment.config, state)
     clock = state["clock"]
     if not clock["within_epoch"]:
