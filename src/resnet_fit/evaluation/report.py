@@ -110,7 +110,7 @@ def _cards(rows: list[dict[str, Any]], pictures: Pictures | None) -> list[dict[s
 
 def _short(name: str) -> str:
     """The file name without its folder, which is the label; or the image's index."""
-    return Path(name).name if "/" in name else f"image {name}"
+    return f"image {name}" if name.isdigit() else Path(name).name
 
 
 def _shown(value: Any) -> Any:
