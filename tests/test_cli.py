@@ -48,17 +48,6 @@ def run(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
 # --- without Paddle -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["view", "--help"], ["doctor", "--help"], ["--version"]]
-)
-def test_help_answers_at_once(arguments):
-    started = time.monotonic()
-    process = run(*arguments)
-    assert time.monotonic() - started < 2
-    assert (process.returncode, process.stderr) == (0, "")
-    assert process.stdout
-
-
 def test_help_shows_examples_that_can_be_run(repository):
     text = run("--help").stdout
     examples = re.findall(r"^  (resnet-fit .*)$", text, re.MULTILINE)
@@ -85,6 +74,7 @@ def test_version():
         (["--resume", "nowhere", "--dry-run"], 2),
         (["--resume", "nowhere"], 2),
         (["--resume", "nowhere", "--name", "x"], 2),
+        (["view", "--help"], 0),
         (["view", "nowhere"], 2),
         (["compare", "--help"], 0),
         (["compare", "runs", "--format", "jsn"], 2),
@@ -120,8 +110,10 @@ def test_nothing_slow_is_imported_for_help_and_mistakes(repository, arguments, c
         cwd=repository,
     )
     assert time.monotonic() - started < 2
-    assert process.stdout.splitlines()[-1] == "imported:"
+    *said, imported = process.stdout.splitlines()
+    assert imported == "imported:"
     assert process.returncode == code
+    assert said or code
     assert len(process.stderr.splitlines()) == (1 if code else 0)
 
 

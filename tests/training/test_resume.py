@@ -110,6 +110,8 @@ def test_stopped_and_resumed(tiny, tmp_path, monkeypatch, optimizer, accumulate,
         stop_after(patch, saves)
         with pytest.raises(Stop):
             fit(parse_config(tiny, ["checkpoint.every_minutes=1e-9"]), tmp_path, "stopped")
+    if saves == 10:  # before the first evaluation, whose epoch has its row already
+        assert len(rows(tmp_path / "stopped")) == 1
     resume(tmp_path / "stopped", ["checkpoint.every_minutes=10"])
     assert_equal_runs(tmp_path / "stopped", whole)
 
@@ -198,18 +200,6 @@ def test_stopped_before_its_epoch_was_kept(tiny, tmp_path, monkeypatch):
     resume(tmp_path / "run")
     kept = sorted(p.name for p in (tmp_path / "run" / "checkpoints").glob("epoch-*"))
     assert kept == ["epoch-0001", "epoch-0002"]
-
-
-def test_stopped_in_the_first_evaluation(tiny, tmp_path, monkeypatch):
-    """Dead at once, without a chance to save."""
-    whole = fit(parse_config(tiny), tmp_path, "whole").folder
-    with monkeypatch.context() as patch:
-        stop_after(patch, 1)
-        with pytest.raises(Stop):
-            fit(parse_config(tiny), tmp_path, "stopped")
-    assert len(rows(tmp_path / "stopped")) == 1
-    resume(tmp_path / "stopped")
-    assert_equal_runs(tmp_path / "stopped", whole)
 
 
 def test_a_run_can_be_extended(tiny, tmp_path):
