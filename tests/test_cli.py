@@ -23,6 +23,7 @@ from screen import Screen
 
 from resnet_fit import __version__
 from resnet_fit.cli import main
+from resnet_fit.config.document import dump
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(SOURCE), "TERM": "xterm-256color", "COLUMNS": "160"}
@@ -46,17 +47,6 @@ def run(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
 
 
 # --- without Paddle -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["view", "--help"], ["doctor", "--help"], ["--version"]]
-)
-def test_help_answers_at_once(arguments):
-    started = time.monotonic()
-    process = run(*arguments)
-    assert time.monotonic() - started < 2
-    assert (process.returncode, process.stderr) == (0, "")
-    assert process.stdout
 
 
 def test_help_shows_examples_that_can_be_run(repository):
@@ -85,6 +75,7 @@ def test_version():
         (["--resume", "nowhere", "--dry-run"], 2),
         (["--resume", "nowhere"], 2),
         (["--resume", "nowhere", "--name", "x"], 2),
+        (["view", "--help"], 0),
         (["view", "nowhere"], 2),
         (["compare", "--help"], 0),
         (["compare", "runs", "--format", "jsn"], 2),
@@ -120,8 +111,10 @@ def test_nothing_slow_is_imported_for_help_and_mistakes(repository, arguments, c
         cwd=repository,
     )
     assert time.monotonic() - started < 2
-    assert process.stdout.splitlines()[-1] == "imported:"
+    *said, imported = process.stdout.splitlines()
+    assert imported == "imported:"
     assert process.returncode == code
+    assert said or code
     assert len(process.stderr.splitlines()) == (1 if code else 0)
 
 
@@ -142,15 +135,17 @@ def config(tiny, write_yaml) -> Path:
     return write_yaml(tiny)
 
 
-def test_redirected_output_is_plain_text_and_one_line_per_epoch(config, tmp_path):
+def test_redirected_output_is_plain_text_and_one_line_per_epoch(
+    config, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
     output = "my runs [old] [/x] :cat:"  # no markup
-    process = run(
-        *("--config", config, "--set", "training.epochs=3", "--output", output, "--name", "run"),
-        cwd=tmp_path,
-    )
-    assert (process.returncode, process.stderr) == (0, "")
-    assert all(c.isprintable() or c == "\n" for c in process.stdout)
-    lines = process.stdout.splitlines()
+    changes = ["--set", "training.epochs=3", "--output", output, "--name", "run"]
+    assert main(["--config", str(config), *changes]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    assert all(c.isprintable() or c == "\n" for c in out)
+    lines = out.splitlines()
     assert lines[0] == "set training.epochs=3"
     assert lines[1].startswith(f"{output}/run: 5,122 parameters")
     assert [line[:9] for line in lines[2:5]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"]
@@ -158,23 +153,45 @@ def test_redirected_output_is_plain_text_and_one_line_per_epoch(config, tmp_path
     assert len(lines) == 6
 
 
-@pytest.mark.parametrize(
-    ("name", "folder"), [("cifar.yaml", "cifar-"), ("first-try/config.yaml", "first-try-")]
-)
-def test_a_run_is_named_after_its_config_and_the_time(tiny, tmp_path, monkeypatch, name, folder):
-    from resnet_fit.config.document import dump
+@pytest.fixture
+def fitted(monkeypatch):
+    """What `fit` is asked for; it does nothing here."""
+    asked = []
+    monkeypatch.setattr(
+        "resnet_fit.runs.fit.fit", lambda *a, numbered: asked.append((*a, numbered))
+    )
+    return asked
 
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("cifar.yaml", "cifar-"),
+        ("first-try/config.yaml", "first-try-"),
+        ("my run (2).yaml", "my-run-2--"),  # without what a run's name may not have
+    ],
+)
+def test_a_run_is_named_after_its_config_and_the_time(tiny, tmp_path, fitted, name, folder):
     file = tmp_path / name
     file.parent.mkdir(exist_ok=True)
     file.write_text(dump(tiny))
-    given = []
-    monkeypatch.setattr(
-        "resnet_fit.runs.fit.fit", lambda *a, numbered: given.append((*a, numbered))
-    )
     assert main(["--config", str(file)]) == 0
-    ((_, output, run_name, numbered),) = given
+    ((_, output, run_name, numbered),) = fitted
     assert (output, numbered) == ("runs", True)
     assert re.fullmatch(re.escape(folder) + r"\d{8}-\d{6}", run_name)
+
+
+def test_a_run_of_a_pipe_is_named_after_the_time_alone(tiny, fitted):
+    """As of the shell's ``<(...)``, whose file is called by a number."""
+    reader, writer = os.pipe()
+    os.write(writer, dump(tiny).encode())
+    os.close(writer)
+    try:
+        assert main(["--config", f"/dev/fd/{reader}"]) == 0
+    finally:
+        os.close(reader)
+    ((_, _, run_name, _),) = fitted
+    assert re.fullmatch(r"\d{8}-\d{6}", run_name)
 
 
 def test_a_run_that_fails_by_itself_exits_with_one(config, tmp_path, capsys, monkeypatch):
@@ -188,10 +205,11 @@ def test_a_run_that_fails_by_itself_exits_with_one(config, tmp_path, capsys, mon
     assert capsys.readouterr().err == "resnet-fit: the disk is full\n"
 
 
-def test_a_setting_that_changes_nothing_is_told_in_one_line(config, tmp_path):
+def test_a_setting_that_changes_nothing_is_told_in_one_line(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     late = "schedule={name: step, every_epochs: 9}"
-    process = run("--config", config, "--set", late, "--name", "no/name")
-    told, mistake = process.stderr.splitlines()
+    assert main(["--config", str(config), "--set", late, "--name", "no/name"]) == 2
+    told, mistake = capsys.readouterr().err.splitlines()
     assert told == (
         "resnet-fit: warning: --set schedule: schedule.every_epochs: 9 with training.epochs 2: "
         "changes nothing"
@@ -256,11 +274,11 @@ def test_other_commands_end_quietly_when_nobody_reads_them(config, tmp_path, arg
     assert (process.stdout, process.stderr) == ("141 0\n", "")
 
 
-def test_a_failed_run_has_its_reason_in_its_log(config, tmp_path):
+def test_a_failed_run_has_its_reason_in_its_log(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     rate = ["--set", "optimizer.learning_rate=1e39", "--set", "schedule.name=constant"]
-    process = run("--config", config, *rate, "--name", "run", cwd=tmp_path)
-    assert process.returncode == 1
-    reason = process.stderr.splitlines()[-1].removeprefix("resnet-fit: ")
+    assert main(["--config", str(config), *rate, "--name", "run"]) == 1
+    reason = capsys.readouterr().err.splitlines()[-1].removeprefix("resnet-fit: ")
     assert log_lines(tmp_path / "runs" / "run")[-1] == f"error: {reason}"
 
 
@@ -334,7 +352,7 @@ SLOW_EVALUATION = (
     *("--set", "training.epochs=2"),
     *("--set", "callbacks.weight_average={}"),
     *("--set", "callbacks.flip_average={}"),
-    *("--set", "data={name: digits, limit: 200, validation: 0.2, batch_size: 1}"),
+    *("--set", "data={name: digits, limit: 100, validation: 0.2, batch_size: 1}"),
     *("--set", "data.eval_batch_size=1"),
 )
 LIVE_AT_80 = (

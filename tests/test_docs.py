@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import random
@@ -11,8 +12,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 import pytest
@@ -23,7 +25,9 @@ import resnet_fit
 from resnet_fit import load_config
 from resnet_fit.checkpoints.files import WEIGHTS
 from resnet_fit.cli import COMMANDS
+from resnet_fit.commands.parser import Parser
 from resnet_fit.config.registry import CHOICES
+from resnet_fit.errors import UserError
 from resnet_fit.networks.weights import read_weights
 from resnet_fit.runs.config import Config
 from resnet_fit.runs.resuming import CHANGEABLE
@@ -50,12 +54,19 @@ PROSE = {
 }
 QUOTED = [text for prose in PROSE.values() for text in re.findall(r"`([^`\n]+)`", prose)]
 SHELL = [line for block in BLOCKS if block.kind == "bash" for line in block.text.splitlines()]
-COMMAND_LINES = [
-    part.strip().removeprefix(".venv/bin/")
-    for line in [*SHELL, *QUOTED]
-    for part in re.split(r"&&| \| ", line)
-    if "resnet-fit " in part
-]
+
+
+def command_lines(texts: list[str]) -> list[str]:
+    return [
+        part.strip().removeprefix(".venv/bin/")
+        for line in texts
+        for part in re.split(r"&&| \| ", line)
+        if "resnet-fit " in part
+    ]
+
+
+SHELL_COMMANDS = command_lines(SHELL)
+COMMAND_LINES = [*SHELL_COMMANDS, *command_lines(QUOTED)]
 
 # What a user has or gets: these paths are not the repository's.
 ELSEWHERE = ("runs/", "photos/", "checkpoints/", "visualdl/", "~/", "/", ".venv/")
@@ -96,31 +107,51 @@ def test_there_are_blocks_and_commands_to_check():
     assert any(line.startswith("resnet-fit view") for line in COMMAND_LINES)
 
 
+class Stopped(Exception):
+    """Carries the parser of a command that was about to use it."""
+
+
+def parser_of(command: str) -> Parser:
+    """The parser of a command."""
+
+    def stop(parser: Parser, _: Sequence[str]) -> NoReturn:
+        raise Stopped(parser)
+
+    module = importlib.import_module(f"resnet_fit.commands.{command.replace('-', '_')}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Parser, "parse_args", stop)
+        with pytest.raises(Stopped) as stopped:
+            module.run([], {}) if command == "train" else module.run([])
+    return stopped.value.args[0]
+
+
 @pytest.mark.parametrize("line", dict.fromkeys(COMMAND_LINES))
 def test_command_would_start(line, capsys):
     program, *arguments = shlex.split(line.partition(" > ")[0])
     assert program == "resnet-fit"
-    if not arguments[0].startswith("-"):
-        assert arguments[0] in COMMANDS
-        if arguments[0] == "list":
-            assert resnet_fit.cli.main(arguments) == 0
-            assert capsys.readouterr().out
-        return
+    command = "" if arguments[0].startswith("-") else arguments.pop(0)
+    assert command in ("", *COMMANDS)
+    parser = parser_of(command or "train")
+    options = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    assert set(options) <= set(re.findall(r"--[\w-]+", parser.format_help()))
     if arguments == ["--help"]:
         return
-    arguments = [a for a in arguments if a != "--dry-run"]
-    values: dict[str, list[str]] = {}
-    for option, value in zip(arguments[::2], arguments[1::2], strict=True):
-        values.setdefault(option, []).append(value)
-    overrides = values.pop("--set", [])
-    if "--resume" in values:
-        assert all(o.partition("=")[0] in CHANGEABLE for o in overrides)
+    try:
+        given = parser.parse_args(arguments)
+    except UserError:
+        if command and len(options) == len(arguments) and line not in SHELL_COMMANDS:
+            return  # words of a text that name a command, or an option of it
+        raise
+    if command == "list":
+        assert resnet_fit.cli.main([command, *arguments]) == 0
+        assert capsys.readouterr().out
+    if getattr(given, "resume", None) is not None:
+        assert all(o.partition("=")[0] in CHANGEABLE for o in given.overrides)
         return
-    (config,) = values.pop("--config")
-    assert values.keys() <= {"--output", "--name", "--device", "--processes"}
-    if not config.startswith(ELSEWHERE) and config != "-":
+    config = getattr(given, "config", None)
+    if config is not None and not config.startswith(ELSEWHERE) and config != "-":
         named = config if "/" not in config else REPOSITORY / config
-        load_config(named, overrides)
+        load_config(named, given.overrides)
 
 
 @pytest.mark.parametrize("text", [t for t in QUOTED if t.startswith("--set ") and "KEY" not in t])

@@ -35,6 +35,18 @@ def run(*arguments: object, **variables: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.fixture
+def here(capsys):
+    """The same in this process, which has imported Paddle already."""
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        code = main(["doctor", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return subprocess.CompletedProcess([], code, captured.out, captured.err)
+
+    return call
+
+
 def test_redirected_output_is_plain_text(tmp_path):
     process = run("--no-measure", "--output", tmp_path / "runs", OMP_NUM_THREADS="1")
     assert (process.returncode, process.stderr) == (0, "")
@@ -50,8 +62,8 @@ def test_redirected_output_is_plain_text(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_json_for_machines(tmp_path):
-    process = run("--no-measure", "--json", "--output", tmp_path)
+def test_json_for_machines(here, tmp_path):
+    process = here("--no-measure", "--json", "--output", tmp_path)
     assert (process.returncode, process.stderr) == (0, "")
     found = json.loads(process.stdout)
     assert set(found) == {"versions", "machine", "settings", "gains", "warnings", "problems"}
@@ -99,38 +111,36 @@ def test_paddle_and_visualdl_that_cannot_be_imported(tmp_path):
 
 
 @pytest.fixture
-def in_process(monkeypatch, tmp_path, capsys):
+def with_broken(here, monkeypatch, tmp_path):
     """The command here, with one thing broken."""
 
     def call(name: str, replacement: object, *arguments: str) -> subprocess.CompletedProcess[str]:
         monkeypatch.setattr(doctor, name, replacement)
-        code = main(["doctor", "--output", str(tmp_path), *arguments])
-        captured = capsys.readouterr()
-        return subprocess.CompletedProcess([], code, captured.out, captured.err)
+        return here("--output", tmp_path, *arguments)
 
     return call
 
 
 @pytest.mark.skipif(onednn_problem() is not None, reason="no onednn backend here")
-def test_an_engine_that_computes_wrongly(in_process):
+def test_an_engine_that_computes_wrongly(with_broken):
     assert doctor.backends_apart() < 1e-5
-    process = in_process("backends_apart", lambda: float("nan"), "--no-measure")
+    process = with_broken("backends_apart", lambda: float("nan"), "--no-measure")
     assert_broken(process, "train with --set training.backend=paddle")
 
 
-def test_a_step_that_dies(in_process, monkeypatch):
+def test_a_step_that_dies(with_broken, monkeypatch):
     monkeypatch.setattr(Trial, "start", lambda trial: trial)
 
     def die(*_: object) -> None:
         raise RunFailed("onednn float32: the process died (exit -4)")
 
-    assert_broken(in_process("alternate", die), "a training step does not work: onednn float32")
+    assert_broken(with_broken("alternate", die), "a training step does not work: onednn float32")
 
 
-def test_a_folder_that_cannot_be(tmp_path):
+def test_a_folder_that_cannot_be(here, tmp_path):
     file = tmp_path / "file"
     file.write_text("")
-    process = run("--no-measure", "--output", file / "runs")
+    process = here("--no-measure", "--output", file / "runs")
     assert_broken(process, f"{file}: nothing can be written there; choose another --output")
 
 

@@ -71,15 +71,26 @@ def test_what_is_printed_is_the_config_and_comments(alone, write_yaml, tiny, cap
     assert not list(alone.iterdir())
 
 
-def test_evaluations_that_are_left_out_take_no_time(alone, write_yaml, tiny, capsys):
-    tiny["training"] |= {"epochs": 5, "evaluate_every": 2}
-    assert main(["--config", str(write_yaml(tiny)), "--dry-run"]) == 0
-    text = capsys.readouterr().out
-    once = r"takes about (\d+\.\d) s "
-    (trained,) = re.findall(f"training {once}an epoch", text)
-    (evaluated,) = re.findall(f"evaluation {once}after every 2 epochs and the last one", text)
-    (whole,) = re.findall(r"whole run takes about (\d+\.\d) s", text)
-    assert float(whole) == pytest.approx(5 * float(trained) + 3 * float(evaluated), abs=0.5)
+@pytest.mark.parametrize(
+    ("every", "when", "whole"),
+    [(1, "an epoch", "1:00"), (2, "after every 2 epochs and the last one", "0:40")],
+)
+def test_evaluations_that_are_left_out_take_no_time(tiny, monkeypatch, every, when, whole):
+    """Five epochs of 2 s, with five or three evaluations of 10 s."""
+    measure = module._measure
+
+    def measured(*arguments):
+        found = measure(*arguments)
+        for metered, seconds in zip(found, (2.0, 10.0), strict=True):
+            metered.measured, metered.images = [seconds], metered.loader.count
+        return found
+
+    monkeypatch.setattr(module, "_measure", measured)
+    tiny["training"] |= {"epochs": 5, "evaluate_every": every}
+    lines = lines_of(parse_config(tiny))
+    assert any(line.startswith("# training takes about 2.0 s an epoch (") for line in lines)
+    assert any(line.startswith(f"# evaluation takes about 0:10 {when} (") for line in lines)
+    assert f"# the whole run takes about {whole}" in lines
 
 
 def test_a_checkpoint_is_as_large_as_told(tiny, tmp_path):

@@ -33,11 +33,6 @@ def test_what_is_finite_stays_the_same():
     assert finite(value) == value
 
 
-def test_a_name_that_is_no_text_is_the_same_when_it_is_read_again(tmp_path):
-    write_json(tmp_path / "names.json", ["caf\udce9.jpg", "é"])
-    assert json.loads((tmp_path / "names.json").read_text("utf-8")) == ["caf\udce9.jpg", "é"]
-
-
 def test_an_error_that_names_no_file_names_the_one_that_is_written(tmp_path, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
@@ -75,7 +70,7 @@ def test_names_are_shown_in_one_line_of_text(text, shown):
 
 
 def test_json_gives_names_of_any_bytes_back(tmp_path):
-    value = {"caf\udce9": ["é", "a\\udce9", "\n"]}
+    value = {"caf\udce9": ["caf\udce9.jpg", "é", "a\\udce9", "\n"]}
     write_json(tmp_path / "a.json", value)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == value
     assert "é" in (tmp_path / "a.json").read_text(encoding="utf-8")

@@ -180,10 +180,8 @@ def test_none_where_the_terminal_cannot_move_its_cursor():
     assert file.getvalue() == ""
 
 
-def test_what_is_counted_shows_how_much_is_done_and_left(monkeypatch):
-    seconds = iter([0.0, 10.0, 30.0])
-    monkeypatch.setattr("resnet_fit.live_line.time.perf_counter", lambda: next(seconds))
-    terminal = Terminal(80)
+def noted_updates(monkeypatch, terminal):
+    """The share of each update, and the line after it."""
     states = []
     update = LiveLine.update
 
@@ -192,6 +190,14 @@ def test_what_is_counted_shows_how_much_is_done_and_left(monkeypatch):
         states.append((share, text(terminal, self)))
 
     monkeypatch.setattr(LiveLine, "update", noted)
+    return states
+
+
+def test_what_is_counted_shows_how_much_is_done_and_left(monkeypatch):
+    seconds = iter([0.0, 10.0, 30.0])
+    monkeypatch.setattr("resnet_fit.live_line.time.perf_counter", lambda: next(seconds))
+    terminal = Terminal(80)
+    states = noted_updates(monkeypatch, terminal)
     with counted(terminal.console, "photos", 4000) as advance:
         advance(1000)
         advance(2000)
@@ -203,8 +209,14 @@ def test_what_is_counted_shows_how_much_is_done_and_left(monkeypatch):
     assert terminal.look().line == ""
 
 
-def test_what_is_counted_without_a_known_end_shows_how_much_is_done():
+def test_what_is_counted_without_a_known_end_shows_how_much_is_done(monkeypatch):
     terminal = Terminal(80)
+    states = noted_updates(monkeypatch, terminal)
     with counted(terminal.console, "archive", 0) as advance:
+        assert terminal.look().line.startswith("archive ")
         advance(5_000_000)
+    ((share, line),) = states
+    assert share == 0
+    assert line.startswith("archive ")
+    assert line.endswith("  5,000,000")
     assert terminal.look().line == ""

@@ -145,7 +145,7 @@ class Slow(History):
     phase = "record"
     def on_train_batch_end(self, step, logs=None):
         super().on_train_batch_end(step, logs)
-        if step == 3 and parallel.is_first():
+        if self.clock.epoch == 1 and step == 3 and parallel.is_first():
             time.sleep(SECONDS)
 from resnet_fit.runs import callbacks
 callbacks.History = Slow

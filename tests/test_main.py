@@ -80,22 +80,3 @@ def test_a_config_from_the_shells_substitution(tmp_path, repository):
     )
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def test_names_of_files_that_no_folder_should_have(tmp_path, repository):
-    """The run is named by the file, without what a run's name may not have."""
-    config = repository / "configs" / "resnet18_digits.yaml"
-    (tmp_path / "my run (2).yaml").write_bytes(config.read_bytes())
-    epochs = ["--set", "training.epochs=1"]
-    done = module("--config", "my run (2).yaml", *SMALL, *epochs, cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    (run,) = (tmp_path / "runs").iterdir()
-    assert re.fullmatch(r"my-run-2--\d{8}-\d{6}", run.name)
-    again = tmp_path / "again"
-    again.mkdir()
-    words = " ".join(f"'{word}'" for word in [*SMALL, *epochs])
-    command = f"{sys.executable} -m resnet_fit --config <(cat {config}) {words}"
-    done = subprocess.run(["bash", "-c", command], cwd=again, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    (run,) = (again / "runs").iterdir()
-    assert re.fullmatch(r"\d{8}-\d{6}", run.name)

@@ -133,4 +133,4 @@ def test_without_records_it_does_not(empty_server, browser, page):
     """The control of the test above."""
     browser.open(f"{empty_server}/app/{page}")
     assert wait_for(lambda: text("GRAPHS")(browser), PATIENCE)
-    assert not wait_for(lambda: PAGES[page](browser), 10)
+    assert not wait_for(lambda: PAGES[page](browser), 5)

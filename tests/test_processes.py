@@ -90,28 +90,36 @@ def test_paddles_launcher_comes_to_the_same(place, alone):
     assert different(contents(place / "runs" / "l"), alone) == []
 
 
+FOUR_BATCHES = [
+    "--config",
+    "config.yaml",
+    "--set=optimizer={name: momentum, learning_rate: 0.05}",
+    "--set=training.accumulate=4",
+    "--set=training.epochs=1",
+    "--set=schedule.warmup_epochs=0",
+    "--set=data.repeats=1",
+    "--set=data.batch_size=36",
+    "--set=augmentation.progressive=null",
+    "--set=callbacks.flip_average=null",
+]
+
+
+@pytest.fixture(scope="module")
+def four_batches(place):
+    """The weights that one process comes to by steps of four batches."""
+    run(command(*FOUR_BATCHES, "--name", "four-one"), place)
+    return read_tensors(place / "runs/four-one/checkpoints/last/model.pdparams")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
-def test_more_batches_a_step_differ_by_rounding_alone(place, processes):
+def test_more_batches_a_step_differ_by_rounding_alone(place, four_batches, processes):
     """Ten steps of four batches, whose gradients are added in another order."""
-    plain = [
-        "--set=optimizer={name: momentum, learning_rate: 0.05}",
-        "--set=training.accumulate=4",
-        "--set=training.epochs=1",
-        "--set=schedule.warmup_epochs=0",
-        "--set=data.repeats=1",
-        "--set=data.batch_size=36",
-        "--set=augmentation.progressive=null",
-        "--set=callbacks.flip_average=null",
-    ]
-    config = ["--config", "config.yaml", *plain]
-    run(command(*config, "--name", f"a{processes}"), place)
-    run(command(*config, "--name", f"b{processes}", "--processes", processes), place)
-    one, several = (
-        read_tensors(place / "runs" / f"{name}{processes}" / "checkpoints/last/model.pdparams")
-        for name in "ab"
-    )
-    assert max(float(np.abs(one[name] - several[name]).max()) for name in one) < 1e-6
+    name = f"four-{processes}"
+    run(command(*FOUR_BATCHES, "--name", name, "--processes", processes), place)
+    several = read_tensors(place / "runs" / name / "checkpoints/last/model.pdparams")
+    apart = [np.abs(value - several[key]).max() for key, value in four_batches.items()]
+    assert max(map(float, apart)) < 1e-6
 
 
 @pytest.fixture
@@ -189,6 +197,9 @@ def test_curves_of_processes_that_take_several_batches_a_step(place):
         run(command("--config", "config.yaml", "--name", name, *settings, *more), place)
     one, two = (curves(place / "runs" / name) for name in ("v1", "v2"))
     assert one.keys() == two.keys()
+    # Two epochs of 29 batches: points after 8, 16, 24 and 29 of them.
+    assert len(one["train step/learning_rate"]) == 8
+    assert len(one["eval epoch/top1"]) == 2
     for tag, points in one.items():
         assert [step for step, _ in points] == [step for step, _ in two[tag]], tag
         values = [value for _, value in two[tag]]
@@ -254,27 +265,33 @@ def test_float16_adds_up_before_it_looks_for_overflow(place):
     assert states[0]["scaler"]["scale"][0] < 3e38  # there were overflows
 
 
+# The rate is too small to move a weight, so that what is judged is the same.
+STILL = [
+    "--config",
+    "config.yaml",
+    "--set=data.limit=101",
+    "--set=data.batch_size=10",
+    "--set=data.eval_batch_size=13",
+    "--set=optimizer={name: sgd, learning_rate: 1.0e-30}",
+    "--set=schedule={name: constant}",
+    "--set=training={epochs: 1, accumulate: 6}",
+]
+
+
+@pytest.fixture(scope="module")
+def evaluation(place):
+    """What one process makes of 101 images."""
+    run(command(*STILL, "--name", "still-one"), place)
+    return contents(place / "runs/still-one")["epoch 1"]["eval"]
+
+
 @pytest.mark.parametrize("processes", [2, 3])
 @pytest.mark.slow
-def test_an_evaluation_of_101_images_is_that_of_one_process(place, processes):
-    """The rate is too small to move a weight, so that what is judged is the same."""
-    still = [
-        "--config",
-        "config.yaml",
-        "--set=data.limit=101",
-        "--set=data.batch_size=10",
-        "--set=data.eval_batch_size=13",
-        "--set=optimizer={name: sgd, learning_rate: 1.0e-30}",
-        "--set=schedule={name: constant}",
-        "--set=training={epochs: 1, accumulate: 6}",
-    ]
-    run(command(*still, "--name", f"still-{processes}-one"), place)
-    run(command(*still, "--name", f"still-{processes}", "--processes", processes), place)
-    one, several = (
-        contents(place / "runs" / name) for name in (f"still-{processes}-one", f"still-{processes}")
-    )
-    assert one["epoch 1"]["eval"] == several["epoch 1"]["eval"]
-    assert {"top1", "ema_top1", "flip_top1"} < one["epoch 1"]["eval"].keys()
+def test_an_evaluation_of_101_images_is_that_of_one_process(place, evaluation, processes):
+    name = f"still-{processes}"
+    run(command(*STILL, "--name", name, "--processes", processes), place)
+    assert contents(place / "runs" / name)["epoch 1"]["eval"] == evaluation
+    assert {"top1", "ema_top1", "flip_top1"} < evaluation.keys()
 
 
 @pytest.mark.skipif("RESNET_FIT_DATA" not in os.environ, reason="needs CIFAR-10")

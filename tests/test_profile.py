@@ -33,7 +33,7 @@ from resnet_fit.reports.stopwatch import (
 from resnet_fit.training.objectives import CrossEntropy
 
 # Far longer than a step of the tiny network takes on a busy machine.
-NAP = 0.4
+NAP = 0.15
 
 
 def slow(call, seconds=NAP):

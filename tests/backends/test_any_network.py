@@ -219,7 +219,7 @@ def test_engines_compute_what_paddle_does_in_float64(case):
 
 
 @pytest.mark.slow
-@settings(max_examples=600, deadline=None, suppress_health_check=SLOW)
+@settings(max_examples=250, deadline=None, suppress_health_check=SLOW)
 @given(networks())
 def test_engines_compute_what_paddle_does_in_float64_in_many_networks(case):
     check(case)

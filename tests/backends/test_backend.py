@@ -16,6 +16,8 @@ from resnet_fit.errors import UserError
 from resnet_fit.training.precision import use_precision
 
 BACKENDS = ["paddle", "channels_last", *([] if onednn_problem() else ["onednn"])]
+# Saved as static graphs: that of `onednn` is the one of `paddle`.
+SAVED = [name for name in BACKENDS if name != "paddle" or "onednn" not in BACKENDS]
 NETWORKS = {
     "residual": lambda: resnet([1, 1], 10, "cifar", width=8),
     "stochastic depth": lambda: resnet([1, 1], 10, "cifar", width=8, stochastic_depth=0.5),
@@ -68,7 +70,7 @@ def test_a_copy_computes_the_same_and_is_independent(copied, backend):
 
 
 @pytest.mark.filterwarnings("ignore:'inputs' was not specified")
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", SAVED)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_network_saved_after_a_training_gives_its_outputs(kind, backend, tmp_path):
     network = NETWORKS[kind]()

@@ -154,8 +154,16 @@ def test_all_threads_are_back_after_an_exception(machine):
     assert threads() == 2
 
 
-def test_a_run_may_have_it(tiny, tmp_path):
+def test_a_run_may_have_it(tiny, tmp_path, monkeypatch):
     before = threads()
-    run = fit(parse_config(tiny, ["callbacks.adapt_threads={}"]), tmp_path, "run")
+    step_end, seen = AdaptThreads.on_train_batch_end, []
+
+    def noted(self, step, logs=None):
+        step_end(self, step, logs)
+        seen.append(self.every)
+
+    monkeypatch.setattr(AdaptThreads, "on_train_batch_end", noted)
+    run = fit(parse_config(tiny, ["callbacks.adapt_threads={every: 0.5}"]), tmp_path, "run")
+    assert seen == [0.5] * run.summary["last"]["step"]
     assert run.summary["epochs"] == 2
     assert threads() == before

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from conftest import REPOSITORY
 
@@ -28,15 +26,6 @@ def test_options_of_operations_are_written_out(tiny):
         {"normalize": {"mean": None, "std": None}},
     ]
     assert config.augmentation.eval == [{"normalize": {"mean": None, "std": None}}]
-
-
-def test_text_is_taken_as_text_where_the_schema_says_so(tiny):
-    tiny["data"]["name"] = "folder"
-    tiny["augmentation"] = {
-        "train": [{"random_resized_crop": {"size": 8}}, "normalize"],
-        "eval": [{"resize": {"size": 8}}, {"center_crop": {"size": 8}}, "normalize"],
-    }
-    assert parse_config(tiny, ["data.path=2024"]).data.path == str(Path("2024").absolute())
 
 
 def test_paths_are_absolute_once_they_are_read(tiny, write_yaml, tmp_path, monkeypatch):

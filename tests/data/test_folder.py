@@ -188,11 +188,6 @@ def test_what_is_wrong_is_said_with_the_place(tmp_path, files, message):
     assert "\n" not in str(caught.value)
 
 
-def test_both_a_folder_and_a_fraction_is_one_too_many(tmp_path):
-    with pytest.raises(UserError, match=r"val/ and a validation fraction of 0.1"):
-        folder(halves(tmp_path), validation=0.1)
-
-
 def test_a_path_that_is_not_there(tmp_path):
     tree(tmp_path, "photos/a/1.jpg", "archive.zip")
     with pytest.raises(UserError, match=r"no such file or folder\. Did you mean 'photos'"):

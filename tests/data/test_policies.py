@@ -1,5 +1,7 @@
 """RandAugment and TrivialAugment: each operation against Pillow, and what is picked how often."""
 
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
@@ -107,17 +109,20 @@ def test_trivial_augment_draws_its_strength():
 
 @pytest.mark.parametrize("policy", [RandAugment(1, 30), TrivialAugment()])
 def test_each_of_the_fourteen_is_picked_as_often(policy):
-    uniforms = np.random.default_rng(0).random((14000, policy.draws))
-    counts = np.zeros(FOURTEEN)
-    chosen = (uniforms[:, 0] * FOURTEEN).astype(int)
-    counts += np.bincount(chosen, minlength=FOURTEEN)
-    assert counts.min() > 850
-    # And it is by this column that they are picked: only the first leaves the image as it is.
-    image = photos(1)
-    made = policy.apply(np.repeat(image, 200, axis=0), uniforms[:200])
-    same = (made == image).all((1, 2, 3))
-    assert same[chosen[:200] == 0].all()
-    assert not same[chosen[:200] == 13].any()
+    """Told by what becomes of copies of an image, by numbers that are drawn as in a training."""
+    image = photos(1) // 2 + 40  # levels that contrast can stretch, and nothing can clip
+    strengths = [(np.arange(31) + 0.5) / 31] if policy.draws == 3 else []
+    others = list(itertools.product(*strengths, (0.25, 0.75)))  # and both signs
+    rows = [((place + 0.5) / FOURTEEN, *other) for place in range(FOURTEEN) for other in others]
+    made = policy.apply(np.repeat(image, len(rows), axis=0), np.array(rows))
+    places = {}
+    for (which, *_), result in zip(rows, made, strict=True):
+        places.setdefault(result.tobytes(), int(which * FOURTEEN))
+    assert places[image.tobytes()] == 0
+    drawn = compose([policy])(np.repeat(image, 1400, axis=0), np.random.default_rng(0))
+    counts = np.bincount([places[result.tobytes()] for result in drawn], minlength=FOURTEEN)
+    assert counts.min() > 60
+    assert counts[1:].max() < 140  # the weakest of the others count as the first: no change
 
 
 def test_several_operations_are_one_after_another():

@@ -173,7 +173,12 @@ def test_digits_for_paddle_inference_normalised_by_the_program(digits, tmp_path)
 
 
 def test_other_weights_do_not_go_into_the_same_folder(digits, tmp_path):
-    export_run(digits, output=tmp_path)
+    """Here of an ONNX export of the averaged weights, by what is beside it."""
+    about = exporting.metadata_of(open_run(digits), "uint8", digits, "best")
+    assert about.average
+    (tmp_path / exporting.METADATA).write_text(about.to_json(), encoding="utf-8")
+    (tmp_path / "model.onnx").touch()
+    exporting._refuse_mixture(tmp_path, "paddle", about)  # those of the same weights may
     with pytest.raises(UserError, match=r"other metadata \(model\.onnx\)"):
         export_run(digits, "paddle", average=False, output=tmp_path)
 

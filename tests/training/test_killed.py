@@ -342,12 +342,16 @@ def main() -> None:
     parser.add_argument("--only", type=int, help="this case alone")
     options = parser.parse_args()
     sys.path.insert(0, str(TESTS))  # conftest, as pytest has it
-    from resnet_fit.runtime import prepare_environment
+    from resnet_fit.runtime import import_visualdl, prepare_environment
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     prepare_environment()
-    import resnet_fit.runs.fit  # noqa: F401 - once, for all forks
+    # Once, for all forks. None of these starts a thread, which a fork would be without.
+    import sklearn.datasets  # noqa: F401
 
+    import resnet_fit.runs.fit  # noqa: F401
+
+    import_visualdl()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="killed-"))
     photos = folder / "photos"
     make_photos(photos)

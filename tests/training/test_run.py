@@ -207,15 +207,6 @@ def test_a_callback_may_end_the_training_before_the_first_evaluation(tiny, tmp_p
     assert "eval" not in run.summary["last"]
 
 
-def test_redirected_output_is_plain_lines(tiny, tmp_path, capsys):
-    fit(parse_config(tiny), tmp_path, "plain")
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4
-    assert lines[1].startswith("epoch 1/2  train loss ")
-    assert "eval loss" in lines[2]
-    assert all(c.isprintable() for line in lines for c in line)
-
-
 def test_accumulated_batches_are_averaged_not_summed(tiny):
     """Two batches of 718 step exactly like one of 1436, in a net without batch norm."""
     tiny["augmentation"] = {"train": ["normalize"]}
