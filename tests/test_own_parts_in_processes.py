@@ -51,7 +51,7 @@ class Adagrad(Optimizer):
 @part("augmentation", "darken")
 @dataclass(frozen=True)
 class Darken(Operation):
-    """Scale grey levels down."""
+    """Scale pixel values down."""
 
     draws: ClassVar[int] = 1
     grey_levels: ClassVar[bool] = True

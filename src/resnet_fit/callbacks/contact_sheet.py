@@ -25,7 +25,7 @@ def contact_sheet(images: Any, normalisation: Normalisation | None = None) -> np
     Args:
         images: ``[N, C, H, W]``, numbers or a tensor; it is left as it is.
         normalisation: what the images were normalised by. Without it real numbers are stretched so
-            that the batch's range is that of grey levels.
+            that the batch's range is that of pixel values.
 
     Returns:
         uint8 ``[H', W', C]``; None for what is no batch of grey or colour images.

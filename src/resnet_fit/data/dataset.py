@@ -33,7 +33,7 @@ class ArrayDataset:
     def __post_init__(self) -> None:
         images = np.asarray(self.images)
         fits = images.ndim == 4 and images.dtype == np.uint8
-        require(fits, "images", _described(images), "uint8 grey levels of 0 to 255, [N, C, H, W]")
+        require(fits, "images", _described(images), "uint8 pixel values of 0 to 255, [N, C, H, W]")
         pixels_first = images.shape[3] in (1, 3) and images.shape[1] not in (1, 3)
         channels_first = "channels first: use images.transpose(0, 3, 1, 2)"
         require(not pixels_first, "images", _described(images), channels_first)

@@ -25,7 +25,7 @@ PathLike = str | os.PathLike[str]
 class Preparation:
     """Turns the path of an image file into the network's input ``[C, H, W]``.
 
-    The result is float32 if `Normalize` is among the operations, otherwise grey levels. Raises
+    The result is float32 if `Normalize` is among the operations, otherwise pixel values. Raises
     UserError, in one line that begins with the path, for a file that cannot be read or an image of
     another shape than the network's input.
 
@@ -52,7 +52,7 @@ class Preparation:
         return image
 
     def _of_file(self, path: PathLike) -> np.ndarray:
-        """As in `FileLoader`: grey levels are whole numbers until `Normalize`."""
+        """As in `FileLoader`: pixel values are whole numbers until `Normalize`."""
         geometry, inside, after = split_operations(self.operations)
         rng = generator(0, 0)  # the usual operations of an evaluation are not random
         try:

@@ -39,7 +39,7 @@ def statistics(
 def mean_and_std(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return each channel's mean and standard deviation, in units of 0..1.
 
-    ``counts`` ``[C, 256]`` says how often each grey level occurs.
+    ``counts`` ``[C, 256]`` says how often each value occurs.
     """
     levels = np.arange(256)
     share = counts / np.sum(counts, axis=1, keepdims=True)

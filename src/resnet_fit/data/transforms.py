@@ -217,7 +217,7 @@ class CenterCrop(Geometric):
 def split_operations(
     operations: Sequence[Geometric | augment.Operation],
 ) -> tuple[tuple[Geometric, ...], tuple[augment.Operation, ...], tuple[augment.Operation, ...]]:
-    """Split a list into geometric operations, those on grey levels, and those from `Normalize` on.
+    """Split a list into geometric operations, those on pixel values, and those from `Normalize` on.
 
     Raises UserError for a wrong order.
     """

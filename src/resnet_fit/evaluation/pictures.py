@@ -58,7 +58,7 @@ def take_pictures(run: OpenedRun, dataset: Dataset, classes: np.ndarray) -> Pict
 
 
 def unnormalised(run: OpenedRun) -> OpenedRun:
-    """The run without ``normalize`` in its preprocessing, so that images stay grey levels."""
+    """The run without ``normalize`` in its preprocessing, so that images stay pixel values."""
     kept = tuple(entry for entry in run.record.preprocessing if "normalize" not in entry)
     return dataclasses.replace(run, record=dataclasses.replace(run.record, preprocessing=kept))
 

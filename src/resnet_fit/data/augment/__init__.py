@@ -1,10 +1,10 @@
 """Augmentation of whole batches held in memory, as array code.
 
-Images are ``[N, C, H, W]`` arrays, uint8 or float32, in grey levels 0..255 until `Normalize`.
+Images are ``[N, C, H, W]`` arrays, uint8 or float32, in pixel values 0..255 until `Normalize`.
 Spatial operations keep the dtype. Colour operations return float32 and do not round, so that a
 chain of them loses no precision; they agree with the per-image reference (Pillow's
 ``ImageEnhance``, the ``ColorJitter`` of paddle.vision and torchvision) up to that rounding.
-Policies work on whole grey levels and return uint8.
+Policies work on whole pixel values and return uint8.
 
 An operation declares how many uniform random numbers it needs for each image (`Operation.draws`).
 `Operation.apply` is a pure function of images and these numbers. So the result for an image depends

@@ -85,14 +85,14 @@ class ColorJitter(Operation):
 
 
 def adjust_brightness(images: Array, factors: Array) -> Array:
-    """Blend image i with black: 0 gives black, 1 the image, 2 doubles its grey levels."""
+    """Blend image i with black: 0 gives black, 1 the image, 2 doubles its pixel values."""
     values = images.astype(np.float32)
     values *= _column(factors)
     return np.clip(values, 0, 255, out=values)
 
 
 def adjust_contrast(images: Array, factors: Array) -> Array:
-    """Blend image i with its mean grey, rounded to a grey level as Pillow does."""
+    """Blend image i with its mean grey, rounded to a whole value as Pillow does."""
     values = images.astype(np.float32)
     means = values.mean((2, 3))
     grey = np.floor(means @ LUMA + 0.5) if images.shape[1] == 3 else np.floor(means.mean(1) + 0.5)

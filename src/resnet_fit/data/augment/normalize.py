@@ -1,4 +1,4 @@
-"""Normalisation: grey levels become float32 of mean 0 and deviation 1 per channel."""
+"""Normalisation: pixel values become float32 of mean 0 and deviation 1 per channel."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Normalize(Operation):
         return values
 
     def scale_and_shift(self, channels: int) -> tuple[Array, Array]:
-        """``x * scale - shift`` normalises grey levels; both are ``[channels or 1, 1, 1]``."""
+        """``x * scale - shift`` normalises pixel values; both are ``[channels or 1, 1, 1]``."""
         if self.mean is None or self.std is None:
             raise UserError(
                 "normalize: mean and std are not set; give them, or the data set's statistics"

@@ -19,7 +19,7 @@ class Operation:
     piece_values: ClassVar[int] = 32 * 3 * 32 * 32
     """Values of a batch to process at a time, for speed."""
     grey_levels: ClassVar[bool] = False
-    """Whether it needs grey levels, and so must come before `Normalize`."""
+    """Whether it needs pixel values, and so must come before `Normalize`."""
 
     @property
     def alternates(self) -> bool:

@@ -83,11 +83,11 @@ def first_normalize(operations: Sequence[Any]) -> int:
 
 
 def check_order(operations: Sequence[Operation]) -> None:
-    """Raise UserError for an operation on grey levels that comes after `Normalize`."""
+    """Raise UserError for an operation on pixel values that comes after `Normalize`."""
     normalized = False
     for op in operations:
         if normalized and op.grey_levels:
             raise UserError(
-                f"{op.part_name} comes after normalize; it works on grey levels, put it before"
+                f"{op.part_name} comes after normalize; it works on pixel values, put it before"
             )
         normalized = normalized or isinstance(op, Normalize)

@@ -176,13 +176,13 @@ def adjust_sharpness(images: Array, factors: Array) -> Array:
 
 
 def posterize(images: Array, bits: Array) -> Array:
-    """Keep the highest ``bits`` bits of each grey level."""
+    """Keep the highest ``bits`` bits of each value."""
     masks = (0xFF << (8 - bits) & 0xFF).astype(np.uint8)
     return images & masks[:, None, None, None]
 
 
 def solarize(images: Array, thresholds: Array) -> Array:
-    """Invert grey levels at or above the threshold."""
+    """Invert pixel values at or above the threshold."""
     return np.where(images >= thresholds[:, None, None, None], 255 - images, images)
 
 

@@ -67,7 +67,7 @@ class Augmentation(Settings):
     def problems(self, config: Config | None) -> Iterator[Problem]:
         for stage in ("train", "eval"):
             if not any("normalize" in entry for entry in getattr(self, stage)):
-                message = "expected normalize, which turns grey levels into the network's input"
+                message = "expected normalize, which turns pixel values into the network's input"
                 yield Problem((stage,), message)
             elif config is not None:
                 try:
