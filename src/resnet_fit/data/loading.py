@@ -78,6 +78,7 @@ class Loader:
                 f"no batch to load: {count} images, batch size {batch_size}"
                 + (", and the incomplete last batch is dropped" if count else "")
             )
+        self.dataset: Dataset = dataset
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.labels, self._classes = dataset.labels, len(dataset.classes)
         self._sampler = sampler or (shuffled if shuffle else in_order)
@@ -200,7 +201,7 @@ class ArrayLoader(Loader):
         **options: Any,
     ) -> None:
         super().__init__(dataset, batch_size, **options)
-        self.dataset = dataset
+        self.dataset: ArrayDataset = dataset
         self._augment = tuple(augment)
         compose(augment)  # refuses a wrong order now, not at the first batch
 
@@ -244,7 +245,7 @@ class FileLoader(Loader):
         super().__init__(dataset, batch_size, **options)
         known = on_bad_image in ("error", "skip")
         require(known, "on_bad_image", on_bad_image, "error or skip")
-        self.dataset = dataset
+        self.dataset: FileDataset = dataset
         self.workers = worker_count(workers)
         self.skipped: dict[str, str] = {}
         """Path below the data set's root and error of every file that was skipped so far."""

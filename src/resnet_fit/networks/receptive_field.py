@@ -82,7 +82,8 @@ def receptive_fields(network: nn.Layer, image_shape: tuple[int, int, int]) -> di
     Args:
         image_shape: ``(C, H, W)`` of images that the network takes.
     """
-    if not isinstance(network, HasBackend):
+    is_ours = isinstance(network, HasBackend)
+    if not is_ours:
         return {}
     operations = _Fields(network)
     with (
