@@ -73,7 +73,7 @@ def test_steps_of_several_processes_go_by_in_groups():
                 ends_group=batch % 7 == 6,
                 batches=42,
             )
-            guard.on_train_batch_end(batch, {"loss": 1.0})
+            guard.on_train_batch_end(batch, {"loss": 1.0, "batch_size": 8})
         guard.on_epoch_end(epoch)
     assert checks == [21, 42, 42, 63, 84, 84]  # and at each epoch's end
 

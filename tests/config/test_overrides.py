@@ -136,7 +136,7 @@ def test_a_name_after_a_whole_section_starts_it_afresh(tiny):
 def test_of_two_names_the_last_one_counts(tiny):
     names = ["optimizer.learning_rate=1", "optimizer.name=sgd", "optimizer.name=adamw"]
     optimizer = parse_config(tiny, names).optimizer
-    assert (optimizer.name, optimizer.learning_rate) == ("adamw", 1)
+    assert (optimizer.part_name, optimizer.learning_rate) == ("adamw", 1)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_merge_keys(write_yaml):
     """A key of its own wins, then the first of a list, as YAML's page on merge keys has it."""
     file = write_yaml(MERGED.format(rate=0.25, merged="[*usual, *decay]", momentum=0.9))
     optimizer = load_config(file).optimizer
-    assert (optimizer.name, optimizer.learning_rate) == ("momentum", 0.25)
+    assert (optimizer.part_name, optimizer.learning_rate) == ("momentum", 0.25)
     assert (optimizer.weight_decay, optimizer.model_dump()["momentum"]) == (0.1, 0.9)
     file = write_yaml("a: &a {x: 1, y: 1}\nb: &b {<<: *a, y: 2}\nc: {z: 3, <<: [*b, *a]}\n")
     assert read_document(file).value["c"] == {"z": 3, "y": 2, "x": 1}

@@ -119,8 +119,8 @@ def test_an_average_that_a_program_hands_over_can_be_opened(tiny, tmp_path):
     assert (plain.is_average, averaged.is_average) == (False, True)
     pairs = zip(plain.network.parameters(), averaged.network.parameters(), strict=True)
     assert any(not np.array_equal(one.numpy(), other.numpy()) for one, other in pairs)
-    file = folder / "checkpoints/last/average.pdparams"
-    file.write_bytes(file.read_bytes()[:-10])
+    for file in folder.glob("checkpoints/*last*/average.pdparams"):  # the one before as well
+        file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(UserError, match=r"average\.pdparams is damaged"):
         resume(folder, ["training.epochs=3"], callbacks=[WeightAverage(decay=0.9)])
 
