@@ -18,6 +18,8 @@ from PIL import Image
 
 from resnet_fit.networks.weights import read_tensors
 
+WEIGHTS = "checkpoints/last/model.pdparams"
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -28,17 +30,22 @@ def place(tmp_path_factory):
     return folder
 
 
+def trained(place, name, *arguments):
+    """The folder of a run that the command line trains by the config."""
+    run(command("--config", "config.yaml", "--name", name, *arguments), place)
+    return place / "runs" / name
+
+
 @pytest.fixture(scope="module")
 def alone(place):
     """What one process comes to."""
-    run(command("--config", "config.yaml", "--name", "alone"), place)
-    return contents(place / "runs" / "alone")
+    return contents(trained(place, "alone"))
 
 
 def test_two_processes_come_to_what_one_does_to_the_last_bit(place, alone):
-    run(command("--config", "config.yaml", "--name", "two", "--processes", 2), place)
-    assert different(contents(place / "runs" / "two"), alone) == []
-    environment = json.loads((place / "runs" / "two" / "environment.json").read_text())
+    two = trained(place, "two", "--processes", 2)
+    assert different(contents(two), alone) == []
+    environment = json.loads((two / "environment.json").read_text())
     assert environment["processes"] == 2
 
 
@@ -91,8 +98,6 @@ def test_paddles_launcher_comes_to_the_same(place, alone):
 
 
 FOUR_BATCHES = [
-    "--config",
-    "config.yaml",
     "--set=optimizer={name: momentum, learning_rate: 0.05}",
     "--set=training.accumulate=4",
     "--set=training.epochs=1",
@@ -107,17 +112,15 @@ FOUR_BATCHES = [
 @pytest.fixture(scope="module")
 def four_batches(place):
     """The weights that one process comes to by steps of four batches."""
-    run(command(*FOUR_BATCHES, "--name", "four-one"), place)
-    return read_tensors(place / "runs/four-one/checkpoints/last/model.pdparams")
+    return read_tensors(trained(place, "four-one", *FOUR_BATCHES) / WEIGHTS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_more_batches_a_step_differ_by_rounding_alone(place, four_batches, processes):
     """Ten steps of four batches, whose gradients are added in another order."""
-    name = f"four-{processes}"
-    run(command(*FOUR_BATCHES, "--name", name, "--processes", processes), place)
-    several = read_tensors(place / "runs" / name / "checkpoints/last/model.pdparams")
+    folder = trained(place, f"four-{processes}", *FOUR_BATCHES, "--processes", processes)
+    several = read_tensors(folder / WEIGHTS)
     apart = [np.abs(value - several[key]).max() for key, value in four_batches.items()]
     assert max(map(float, apart)) < 1e-6
 
@@ -267,8 +270,6 @@ def test_float16_adds_up_before_it_looks_for_overflow(place):
 
 # The rate is too small to move a weight, so that what is judged is the same.
 STILL = [
-    "--config",
-    "config.yaml",
     "--set=data.limit=101",
     "--set=data.batch_size=10",
     "--set=data.eval_batch_size=13",
@@ -281,16 +282,14 @@ STILL = [
 @pytest.fixture(scope="module")
 def evaluation(place):
     """What one process makes of 101 images."""
-    run(command(*STILL, "--name", "still-one"), place)
-    return contents(place / "runs/still-one")["epoch 1"]["eval"]
+    return contents(trained(place, "still-one", *STILL))["epoch 1"]["eval"]
 
 
 @pytest.mark.parametrize("processes", [2, 3])
 @pytest.mark.slow
 def test_an_evaluation_of_101_images_is_that_of_one_process(place, evaluation, processes):
-    name = f"still-{processes}"
-    run(command(*STILL, "--name", name, "--processes", processes), place)
-    assert contents(place / "runs" / name)["epoch 1"]["eval"] == evaluation
+    folder = trained(place, f"still-{processes}", *STILL, "--processes", processes)
+    assert contents(folder)["epoch 1"]["eval"] == evaluation
     assert {"top1", "ema_top1", "flip_top1"} < evaluation.keys()
 
 

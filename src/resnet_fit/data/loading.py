@@ -193,6 +193,8 @@ class ArrayLoader(Loader):
     batch to load.
     """
 
+    dataset: ArrayDataset
+
     def __init__(
         self,
         dataset: ArrayDataset,
@@ -201,7 +203,6 @@ class ArrayLoader(Loader):
         **options: Any,
     ) -> None:
         super().__init__(dataset, batch_size, **options)
-        self.dataset: ArrayDataset = dataset
         self._augment = tuple(augment)
         compose(augment)  # refuses a wrong order now, not at the first batch
 
@@ -232,6 +233,8 @@ class FileLoader(Loader):
     `skipped` with ``on_bad_image="skip"``. ``options`` are those of `Loader`.
     """
 
+    dataset: FileDataset
+
     def __init__(
         self,
         dataset: FileDataset,
@@ -245,7 +248,6 @@ class FileLoader(Loader):
         super().__init__(dataset, batch_size, **options)
         known = on_bad_image in ("error", "skip")
         require(known, "on_bad_image", on_bad_image, "error or skip")
-        self.dataset: FileDataset = dataset
         self.workers = worker_count(workers)
         self.skipped: dict[str, str] = {}
         """Path below the data set's root and error of every file that was skipped so far."""

@@ -19,7 +19,7 @@ from resnet_fit.callbacks.logs import as_numbers
 from resnet_fit.callbacks.nan_guard import ADVICE, absurd
 from resnet_fit.checkpoints.files import CHECKPOINTS, CONFIG, DATA, find_checkpoint, last_of
 from resnet_fit.checkpoints.folder import describe_last, load_whole, needed_files, read_state
-from resnet_fit.data.dataset import ArrayDataset, Dataset, FileDataset
+from resnet_fit.data.dataset import Dataset
 from resnet_fit.data.datasets.data import Parts
 from resnet_fit.data.record import DataRecord
 from resnet_fit.errors import Diverged, RunFailed, UserError, out_of_memory, require
@@ -93,8 +93,7 @@ def _parts(data: Sequence[Dataset] | None) -> Parts | None:
     """Data sets that a program hands over, as the parts of a run's data."""
     if data is None:
         return None
-    is_one = isinstance(data, (ArrayDataset, FileDataset))
-    sets = 1 if is_one else len(data)
+    sets = 1 if isinstance(data, Dataset) else len(data)
     require(sets in (2, 3), "data", sets, "2 or 3 data sets: to train on, to evaluate on, to test")
     return Parts(*data, *[None] * (3 - sets))
 
