@@ -267,8 +267,8 @@ def test_the_example_killed_at_any_step_ends_as_if_it_had_not_been(own_parts):
     killed = own_parts / "runs/killed"
     process = start([*arguments, "--name", "killed"], own_parts)
     seen = random.Random(time.time()).randrange(20, 40 * 20, 20)  # images, of 60 steps
-    count = killed / "count.txt"
-    while not count.exists() or int(count.read_text() or 0) < seen:
+    count, first = killed / "count.txt", killed / "checkpoints/last"
+    while not first.exists() or int(count.read_text() or 0) < seen:
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)

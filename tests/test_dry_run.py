@@ -119,7 +119,7 @@ def test_a_run_to_go_on_with_stays_as_it_is(tiny, tmp_path, capsys):
     assert "received 1, expected 2 or more, which this run has begun" in capsys.readouterr().err
     shutil.rmtree(folder / "checkpoints")
     assert main(arguments) == 2
-    assert "no whole checkpoint" in capsys.readouterr().err
+    assert "no checkpoint is there" in capsys.readouterr().err
 
 
 def contents(folder: Path) -> dict[str, str]:

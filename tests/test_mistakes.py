@@ -263,7 +263,7 @@ ON_THE_COMMAND_LINE: dict[str, tuple[list[str], tuple[str, ...]]] = {
     "resume of all runs": (["--resume", "OUTPUT"], ("runs", "no config.yaml")),
     "resume of a run without checkpoint": (
         ["--resume", "RUN"],
-        ("no whole checkpoint", "last is not there"),
+        ("last: no checkpoint is there", "started anew"),
     ),
     "resume under another name": (["--resume", "RUN", "--name", "b"], ("--name", "--resume")),
     "resume and a config": (["--resume", "RUN", "--config", "FILE"], ("not allowed with",)),

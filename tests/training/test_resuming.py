@@ -320,7 +320,7 @@ def test_what_is_no_run_is_refused(stopped, tmp_path):
     assert "data.cache.shorter_side: required" in refusal(stopped, "data.cache.path=x")
     assert "not a run's folder: there is no config.yaml in it" in refusal(tmp_path)
     shutil.rmtree(stopped / "checkpoints")
-    assert "no whole checkpoint (last is not there; .last.previous is" in refusal(stopped)
+    assert "no checkpoint is there; a run that ended before it" in refusal(stopped)
 
 
 WHAT_MAY_CHANGE = {

@@ -37,10 +37,16 @@ def find_checkpoint(folder: Path, names: Sequence[str]) -> Path:
         names: the files that must be there and whole.
 
     Raises:
-        UserError: there is no whole checkpoint; the message says what is wrong with each.
+        UserError: there is none, or no whole one; the message says what is wrong with each.
     """
+    candidates = (folder, beside(folder, "previous"))
+    if not any(candidate.is_dir() for candidate in candidates):
+        raise UserError(
+            f"{folder}: no checkpoint is there; a run that ended before it saved its first one "
+            "can only be started anew"
+        )
     problems = []
-    for candidate in (folder, beside(folder, "previous")):
+    for candidate in candidates:
         problem = _damage(candidate, names)
         if problem is None:
             return candidate

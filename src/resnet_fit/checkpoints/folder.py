@@ -81,8 +81,8 @@ def load_checkpoint(
         save was interrupted.
 
     Raises:
-        UserError: there is no whole checkpoint; the message says what is wrong with each. Or it is
-            of another network.
+        UserError: there is none, or no whole one; the message says what is wrong with each. Or it
+            is of another network.
     """
     found = find_checkpoint(folder, needed_files(average is not None))
     return load_whole(found, model, average), found
