@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 import time
 from contextlib import contextmanager
 
@@ -21,7 +22,7 @@ from resnet_fit.data.dataset import ArrayDataset, FileDataset
 from resnet_fit.data.loading import ArrayLoader, FileLoader
 from resnet_fit.data.make_loaders import make_loaders
 from resnet_fit.data.transforms import CenterCrop
-from resnet_fit.errors import UserError
+from resnet_fit.errors import RunFailed, UserError
 from resnet_fit.networks import load_weights
 from resnet_fit.runs.callbacks import faster_data
 from resnet_fit.runs.experiment import make_network, prepare, seed_everything
@@ -146,6 +147,15 @@ def test_a_run_is_never_overwritten(finished, tiny):
     with pytest.raises(UserError, match="exists already"):
         fit(parse_config(tiny), finished.folder.parent, "first")
     assert (finished.folder / "summary.json").read_bytes() == before
+
+
+def test_a_run_that_could_not_begin_leaves_its_name_free(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "visualdl", None)
+        with pytest.raises(RunFailed, match="VisualDL cannot be imported"):
+            fit(parse_config(tiny), tmp_path, "run")
+    assert not (tmp_path / "run").exists()
+    assert fit(parse_config(tiny), tmp_path, "run").folder == tmp_path / "run"
 
 
 def test_runs_that_begin_together_have_names_of_their_own(tiny, tmp_path, monkeypatch):

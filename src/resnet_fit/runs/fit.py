@@ -123,7 +123,7 @@ def fit(
 
     Raises:
         UserError: for a mistake in config or data; without a checkpoint, no folder is left.
-        RunFailed: when the run cannot go on.
+        RunFailed: when the run cannot begin, and then no folder is left, or cannot go on.
     """
     with parallel.telling():
         given = Given.of(config, network, data, callbacks)
@@ -146,8 +146,10 @@ def _begin_in(output: Path, name: str, numbered: bool, config: Config, given: Gi
                 if experiment.weights is not None:
                     say(f"starts from {experiment.weights}")
                 return _train(experiment, callbacks)
-        except UserError:
-            if parallel.is_first() and not (folder / CHECKPOINTS).exists():
+        except (UserError, RunFailed) as error:
+            # A training that failed keeps its log, also before its first checkpoint.
+            kept_for = CHECKPOINTS if isinstance(error, UserError) else CONFIG
+            if parallel.is_first() and not (folder / kept_for).exists():
                 log.close()
                 shutil.rmtree(folder)  # nothing to go on from, and its name is free again
             raise
