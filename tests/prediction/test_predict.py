@@ -306,7 +306,7 @@ MISTAKES = [
     (["{run}", "-", "{photo}"], "-: standard input cannot be read beside"),
     (["{run}x", "{photo}"], "no such file or folder. Did you mean 'run'?"),
     (["{run}", "{photo}", "--checkpoint", "bset"], "no checkpoint 'bset'. Did you mean 'best'?"),
-    (["{photos}", "{photo}"], "not a run's folder: there is no checkpoint in it"),
+    (["{photos}", "{photo}"], "not a run's folder: there is no folder checkpoints in it"),
     (["{photo}", "{photo}"], "not an ONNX file that onnxruntime can open"),
     (["{photo}", "{photo}", "--checkpoint", "best"], "--checkpoint: for a run"),
     (["{photo}", "{photo}", "--average"], "--average: for a run"),
@@ -326,6 +326,13 @@ def test_mistakes_are_told_in_one_line(folder_run, arguments, message, capsys):
     code, out, err = predict(capsys, *(a.format(**names) for a in arguments))
     assert (code, out, len(err)) == (2, "", 1)
     assert message in err[0]
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint(tmp_path, capsys):
+    (tmp_path / "killed/checkpoints").mkdir(parents=True)
+    code, _, err = predict(capsys, tmp_path / "killed", tmp_path)
+    assert (code, len(err)) == (2, 1)
+    assert "checkpoints: no checkpoint is there; a run that ended before it" in err[0]
 
 
 def test_without_an_average(digits_run, tmp_path, capsys):

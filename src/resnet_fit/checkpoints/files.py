@@ -41,10 +41,7 @@ def find_checkpoint(folder: Path, names: Sequence[str]) -> Path:
     """
     candidates = (folder, beside(folder, "previous"))
     if not any(candidate.is_dir() for candidate in candidates):
-        raise UserError(
-            f"{folder}: no checkpoint is there; a run that ended before it saved its first one "
-            "can only be started anew"
-        )
+        raise _none_saved(folder)
     problems = []
     for candidate in candidates:
         problem = _damage(candidate, names)
@@ -66,8 +63,10 @@ def find_by_name(run: Path, name: str, files: Sequence[str]) -> Path:
     """
     place = run / CHECKPOINTS
     there = sorted(p.name for p in place.glob("[!.]*") if p.is_dir())
+    if not there and place.is_dir():
+        raise _none_saved(place)
     if not there:
-        raise UserError(f"{run}: not a run's folder: there is no checkpoint in it")
+        raise UserError(f"{run}: not a run's folder: there is no folder {CHECKPOINTS} in it")
     number = re.fullmatch(r"epoch-(\d+)", name)
     full = epoch_name(int(number[1])) if number else name
     if full not in there:
@@ -92,6 +91,13 @@ def epoch_of(folder: Path) -> int:
     digits = re.fullmatch(r"epoch-([0-9]+)", folder.name)
     epoch = int(digits[1]) if digits else 0
     return epoch if folder.name == epoch_name(epoch) else 0
+
+
+def _none_saved(folder: Path) -> UserError:
+    return UserError(
+        f"{folder}: no checkpoint is there; a run that ended before it saved its first one "
+        "can only be started anew"
+    )
 
 
 def _damage(folder: Path, names: Sequence[str]) -> str | None:
