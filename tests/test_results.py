@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -64,6 +65,31 @@ def test_minutes_are_given_for_these_accuracies():
     shares = "".join(f" | {level:g} %" for level in LEVELS)
     assert f"| run | processor{shares} |" in TEXT
     assert len(MINUTES_TO) > 3
+
+
+AIMS = re.findall(r"^\| `(configs/\w+\.yaml)`[^|]*\| (\d+) % \| ([\d.]+(?:, [\d.]+)*) ", TEXT, re.M)
+
+
+def without_seed(file):
+    settings = load_config(file).model_dump()
+    return settings | {"training": settings["training"] | {"seed": None}}
+
+
+@pytest.mark.parametrize(("config", "aim", "reached"), AIMS)
+def test_what_was_not_reached_is_what_runs_of_the_config_say(config, aim, reached):
+    shipped_settings = without_seed(REPOSITORY / config)
+    top1 = [
+        run.last["eval.top1"]
+        for name, run in sorted(COMPARED.items())
+        if name.startswith(Path(config).stem)
+        and without_seed(REPOSITORY / "docs/results" / name / "config.yaml") == shipped_settings
+    ]
+    assert [f"{100 * share:.2f}" for share in top1] == reached.split(", ")
+    assert 100 * max(top1) < float(aim)
+
+
+def test_aims_are_listed():
+    assert len(AIMS) == 3
 
 
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
