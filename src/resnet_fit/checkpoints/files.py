@@ -63,10 +63,10 @@ def find_by_name(run: Path, name: str, files: Sequence[str]) -> Path:
     """
     place = run / CHECKPOINTS
     there = sorted(p.name for p in place.glob("[!.]*") if p.is_dir())
-    if not there and place.is_dir():
-        raise _none_saved(place)
-    if not there:
+    if not place.is_dir():
         raise UserError(f"{run}: not a run's folder: there is no folder {CHECKPOINTS} in it")
+    if not there:
+        raise _none_saved(place)
     number = re.fullmatch(r"epoch-(\d+)", name)
     full = epoch_name(int(number[1])) if number else name
     if full not in there:
