@@ -157,6 +157,26 @@ def test_mistakes_are_told_in_one_line(tiny, tmp_path):
         open_run(folder)
 
 
+def test_a_save_that_was_killed_midway_leaves_the_checkpoint_before(tiny, tmp_path):
+    """Between its two renames the old folder is hidden, and the new one not yet in its place."""
+    tiny["training"]["epochs"] = 1
+    run = Path(fit(parse_config(tiny), tmp_path, "run").folder)
+    saved = run / "checkpoints"
+    for name in ("best", "last"):
+        before = saved / f".{name}.previous"
+        shutil.rmtree(before, ignore_errors=True)
+        (saved / name).rename(before)
+        assert open_run(run, name).checkpoint == before
+    shutil.copytree(saved / ".last.previous", saved / ".epoch-0002.part")  # not yet whole
+    with pytest.raises(UserError, match=r"no checkpoint 'epoch-2'\. There are: best, last$"):
+        open_run(run, "epoch-2")
+    network = resnet([1, 1], 10, "cifar", width=8, in_channels=1)
+    shutil.copytree(saved / ".last.previous", saved / "last")
+    for folder in (run, saved):
+        file = load_weights(network, folder).file
+        assert file == str(saved / ".best.previous/model.pdparams"), "the best one comes first"
+
+
 def test_it_is_the_network_that_load_weights_gives(tiny, tmp_path):
     folder = fit(parse_config(tiny), tmp_path, "run").folder
     network = resnet([1, 1], 10, "cifar", width=8, in_channels=1)

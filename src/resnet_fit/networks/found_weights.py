@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from resnet_fit.config.document import read_document
 from resnet_fit.errors import UserError
+from resnet_fit.files import beside
 from resnet_fit.home import expand
 
-# Where a checkpoint is in its own folder, in that of checkpoints and in that of a run; the best one
-# first.
-PLACES = ("", "best", "last", "checkpoints/best", "checkpoints/last")
+# Where checkpoints are, seen from the folder `checkpoints` and from a run; the best first.
+PLACES = ("best", "last", "checkpoints/best", "checkpoints/last")
 WEIGHTS, AVERAGE, CONFIG = "model.pdparams", "average.pdparams", "config.yaml"
 
 
@@ -27,13 +28,20 @@ def find_weights(path: str | os.PathLike[str]) -> Path:
     folder = expand(path)
     if not folder.is_dir():
         return folder
-    for place in PLACES:
-        checkpoint = folder / place
+    for checkpoint in _checkpoints(folder):
         if (checkpoint / WEIGHTS).is_file():
             return checkpoint / (AVERAGE if _is_chosen_by_average(checkpoint) else WEIGHTS)
     raise UserError(
         f"{folder} is a folder without weights: expected a file, a checkpoint's folder or a run's."
     )
+
+
+def _checkpoints(folder: Path) -> Iterator[Path]:
+    """Where the checkpoint that is meant may be, in the order in which it is looked for."""
+    yield folder
+    for place in PLACES:
+        yield folder / place
+        yield beside(folder / place, "previous")  # all that is left of a save that was killed
 
 
 def is_of_average(monitor: str) -> bool:
