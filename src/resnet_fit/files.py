@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -137,6 +138,18 @@ def beside(folder: Path, what: str) -> Path:
     ``part`` while it is being written, ``previous`` for the one it replaces.
     """
     return folder.with_name(f".{folder.name}.{what}")
+
+
+def replaced_in(place: Path) -> list[str]:
+    """The names of the folders in ``place`` that `replacing` writes, in order.
+
+    Also those that are there only as ``previous``: where `replacing` is killed after it moved the
+    old folder away, nothing else is left.
+    """
+    folders = [p.name for p in place.iterdir() if p.is_dir()]
+    visible = {name for name in folders if not name.startswith(".")}
+    previous = {found[1] for name in folders if (found := re.fullmatch(r"\.(.+)\.previous", name))}
+    return sorted(visible | previous)
 
 
 @contextmanager

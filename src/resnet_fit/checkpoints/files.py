@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resnet_fit.errors import UserError, suggest
-from resnet_fit.files import beside, digest_of
+from resnet_fit.files import beside, digest_of, replaced_in
 from resnet_fit.networks.found_weights import AVERAGE as AVERAGE
 from resnet_fit.networks.found_weights import CONFIG as CONFIG
 from resnet_fit.networks.found_weights import WEIGHTS as WEIGHTS
@@ -64,7 +64,7 @@ def find_by_name(run: Path, name: str, files: Sequence[str]) -> Path:
     place = run / CHECKPOINTS
     if not place.is_dir():
         raise UserError(f"{run}: not a run's folder: there is no folder {CHECKPOINTS} in it")
-    there = _names(place)
+    there = replaced_in(place)
     if not there:
         raise _none_saved(place)
     number = re.fullmatch(r"epoch-(\d+)", name)
@@ -74,17 +74,6 @@ def find_by_name(run: Path, name: str, files: Sequence[str]) -> Path:
             f"{place}: no checkpoint '{name}'.{suggest(name, there)} There are: {', '.join(there)}"
         )
     return find_checkpoint(place / full, files)
-
-
-def _names(place: Path) -> list[str]:
-    """The checkpoints in a folder, with those that are there only as the one before.
-
-    A save that is killed after it moved the old checkpoint away leaves nothing else.
-    """
-    folders = [p.name for p in place.iterdir() if p.is_dir()]
-    visible = {name for name in folders if not name.startswith(".")}
-    before = {found[1] for name in folders if (found := re.fullmatch(r"\.(.+)\.previous", name))}
-    return sorted(visible | before)
 
 
 def last_of(run: Path) -> Path:
