@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import islice, product
 from pathlib import Path
@@ -19,10 +20,13 @@ USUAL = ("train.loss", "eval.loss", "train.top1", "eval.top1")
 # Ten colours, then the same ones dashed etc.
 COLOURS = [f"C{i}" for i in range(10)]
 STYLES = ["-", "--", ":", "-."]
-NAMES_IN_A_COLUMN = 15
+NAMES_IN_A_COLUMN = 15  # of the legend, for each row of panels
 # Minutes are drawn on a logarithmic axis where the longest run took more than this many times as
 # long as the shortest, of which a linear axis would show nothing.
 WIDE = 10
+# A logarithmic axis has marks at 1, 2, 5, 10, 20, ... over at most so many powers of ten, and at
+# 1, 10, 100, ... over more.
+MOST_DECADES = 3
 
 
 def draw(
@@ -60,13 +64,15 @@ def draw(
         for axis, line in zip(against, panels, strict=True):
             for name, panel in zip(drawn, line, strict=True):
                 _draw_panel(panel, runs, name, axis)
-        figure.legend(
+        legend = figure.legend(
             panels[0][0].get_lines(),
             [_plain(label) for label in runs],
             loc="outside right upper",
             fontsize="small",
-            ncols=1 + len(runs) // NAMES_IN_A_COLUMN,
+            ncols=math.ceil(len(runs) / (NAMES_IN_A_COLUMN * len(against))),
         )
+        # The legend stands beside the panels, however many and long its names are.
+        figure.set_figwidth(figure.get_figwidth() + legend.get_window_extent().width / figure.dpi)
         write(file, lambda part: figure.savefig(part, format=file.suffix[1:], dpi=110))
 
 
@@ -104,11 +110,13 @@ def _draw_panel(panel: Any, runs: Mapping[str, Outcome], metric: str, axis: Axis
 
 
 def _make_logarithmic(panel: Any) -> None:
-    """The axis from left to right, with marks at 1, 2, 5, 10, 20, ..."""
+    """The axis from left to right, with marks that are plain numbers."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     panel.set_xscale("log")
-    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    first, last = panel.get_xlim()
+    marks = (1, 2, 5) if last <= first * 10**MOST_DECADES else (1,)
+    panel.xaxis.set_major_locator(LogLocator(subs=marks))
     panel.xaxis.set_major_formatter("{x:g}")
     panel.xaxis.set_minor_formatter(NullFormatter())
 
